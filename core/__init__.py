@@ -1,0 +1,1 @@
+"""Vocabulary of Rollmark: result types, stored records, geometry, images, settings. No torch."""

@@ -1,0 +1,78 @@
+"""Every error Rollmark raises on purpose, in one tree.
+
+RollmarkError
+├── ConfigError            a setting or option is wrong
+├── InputError             an image or a value from outside is unusable
+├── UnknownModelError      no model has that name
+├── WeightsNotFoundError   a model is known, but no weights for it are
+├── WeightsError           weights exist and do not fit or fail their hash
+├── DatasetError           an archive, folder or split is not what it should be
+├── TrainingError          a run cannot start, go on, or be resumed
+├── HubError               the Hugging Face Hub refused or could not be reached
+├── PromotionRefused       the gate said no
+├── LedgerError            the ledger cannot be opened or written
+└── LabelStudioError       Label Studio refused or could not be reached
+    └── LabelFormatError   a task or prediction does not fit the labelling configuration
+
+The message of each is one sentence for the person who sees it: what, the value seen, what would be
+right. Errors of foreign libraries are mapped to this tree where they enter (`raise ... from exc`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class RollmarkError(Exception):
+    """Base of every error that Rollmark raises on purpose; its text is fit for the user."""
+
+
+class ConfigError(RollmarkError):
+    """A setting or a command-line option is missing, misspelt or out of range."""
+
+
+class InputError(RollmarkError):
+    """An image or a value that came from outside cannot be used."""
+
+
+class UnknownModelError(RollmarkError):
+    """No model has the given name."""
+
+    def __init__(self, name: str, available: Iterable[str]) -> None:
+        super().__init__(f"Unknown model {name!r}. Available: {', '.join(available)}.")
+
+
+class WeightsNotFoundError(RollmarkError):
+    """The model exists, but no weights for it are bundled, local or cached."""
+
+
+class WeightsError(RollmarkError):
+    """Weights were found and do not fit the network, or their hash is not the one recorded."""
+
+
+class DatasetError(RollmarkError):
+    """An archive, folder, annotation or split is not what it should be."""
+
+
+class TrainingError(RollmarkError):
+    """A training run cannot start, go on, or be resumed."""
+
+
+class HubError(RollmarkError):
+    """The Hugging Face Hub refused a request or could not be reached."""
+
+
+class PromotionRefused(RollmarkError):
+    """The promotion gate compared candidate and incumbent and said no."""
+
+
+class LedgerError(RollmarkError):
+    """The ledger cannot be opened, migrated or written."""
+
+
+class LabelStudioError(RollmarkError):
+    """Label Studio refused a request or could not be reached."""
+
+
+class LabelFormatError(LabelStudioError):
+    """A task, prediction or annotation does not fit the labelling configuration."""

@@ -1,0 +1,198 @@
+"""What is stored or sent: frozen pydantic models, JSON-serialisable, versioned by their fields.
+
+Boxes are `(x1, y1, x2, y2)` pixels of the source image. Times are UTC. `ReleaseConfig` is the
+`config.json` beside a release's weights; `Inspection` is what the app's API answers (contract).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.types import Task
+
+Box = tuple[float, float, float, float]
+Verdict = Literal["accept", "defect", "review"]
+Source = Literal["bundled", "local", "hub"]
+
+
+class Record(BaseModel):
+    """Base of every stored record: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Metric(Record):
+    """One measured number with its bootstrap interval.
+
+    `name` is one of mAP50, mAP50_95, precision, recall, mIoU, MPA, accuracy, macro_F1 …; `value`,
+    `low` and `high` are fractions in [0, 1]; `n` counts the images the number was measured on.
+    """
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    per_class: dict[str, float] = Field(default_factory=dict)
+    n: int
+
+
+class Evaluation(Record):
+    """All metrics of one model on one frozen split."""
+
+    model: str
+    revision: str
+    dataset: str
+    protocol: Literal["paper", "leak-free"]
+    split: str
+    test_id: str  # SHA-256 of the sorted image hashes of the split
+    metrics: tuple[Metric, ...]
+    confusion: tuple[tuple[int, ...], ...] = ()  # rows truth, columns prediction
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name; KeyError if it was not measured."""
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise KeyError(name)
+
+
+class RunRecord(Record):
+    """What a training run was: enough to repeat it and to print its model card."""
+
+    id: str
+    model: str
+    scale: str
+    dataset: str
+    protocol: Literal["paper", "leak-free"]
+    dataset_id: str  # SHA-256 of the sorted manifest of all splits
+    test_id: str
+    labels: tuple[str, ...]
+    image_size: int  # px
+    epochs: int  # epochs finished
+    epochs_planned: int
+    seed: int
+    recipe: dict[str, Any]
+    initialisation: str  # where the first weights came from, in words
+    parent_revision: str | None = None
+    parameters: int
+    gflops: float  # 2 x MAC at image_size, batch 1
+    machine: str
+    precision: str
+    git_commit: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    wall_time_s: float = 0.0
+    weights_sha256: str = ""
+    best_epoch: int | None = None
+    validation: dict[str, float] = Field(default_factory=dict)  # of the epoch that was kept
+
+
+class ReleaseConfig(Record):
+    """`config.json` of a release: all that is needed to rebuild the network and to trust it."""
+
+    format: Literal[1] = 1
+    name: str
+    title: str
+    task: Task
+    scale: str
+    labels: tuple[str, ...]
+    image_size: int  # px
+    dataset: str
+    protocol: Literal["paper", "leak-free"]
+    parameters: int
+    gflops: float
+    weights_file: str = "model.safetensors"
+    weights_sha256: str
+    score_threshold: float = 0.25  # of a finding worth showing, raw score
+    calibration: dict[str, Any] = Field(default_factory=dict)
+    run: RunRecord
+    evaluations: tuple[Evaluation, ...] = ()
+
+    @property
+    def revision(self) -> str:
+        """Short name of these very weights: the first 12 hex digits of their SHA-256."""
+        return self.weights_sha256[:12]
+
+
+class FoundBox(Record):
+    """One finding of a detector; `score` is raw, `probability` calibrated."""
+
+    label: str
+    score: float
+    probability: float
+    box: Box
+
+
+class FoundSegment(Record):
+    """One connected region of a class map; `score` is its mean pixel probability."""
+
+    label: str
+    area_px: int
+    box: Box
+    score: float
+
+
+class MaskRLE(Record):
+    """COCO run lengths, one string per label: `counts[k - 1]` is where the class map equals k."""
+
+    size: tuple[int, int]  # H, W
+    counts: tuple[str, ...]
+
+
+class ImageFacts(Record):
+    """Identity and size of the image that was inspected."""
+
+    sha256: str
+    width: int
+    height: int
+
+
+class Inspection(Record):
+    """The whole answer about one image by one model; the schema of the public API."""
+
+    model: str
+    revision: str
+    task: Task
+    image: ImageFacts
+    detections: tuple[FoundBox, ...] = ()
+    segments: tuple[FoundSegment, ...] = ()
+    probabilities: dict[str, float] = Field(default_factory=dict)
+    mask: MaskRLE | None = None
+    uncertainty: float
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    review_item: str | None = None
+    latency_ms: float
+
+
+class Annotation(Record):
+    """What a person or a public data set says about one image."""
+
+    image_sha256: str
+    width: int
+    height: int
+    boxes: tuple[tuple[str, Box], ...] = ()
+    mask: MaskRLE | None = None
+    mask_labels: tuple[str, ...] = ()
+    label: str | None = None
+    annotator: str
+    created_at: datetime
+    task_id: int | None = None
+    annotation_id: int | None = None
+
+
+class ServedModel(Record):
+    """One line of `/models`."""
+
+    name: str
+    title: str
+    task: Task
+    revision: str
+    labels: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    source: Source
+    parameters: int

@@ -1,0 +1,1 @@
+"""The shelf: releases, their cards, and where the app finds them."""

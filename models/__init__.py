@@ -1,0 +1,57 @@
+"""The zoo: `names()`, `get_spec(name)`, `load(...)`. A model is a file of this folder ending in SPEC.
+
+Files whose name starts with `_` are machinery; `baselines` holds several specs. Nothing here
+imports torch until a spec is asked for, so that names can be listed by anyone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import UnknownModelError
+
+if TYPE_CHECKING:
+    from core.types import Predictor
+    from models._spec import ModelSpec
+
+_BASELINES = "baselines"
+
+
+def names() -> tuple[str, ...]:
+    """Names of the published models, sorted; each is one file of this folder."""
+    files = Path(__file__).parent.glob("*.py")
+    return tuple(sorted(f.stem for f in files if not f.stem.startswith("_") and f.stem != _BASELINES))
+
+
+def baseline_names() -> tuple[str, ...]:
+    """Names of the stock networks that the published models are compared with."""
+    return tuple(sorted(importlib.import_module(f"models.{_BASELINES}").SPECS))
+
+
+def get_spec(name: str) -> ModelSpec:
+    """The spec of a published model or a baseline.
+
+    Raises:
+        UnknownModelError: if there is no such model; the message lists what there is.
+    """
+    if name in names():
+        spec: ModelSpec = importlib.import_module(f"models.{name}").SPEC
+        return spec
+    baselines: dict[str, ModelSpec] = importlib.import_module(f"models.{_BASELINES}").SPECS
+    if name in baselines:
+        return baselines[name]
+    raise UnknownModelError(name, (*names(), *sorted(baselines)))
+
+
+def load(folder: Path, *, device: str = "cpu") -> Predictor:
+    """Rebuild a network from a release folder (config.json + safetensors), ready to predict.
+
+    Raises:
+        WeightsNotFoundError: if the folder holds no release.
+        WeightsError: if the weights fail their hash or do not fit the network.
+    """
+    from models._predictors import load_predictor
+
+    return load_predictor(folder, device=device)

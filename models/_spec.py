@@ -1,0 +1,85 @@
+"""What a model file declares about itself. No torch: specs can be listed without loading networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from core.types import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """Where a model was published."""
+
+    title: str
+    authors: str
+    venue: str
+    year: int
+    doi: str = ""
+    code: str = ""  # what the authors published of their code, in words
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedMetric:
+    """A number the paper prints; never measured by us."""
+
+    name: str
+    value: float  # fraction in [0, 1], unless the name carries a unit
+    dataset: str
+    split: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Training hyper-parameters; a run may override any of them and records what it used.
+
+    `lr0` is the initial learning rate at `batch`; `patience` counts epochs without a better
+    validation metric (None: train to the end); `extra` holds what only one trainer understands.
+    """
+
+    epochs: int
+    batch: int
+    optimizer: str  # SGD | Adam | AdamW
+    lr0: float
+    lrf: float = 0.01  # final learning rate as a fraction of lr0
+    momentum: float = 0.937
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 3.0
+    cosine: bool = False
+    patience: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything the trainer, the app, the cards and the hub need to know about a model.
+
+    `build(n_classes, scale)` returns the network with random weights. A detector's network is an
+    ultralytics `DetectionModel`; a segmenter maps (N, 3, H, W) to logits (N, 1 + n_classes, H, W),
+    channel 0 being background; a classifier maps to logits (N, n_classes). `criterion(network)`
+    returns a replacement for the trainer's own loss, `sampler(labels_per_image, n_classes, seed)`
+    one for uniform sampling, and `on_epoch(network, epoch)` is called before each training epoch.
+    """
+
+    name: str
+    title: str
+    task: Task
+    image_size: int  # px, square
+    build: Callable[[int, str], nn.Module]
+    scales: tuple[str, ...]
+    default_scale: str
+    recipe: Recipe
+    paper: Paper | None = None
+    criterion: Callable[[Any], Any] | None = None
+    sampler: Callable[..., Any] | None = None
+    on_epoch: Callable[[Any, int], None] | None = None
+    reported: tuple[ReportedMetric, ...] = ()
+    departures: tuple[str, ...] = ()
+    # module whose output Eigen-CAM reads, and whose pooled output is the image's embedding
+    feature_layer: str = ""

@@ -1,0 +1,1 @@
+"""From data set to measured weights: prepare, train, evaluate, predict, benchmark."""
