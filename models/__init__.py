@@ -1,4 +1,4 @@
-"""The zoo: `names()`, `get_spec(name)`, `load(...)`. A model is a file of this folder ending in SPEC.
+"""The zoo: `names()`, `get_spec(name)`, `load(...)`. A model is a file here that ends in SPEC.
 
 Files whose name starts with `_` are machinery; `baselines` holds several specs. Nothing here
 imports torch until a spec is asked for, so that names can be listed by anyone.
@@ -22,7 +22,9 @@ _BASELINES = "baselines"
 def names() -> tuple[str, ...]:
     """Names of the published models, sorted; each is one file of this folder."""
     files = Path(__file__).parent.glob("*.py")
-    return tuple(sorted(f.stem for f in files if not f.stem.startswith("_") and f.stem != _BASELINES))
+    return tuple(
+        sorted(f.stem for f in files if not f.stem.startswith("_") and f.stem != _BASELINES)
+    )
 
 
 def baseline_names() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a model file declares about itself. No torch: specs can be listed without loading networks."""
+"""What a model file declares about itself. No torch here: a spec is only a description."""
 
 from __future__ import annotations
 

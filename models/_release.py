@@ -1,0 +1,62 @@
+"""Reading a release: `config.json` beside `model.safetensors`. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from core.errors import WeightsError, WeightsNotFoundError
+from core.records import ReleaseConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CONFIG_FILE = "config.json"
+
+
+def read_release(folder: Path) -> ReleaseConfig:
+    """The description of the release in `folder`.
+
+    Raises:
+        WeightsNotFoundError: if there is no config.json.
+        WeightsError: if it is not one of ours.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        return ReleaseConfig.model_validate_json(path.read_bytes())
+    except FileNotFoundError as exc:
+        raise WeightsNotFoundError(f"No release in {folder}: {CONFIG_FILE} is missing.") from exc
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise WeightsError(f"{path} is not a Rollmark release: {where}: {first['msg']}.") from exc
+
+
+def load_weights(network: nn.Module, folder: Path, config: ReleaseConfig) -> None:
+    """Fill `network` with the release's weights, after checking their SHA-256.
+
+    Raises:
+        WeightsNotFoundError: if the weights file is missing.
+        WeightsError: if its hash is not the recorded one or the tensors do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = folder / config.weights_file
+    if not path.is_file():
+        raise WeightsNotFoundError(f"No weights in {folder}: {config.weights_file} is missing.")
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != config.weights_sha256:
+        raise WeightsError(
+            f"{path} has SHA-256 {digest[:12]}…, but its config.json promises "
+            f"{config.weights_sha256[:12]}…: fetch the release again."
+        )
+    try:
+        network.load_state_dict(load(data), strict=True)  # load_state_dict casts fp16 to fp32
+    except (RuntimeError, SafetensorError) as exc:
+        reason = str(exc).splitlines()[-1].strip()
+        raise WeightsError(f"The weights in {path} do not fit {config.name}: {reason}") from exc

@@ -1,0 +1,59 @@
+"""Where a network runs. Today: torch, on a CPU or a CUDA device, in the precision that suits it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("amx_tile"))
+
+
+class TorchRuntime:
+    """A frozen network on one device; one forward pass at a time.
+
+    Fused where ultralytics can fuse, channels_last, fp16 on CUDA, bf16 autocast on a CPU that has
+    it, fp32 elsewhere.
+
+    Args:
+        network: trained network; it is changed (evaluation mode, fused, moved) and owned from here.
+        device: "cpu" or "cuda:N".
+    """
+
+    def __init__(self, network: nn.Module, *, device: str = "cpu") -> None:
+        network.eval().requires_grad_(False)
+        fuse = getattr(network, "fuse", None)
+        if callable(fuse):
+            fuse(verbose=False)
+        self.device = torch.device(device)
+        self._half = self.device.type == "cuda"
+        self._bf16 = self.device.type == "cpu" and cpu_has_bf16()
+        if self._half:
+            network.half()
+        self._network: nn.Module = network.to(  # type: ignore[call-overload]
+            self.device, memory_format=torch.channels_last
+        )
+        self._lock = threading.Lock()  # ultralytics' head caches its anchors by shape
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, for explanations and embeddings."""
+        return self._network
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Run (N, 3, H, W) float32 through the network; the first output, float32, on the CPU."""
+        batch = batch.to(self.device, memory_format=torch.channels_last)
+        with self._lock, torch.inference_mode():
+            if self._bf16:
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    out: Any = self._network(batch)
+            else:
+                out = self._network(batch.half() if self._half else batch)
+        first: Tensor = out[0] if isinstance(out, tuple | list) else out
+        return first.float().cpu()
