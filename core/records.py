@@ -118,6 +118,13 @@ class ReleaseConfig(Record):
         return self.weights_sha256[:12]
 
 
+class Channel(Record):
+    """Which revision of a model is live, and which ones were before it, newest first."""
+
+    live: str
+    previous: tuple[str, ...] = ()
+
+
 class FoundBox(Record):
     """One finding of a detector; `score` is raw, `probability` calibrated."""
 

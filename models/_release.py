@@ -9,12 +9,53 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from core.errors import WeightsError, WeightsNotFoundError
-from core.records import ReleaseConfig
+from core.records import Channel, ReleaseConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
 CONFIG_FILE = "config.json"
+CHANNEL_FILE = "channel.json"
+
+
+def find_release(name: str, *, bundled: Path, releases: Path) -> Path:
+    """Folder of the release of `name` that is live: promoted here, or else the bundled one.
+
+    `releases/<name>/channel.json` names the live revision, whose folder lies beside it; without
+    that file the release that came with the code in `bundled/<name>` is live.
+
+    Raises:
+        WeightsNotFoundError: if there is neither.
+        WeightsError: if the channel file is damaged or names a revision that is not there.
+    """
+    channel = read_channel(releases / name)
+    if channel is not None:
+        folder = releases / name / channel.live
+        if not (folder / CONFIG_FILE).is_file():
+            raise WeightsError(
+                f"The live revision {channel.live} of {name} is missing from {releases / name}."
+            )
+        return folder
+    folder = bundled / name
+    if not (folder / CONFIG_FILE).is_file():
+        raise WeightsNotFoundError(
+            f"No weights for {name}: none are bundled in {bundled} or promoted in {releases}."
+        )
+    return folder
+
+
+def read_channel(folder: Path) -> Channel | None:
+    """Which revision of one model is live, or None when none was ever promoted.
+
+    Raises:
+        WeightsError: if the file is there and damaged.
+    """
+    try:
+        return Channel.model_validate_json((folder / CHANNEL_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as exc:
+        raise WeightsError(f"{folder / CHANNEL_FILE} is damaged: {exc.errors()[0]['msg']}") from exc
 
 
 def read_release(folder: Path) -> ReleaseConfig:

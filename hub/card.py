@@ -1,0 +1,186 @@
+"""A release's model card, written from its records alone: no number here has another source.
+
+The front matter is huggingface_hub's own (`ModelCardData` with `EvalResult`, so a `model-index`);
+the body says what the weights are, what they were trained and tested on, how they were trained,
+and puts what the paper reported in a column of its own.
+"""
+
+from __future__ import annotations
+
+from core.records import Evaluation, Metric, ReleaseConfig
+from models._spec import ModelSpec
+
+_PIPELINE = {
+    "detect": "object-detection",
+    "segment": "image-segmentation",
+    "classify": "image-classification",
+}
+_DATASETS = {
+    "neu-det": "NEU-DET (NEU surface defect database, detection version)",
+    "neu-cls": "NEU surface defect database, one class per image",
+    "neu-seg": "NEU-Seg (NEU surface defect segmentation set)",
+    "x-sdd": "X-SDD (Xsteel surface defect dataset)",
+    "gc10-det": "GC10-DET",
+}
+_METRIC_TITLES = {
+    "mAP50": "mAP50",
+    "mAP50_95": "mAP50_95",
+    "mIoU": "mIoU",
+    "MPA": "MPA (mean class recall)",
+    "accuracy": "accuracy",
+    "macro_F1": "macro F1",
+}
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _interval(metric: Metric) -> str:
+    if metric.low is None or metric.high is None:
+        return "–"
+    return f"{_percent(metric.low)} – {_percent(metric.high)}"
+
+
+def _title(metric: Metric) -> str:
+    return _METRIC_TITLES.get(metric.name, metric.name.replace("_", " "))
+
+
+def _front_matter(config: ReleaseConfig, spec: ModelSpec) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type=_PIPELINE[config.task],
+            dataset_type=evaluation.dataset,
+            dataset_name=_DATASETS.get(evaluation.dataset, evaluation.dataset),
+            dataset_split=evaluation.split,
+            dataset_revision=evaluation.test_id[:12],
+            dataset_config=evaluation.protocol,
+            metric_type=metric.name,
+            metric_name=_title(metric),
+            metric_value=round(metric.value, 4),
+        )
+        for evaluation in config.evaluations
+        for metric in evaluation.metrics
+    ]
+    data = ModelCardData(
+        license="agpl-3.0",
+        library_name="rollmark",
+        pipeline_tag=_PIPELINE[config.task],
+        tags=["steel", "surface-inspection", "defect", spec.name],
+        model_name=config.title if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _results(evaluation: Evaluation, spec: ModelSpec) -> list[str]:
+    n = evaluation.metrics[0].n if evaluation.metrics else 0
+    lines = [
+        f"### {evaluation.dataset}, {evaluation.protocol} protocol, {evaluation.split} split "
+        f"({n} images)",
+        "",
+        f"Split identity `{evaluation.test_id[:12]}`. Intervals are 95 % bootstrap intervals over "
+        + ("groups of overlapping images." if evaluation.protocol == "leak-free" else "images."),
+        "",
+        "| metric (%) | measured | 95 % interval | reported by the paper |",
+        "| --- | ---: | :---: | ---: |",
+    ]
+    reported = {r.name: r for r in spec.reported if r.dataset.lower() == evaluation.dataset.lower()}
+    for metric in evaluation.metrics:
+        theirs = reported.get(metric.name)
+        said = "–" if theirs is None else f"{_percent(theirs.value)} ({theirs.where or 'paper'})"
+        lines.append(
+            f"| {_title(metric)} | {_percent(metric.value)} | {_interval(metric)} | {said} |"
+        )
+    per_class = [m for m in evaluation.metrics if m.per_class]
+    if per_class:
+        labels = list(per_class[0].per_class)
+        lines += [
+            "",
+            "| class | " + " | ".join(f"{_title(m)} (%)" for m in per_class) + " |",
+            "| --- |" + " ---: |" * len(per_class),
+        ]
+        lines += [
+            f"| {label} | " + " | ".join(_percent(m.per_class.get(label)) for m in per_class) + " |"
+            for label in labels
+        ]
+    return [*lines, ""]
+
+
+def _training(config: ReleaseConfig) -> list[str]:
+    run = config.run
+    recipe = ", ".join(f"{k} {v}" for k, v in sorted(run.recipe.items()))
+    kept = "" if run.best_epoch is None else f", weights of epoch {run.best_epoch} kept"
+    rows = [
+        ("data", f"{_DATASETS.get(run.dataset, run.dataset)}, {run.protocol} training split"),
+        ("data set identity", f"`{run.dataset_id[:12]}`"),
+        ("initialisation", run.initialisation),
+        ("epochs", f"{run.epochs} of {run.epochs_planned} planned{kept}, chosen on validation"),
+        ("image size", f"{run.image_size} px"),
+        ("recipe", recipe or "–"),
+        ("seed", f"{run.seed} (one run)"),
+        ("precision", run.precision),
+        ("machine", run.machine),
+        ("time", f"{run.wall_time_s / 60:.0f} min"),
+        ("run", f"`{run.id}`, code `{run.git_commit[:12]}`"),
+    ]
+    return ["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows), ""]
+
+
+def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
+    """The README.md of a release, front matter included."""
+    paper = spec.paper
+    lines = [
+        _front_matter(config, spec),
+        "",
+        f"# {config.title}",
+        "",
+        f"Steel surface defects, task *{config.task}*, scale `{config.scale}`: "
+        f"{config.parameters:,} parameters, {config.gflops:.2f} GFLOPs (2 × MAC) at "
+        f"{config.image_size} px. Weights are fp16 safetensors, revision `{config.revision}`.",
+        "",
+        "Classes: " + ", ".join(f"`{label}`" for label in config.labels) + ".",
+        "",
+        "```bash",
+        f"python -m training predict {config.name} --images FOLDER --output OUT",
+        "```",
+        "",
+        "## Results",
+        "",
+    ]
+    for evaluation in config.evaluations:
+        lines += _results(evaluation, spec)
+    if not config.evaluations:
+        lines += ["Not evaluated yet.", ""]
+    lines += ["## Training", "", *_training(config)]
+    if paper is not None:
+        lines += [
+            "## Paper",
+            "",
+            f'{paper.authors}, "{paper.title}", {paper.venue} ({paper.year})'
+            + (f", doi [{paper.doi}](https://doi.org/{paper.doi})" if paper.doi else "")
+            + f". {paper.code}".rstrip(),
+            "",
+            "Numbers in the column *reported* are the paper's own, on its own split; they are not "
+            "measurements of these weights.",
+            "",
+        ]
+    if spec.departures:
+        lines += ["Where this network departs from the paper, or the paper leaves a choice:", ""]
+        lines += [f"- {departure}" for departure in spec.departures] + [""]
+    lines += [
+        "## Limits",
+        "",
+        "Trained on small crops of hot-rolled strip from one laboratory. On other steel, lighting "
+        "or scale expect less until images of your own have been reviewed and learned. "
+        "Scores are raw unless the release's `config.json` carries a calibration.",
+        "",
+        "## Licence",
+        "",
+        "AGPL-3.0. The training images are published for research by their authors; clear "
+        "commercial use with them.",
+        "",
+    ]
+    return "\n".join(lines)
