@@ -12,7 +12,14 @@ from torch.nn import functional as F
 
 
 def conv_bn(
-    c_in: int, c_out: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = True
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: bool = True,
 ) -> nn.Sequential:
     """A "same"-padded convolution followed by batch normalisation, with no activation.
 
@@ -20,7 +27,16 @@ def conv_bn(
     drops it.
     """
     return nn.Sequential(
-        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=bias),
+        nn.Conv2d(
+            c_in,
+            c_out,
+            kernel,
+            stride,
+            dilation * (kernel // 2),
+            dilation,
+            groups=groups,
+            bias=bias,
+        ),
         nn.BatchNorm2d(c_out),
     )
 
