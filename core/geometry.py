@@ -1,0 +1,306 @@
+"""Boxes and masks between coordinate systems: letterbox, percent, normalised, run lengths, regions.
+
+Pure functions on numpy arrays. Boxes are xyxy pixel *edges* with the origin at the top-left corner
+of the image: a box from x1 = 0 to x2 = W covers the whole width. Masks are bool (H, W); run lengths
+are COCO's compressed text, column by column, byte for byte what pycocotools writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image as PillowImage
+
+from core.errors import InputError
+from core.records import FoundSegment, MaskRLE
+from core.types import FloatArray, Image
+
+LETTERBOX_GREY = 114  # the padding that YOLO networks are trained with
+
+_CHUNK_BITS = 5  # payload of one character of COCO's run lengths
+_MORE = 0x20  # another character follows
+_SIGN = 0x10  # of the last character: the value is negative
+_FIRST_CHAR = 48  # "0"
+_MAX_CHARS = 7  # 35 bits, more than any run length needs
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """How an image was fitted into a square: nominal scale and the padding before it."""
+
+    scale: float  # network px per source px, before the sides were rounded
+    left: int  # px of padding
+    top: int  # px of padding
+
+    def to_source(self, xyxy: ArrayLike, width: int, height: int) -> FloatArray:
+        """Boxes of the square back in pixels of the source image, clipped to it.
+
+        Args:
+            xyxy: (n, 4) px in the square.
+            width: of the source image, px.
+            height: of the source image, px.
+
+        Returns:
+            (n, 4) float32, within [0, width] and [0, height].
+        """
+        boxes = np.array(xyxy, dtype=np.float64).reshape(-1, 4)
+        # Each side was rounded to whole pixels: the true scales differ a little from the nominal.
+        new_width, new_height = _fitted(width, height, self.scale)
+        boxes[:, 0::2] = (boxes[:, 0::2] - self.left) * (width / new_width)
+        boxes[:, 1::2] = (boxes[:, 1::2] - self.top) * (height / new_height)
+        return clip_boxes(boxes, width, height)
+
+
+def letterbox(image: Image, size: int, *, pad: int = LETTERBOX_GREY) -> tuple[Image, Letterbox]:
+    """Fit an image into a square: aspect kept, bilinear, centred, the rest filled with grey.
+
+    Sides and padding are rounded as ultralytics rounds them (an odd pixel of padding goes to the
+    right and the bottom), so that weights see at inference the geometry they were trained on.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the square, px.
+        pad: grey value of the padding.
+
+    Returns:
+        (size, size, 3) uint8, and the way back.
+    """
+    height, width = image.shape[:2]
+    scale = min(size / height, size / width)
+    new_width, new_height = _fitted(width, height, scale)
+    left = round((size - new_width) / 2 - 0.1)
+    top = round((size - new_height) / 2 - 0.1)
+    if (new_width, new_height) != (width, height):
+        resized = PillowImage.fromarray(image).resize(
+            (new_width, new_height), PillowImage.Resampling.BILINEAR
+        )
+        image = np.asarray(resized)
+    if (new_width, new_height) == (size, size):
+        return image, Letterbox(scale, left, top)
+    square = np.full((size, size, 3), pad, dtype=np.uint8)
+    square[top : top + new_height, left : left + new_width] = image
+    return square, Letterbox(scale, left, top)
+
+
+def clip_boxes(xyxy: ArrayLike, width: int, height: int) -> FloatArray:
+    """Boxes cut off at the borders of a width × height image; (n, 4) float32, a copy."""
+    boxes = np.array(xyxy, dtype=np.float32).reshape(-1, 4)
+    boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
+    boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
+    return boxes
+
+
+def xyxy_to_percent(xyxy: ArrayLike, width: int, height: int) -> NDArray[np.float64]:
+    """Corners in px to Label Studio's x, y, width, height in percent of the image; (n, 4)."""
+    boxes = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
+    corners = boxes * (100.0 / np.array([width, height, width, height]))
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def percent_to_xyxy(percent: ArrayLike, width: int, height: int) -> NDArray[np.float64]:
+    """Label Studio's x, y, width, height in percent of the image to corners in px; (n, 4)."""
+    boxes = np.asarray(percent, dtype=np.float64).reshape(-1, 4)
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    return np.asarray(corners * (np.array([width, height, width, height]) / 100.0))
+
+
+def xyxy_to_xywhn(xyxy: ArrayLike, width: int, height: int) -> NDArray[np.float64]:
+    """Corners in px to YOLO's centre x, centre y, width, height in [0, 1] of the image; (n, 4)."""
+    boxes = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
+    corners = boxes / np.array([width, height, width, height])
+    low, high = corners[:, :2], corners[:, 2:]
+    return np.concatenate([(low + high) / 2, high - low], axis=1)
+
+
+def xywhn_to_xyxy(xywhn: ArrayLike, width: int, height: int) -> NDArray[np.float64]:
+    """YOLO's centre x, centre y, width, height in [0, 1] of the image to corners in px; (n, 4)."""
+    boxes = np.asarray(xywhn, dtype=np.float64).reshape(-1, 4)
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    corners = np.concatenate([centre - half, centre + half], axis=1)
+    return np.asarray(corners * np.array([width, height, width, height]))
+
+
+def box_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
+    """Intersection over union of every box of `a` with every box of `b`.
+
+    Args:
+        a: (n, 4) xyxy.
+        b: (m, 4) xyxy.
+
+    Returns:
+        (n, m) in [0, 1]; a pair of which neither has an area scores 0.
+    """
+    first = np.asarray(a, dtype=np.float64).reshape(-1, 1, 4)
+    second = np.asarray(b, dtype=np.float64).reshape(1, -1, 4)
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(
+        first[..., :2], second[..., :2]
+    )
+    shared = sides.clip(min=0).prod(axis=-1)  # (n, m)
+    area_a = (first[..., 2:] - first[..., :2]).clip(min=0).prod(axis=-1)
+    area_b = (second[..., 2:] - second[..., :2]).clip(min=0).prod(axis=-1)
+    union = area_a + area_b - shared
+    iou: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0).astype(
+        np.float32
+    )
+    return iou
+
+
+def encode_rle(mask: NDArray[np.bool_]) -> str:
+    """A mask as COCO's compressed run lengths.
+
+    Args:
+        mask: (H, W), anything but 0 is inside.
+
+    Returns:
+        ASCII text: runs down the columns, outside first, each from the third on as the difference
+        to the run two before, in groups of five bits.
+    """
+    flat = np.asarray(mask, dtype=bool).ravel(order="F")
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts_inside = bool(flat.size) and bool(flat[0])
+    bounds = np.concatenate([[0], [0] if starts_inside else [], edges, [flat.size]])
+    runs = np.diff(bounds.astype(np.int64))
+    values = runs.copy()
+    values[3:] -= runs[1:-2]
+
+    bits = int(np.abs(values).max()).bit_length() + 1  # with the sign
+    shifts = _CHUNK_BITS * np.arange(-(-bits // _CHUNK_BITS))
+    chunks = (values[:, None] >> shifts) & 0x1F  # (runs, characters), low bits first
+    rest = values[:, None] >> (shifts + _CHUNK_BITS)
+    more = np.where(chunks & _SIGN, rest != -1, rest != 0)
+    written = np.ones_like(more)  # a character is written while all before it said "more"
+    written[:, 1:] = np.logical_and.accumulate(more[:, :-1], axis=1)
+    characters = (chunks | np.where(more, _MORE, 0)) + _FIRST_CHAR
+    text: bytes = characters[written].astype(np.uint8).tobytes()
+    return text.decode("ascii")
+
+
+def decode_rle(counts: str, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask that COCO's compressed run lengths describe.
+
+    Args:
+        counts: ASCII text, as `encode_rle` writes it.
+        size: H, W in px.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        InputError: if the text is not run lengths, or they do not fill the size.
+    """
+    height, width = size
+    runs = _run_lengths(counts)
+    covered = int(runs.sum())
+    if (runs < 0).any() or covered != height * width:
+        raise InputError(
+            f"Run lengths cover {covered} pixels but the mask is {height} × {width}: "
+            "they must fill it exactly, column by column."
+        )
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(inside, runs).reshape(width, height).T)
+
+
+def mask_record(class_map: NDArray[np.uint8], n_labels: int) -> MaskRLE:
+    """A class map as run lengths, one entry per label; the background is what is left over.
+
+    Args:
+        class_map: (H, W), 0 is background, k is the k-th label.
+        n_labels: number of labels, background not counted.
+
+    Raises:
+        InputError: if the map holds a class beyond `n_labels`.
+    """
+    _check_classes(class_map, n_labels)
+    height, width = class_map.shape
+    counts = tuple(encode_rle(class_map == k) for k in range(1, n_labels + 1))
+    return MaskRLE(size=(height, width), counts=counts)
+
+
+def class_map_from_record(record: MaskRLE) -> NDArray[np.uint8]:
+    """The class map (H, W) of stored run lengths; where two labels overlap, the later one wins.
+
+    Raises:
+        InputError: if an entry is not run lengths of that size.
+    """
+    class_map = np.zeros(record.size, dtype=np.uint8)
+    for k, counts in enumerate(record.counts, start=1):
+        class_map[decode_rle(counts, record.size)] = k
+    return class_map
+
+
+def regions(
+    class_map: NDArray[np.uint8], scores: FloatArray, labels: Sequence[str]
+) -> list[FoundSegment]:
+    """Connected regions of each class, largest first; touching at a corner is enough.
+
+    Args:
+        class_map: (H, W), 0 is background, k is `labels[k - 1]`.
+        scores: (H, W), probability of the class chosen at each pixel.
+        labels: names of the classes.
+
+    Returns:
+        One entry per region: label, area in px, box of pixel edges, mean score.
+
+    Raises:
+        InputError: if the map holds a class without a label.
+    """
+    from scipy import ndimage
+
+    _check_classes(class_map, len(labels))
+    found = []
+    for k, label in enumerate(labels, start=1):
+        numbered, count = ndimage.label(class_map == k, structure=np.ones((3, 3), dtype=bool))
+        if count == 0:
+            continue
+        flat = numbered.ravel()
+        areas = np.bincount(flat, minlength=count + 1)
+        sums = np.bincount(flat, weights=scores.ravel(), minlength=count + 1)
+        for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), start=1):
+            area = int(areas[number])
+            found.append(
+                FoundSegment(
+                    label=label,
+                    area_px=area,
+                    box=(columns.start, rows.start, columns.stop, rows.stop),
+                    score=min(max(float(sums[number]) / area, 0.0), 1.0),
+                )
+            )
+    return sorted(found, key=lambda region: -region.area_px)
+
+
+def _fitted(width: int, height: int, scale: float) -> tuple[int, int]:
+    """Sides after scaling, in whole pixels; a thin image keeps at least one."""
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def _check_classes(class_map: NDArray[np.uint8], n_labels: int) -> None:
+    highest = int(class_map.max(initial=0))
+    if highest > n_labels:
+        raise InputError(
+            f"Class map holds class {highest} but there are {n_labels} labels: "
+            f"values must lie in 0 (background) to {n_labels}."
+        )
+
+
+def _run_lengths(counts: str) -> NDArray[np.int64]:
+    """The runs (n,) behind COCO's text: five bits a character, differences undone."""
+    characters = np.frombuffer(counts.encode("utf-8"), dtype=np.uint8).astype(np.int64)
+    characters -= _FIRST_CHAR
+    last = (characters & _MORE) == 0  # of its group
+    if not len(characters) or characters.min() < 0 or characters.max() > 63 or not last[-1]:
+        raise InputError(f"Not COCO run lengths: {counts[:20]!r}.")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_CHARS:
+        raise InputError(f"Not COCO run lengths: a run has {lengths.max()} characters.")
+    place = np.arange(len(characters)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((characters & 0x1F) << (_CHUNK_BITS * place), starts)
+    negative = (characters[ends] & _SIGN) != 0
+    runs[negative] -= np.int64(1) << (_CHUNK_BITS * lengths[negative])
+    runs[1::2] = np.cumsum(runs[1::2])  # each is a difference to the run two before it …
+    runs[2::2] = np.cumsum(runs[2::2])  # … and the very first stands alone
+    return runs
