@@ -200,7 +200,7 @@ class ConfidenceGradientSampler:
             self._recorder = criterion.bce
             return
         self._recorder = StatisticsRecorder(criterion.bce, len(self._present), gradient=self._kind)
-        self._recorder.sums += self._pending
+        self._recorder.sums, self._pending = self._pending, torch.zeros_like(self._pending)
         criterion.bce = self._recorder
 
     def on_batch_end(self) -> None:
