@@ -1,0 +1,140 @@
+"""A zip or a folder read as one thing: member names and their bytes, nothing written to disk.
+
+Members are only ever read into memory by name, so a hostile path cannot reach outside; such a path
+refuses the whole archive all the same, because nothing in it deserves trust. Sizes are capped from
+the zip's directory before a byte is inflated, and again while inflating.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from core.errors import DatasetError, InputError
+
+MAX_MEMBERS = 100_000
+MAX_TOTAL_BYTES = 8 * 1024**3  # GC10-DET, the largest public set, is about 1 GiB
+MAX_MEMBER_BYTES = 64 * 1024**2
+
+
+class Archive(Protocol):
+    """Where a public data set is read from."""
+
+    def names(self) -> tuple[str, ...]:
+        """Paths of all files, with forward slashes, relative to the top, sorted."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one file; InputError if that file is broken or too large."""
+        ...
+
+
+class ZipSource:
+    """A zip archive; see `Archive`.
+
+    Raises:
+        DatasetError: if it is no zip, holds a path that leaves the archive, or breaks a cap.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as exc:
+            raise DatasetError(f"{path} cannot be opened as a zip: {exc}.") from exc
+        members = [info for info in self._zip.infolist() if not info.is_dir()]
+        try:
+            _check_members(path, members)
+        except DatasetError:
+            self._zip.close()
+            raise
+        self._names = tuple(sorted(info.filename for info in members))
+
+    def names(self) -> tuple[str, ...]:
+        """Paths of all files, sorted."""
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one member, its checksum verified; InputError if it is broken or too large."""
+        try:
+            with self._zip.open(name) as member:
+                # the directory may lie about the size: never inflate more than the cap
+                data = member.read(MAX_MEMBER_BYTES + 1)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, KeyError) as exc:
+            raise InputError(f"{name} cannot be read from the archive: {exc}.") from exc
+        return _within_cap(name, data)
+
+    def close(self) -> None:
+        """Close the file behind the archive."""
+        self._zip.close()
+
+
+class FolderSource:
+    """A folder with everything below it; see `Archive`. Links that lead outside are not followed.
+
+    Raises:
+        DatasetError: if a cap is broken.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        files = [path for path in sorted(self._root.rglob("*")) if self._is_inside(path)]
+        if len(files) > MAX_MEMBERS:
+            raise DatasetError(f"{root} holds {len(files)} files; at most {MAX_MEMBERS} are read.")
+        self._names = tuple(path.relative_to(self._root).as_posix() for path in files)
+
+    def names(self) -> tuple[str, ...]:
+        """Paths of all files, sorted."""
+        return tuple(sorted(self._names))
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one file; InputError if it cannot be read or is too large."""
+        try:
+            with (self._root / name).open("rb") as file:
+                data = file.read(MAX_MEMBER_BYTES + 1)
+        except OSError as exc:
+            raise InputError(f"{name} cannot be read: {exc}.") from exc
+        return _within_cap(name, data)
+
+    def close(self) -> None:
+        """Nothing to close; present so that both sources end the same way."""
+
+    def _is_inside(self, path: Path) -> bool:
+        return path.is_file() and path.resolve().is_relative_to(self._root)
+
+
+def open_source(source: Path) -> ZipSource | FolderSource:
+    """The zip or the folder at that path.
+
+    Raises:
+        DatasetError: if there is neither, or the zip is unsafe.
+    """
+    if source.is_dir():
+        return FolderSource(source)
+    if source.is_file():
+        return ZipSource(source)
+    raise DatasetError(f"No data at {source}: give the public archive (zip) or its folder.")
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    if len(members) > MAX_MEMBERS:
+        raise DatasetError(f"{path} holds {len(members)} members; at most {MAX_MEMBERS} are read.")
+    total = sum(info.file_size for info in members)
+    if total > MAX_TOTAL_BYTES:
+        raise DatasetError(
+            f"{path} would unpack to {total} bytes; at most {MAX_TOTAL_BYTES} are read."
+        )
+    for info in members:
+        parts = PurePosixPath(info.filename.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+            raise DatasetError(
+                f"{path} holds the path {info.filename!r}, which leaves the archive; "
+                "take the archive from its public source again."
+            )
+
+
+def _within_cap(name: str, data: bytes) -> bytes:
+    if len(data) > MAX_MEMBER_BYTES:
+        raise InputError(f"{name} is larger than {MAX_MEMBER_BYTES} bytes.")
+    return data

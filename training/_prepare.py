@@ -1,0 +1,279 @@
+"""The steps behind `training.datasets.prepare`: read, check, group, split, write, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from core.errors import DatasetError, InputError
+from core.images import decode
+from core.types import FloatArray
+from training._archive import Archive, open_source
+from training._catalogue import Entry, entry
+from training._checks import AnnotationError, LabelledBox, read_mask, read_voc
+from training._grouping import content_groups, fingerprint
+from training._readers import Found, read_layout
+from training._report import Fault, PrepareReport
+from training.datasets import Dataset, Sample, write_index
+from training.splits import PROTOCOLS, SPLITS, Item, assign
+
+logger = logging.getLogger(__name__)
+
+FROM_MANIFEST = "the manifest of the source (overlapping crops, turned and identical copies)"
+FROM_CONTENT = (
+    "image content: identical, turned, mirrored and nearly identical images; overlapping crops "
+    "of one strip are not found this way, so the leak-free split may still leak"
+)
+
+
+@dataclass
+class _Checked:
+    """One decodable image while the set is being made; `usable` once its annotation is good."""
+
+    found: Found
+    sha256: str
+    width: int
+    height: int
+    group: str
+    fingerprint: tuple[str, FloatArray] | None
+    boxes: tuple[LabelledBox, ...] = ()
+    mask_sha256: str | None = None
+    classes: tuple[str, ...] = ()
+    usable: bool = False
+
+
+@dataclass
+class _Work:
+    """A set in the making: where it goes and what was found wrong so far."""
+
+    entry: Entry
+    archive: Archive
+    folder: Path
+    faults: list[Fault] = field(default_factory=list)
+
+    def report(self, kind: str, file: str, detail: str) -> None:
+        self.faults.append(Fault(kind, file, detail))
+
+
+def prepare_set(name: str, source: Path, data_root: Path, *, seed: int) -> PrepareReport:
+    """See `training.datasets.prepare`."""
+    known = entry(name)
+    archive = open_source(source)
+    try:
+        layout = read_layout(known, archive)
+        with _folder_in_the_making(data_root, name) as folder:
+            work = _Work(known, archive, folder, list(layout.faults))
+            checked = [c for found in layout.found if (c := _check(work, found, layout.has_groups))]
+            usable = [c for c in checked if c.usable]
+            if not usable:
+                raise DatasetError(f"{source} holds no usable image of {name}.")
+            _set_groups(work, checked)
+            # Splits are drawn over every image with a class, those left out for a bad annotation
+            # included, so that neu-cls and neu-det always agree on who is tested.
+            items = [
+                Item(c.found.file, c.classes, c.group, c.found.part) for c in checked if c.classes
+            ]
+            splits = assign(items, known.plan, seed=seed)
+            samples = tuple(_sample(c, folder, splits[c.found.file]) for c in usable)
+            dataset = Dataset(name, known.task, known.labels, folder, samples)
+            report = _report(work, dataset, usable, from_manifest=layout.has_groups)
+            write_index(dataset, _details(known, report, seed))
+    finally:
+        archive.close()
+    logger.info("prepared %s version %s: %d images", name, report.dataset_id[:12], report.images)
+    return report
+
+
+def _check(work: _Work, found: Found, has_groups: bool) -> _Checked | None:
+    """Read, decode and check one image and its annotation; None if the image is unusable."""
+    try:
+        data = work.archive.read(found.member)
+        image = decode(data)
+    except InputError as exc:
+        work.report("unreadable-image", found.member, str(exc))
+        return None
+    if found.sha256 and found.sha256 != image.sha256:
+        work.report("checksum", found.member, f"{image.sha256[:12]}, listed {found.sha256[:12]}")
+        return None
+    prints = None if has_groups else fingerprint(image.pixels)
+    checked = _Checked(found, image.sha256, image.width, image.height, found.group, prints)
+    checked.classes = (found.label,) if found.label else ()
+    try:
+        _annotate(work, checked)
+    except AnnotationError as exc:
+        work.report(exc.kind, found.member, str(exc))
+        return checked
+    if not checked.classes and work.entry.task != "segment":
+        work.report("unknown-class", found.member, "neither file nor folder nor boxes name one")
+        return checked
+    checked.usable = True
+    _write(work.folder / "images" / found.file, data)
+    return checked
+
+
+def _annotate(work: _Work, checked: _Checked) -> None:
+    """Fill boxes or mask and classes; AnnotationError if the image must be left out."""
+    match work.entry.task:
+        case "detect":
+            _add_boxes(work, checked)
+        case "segment":
+            _add_mask(work, checked)
+        case "classify":
+            pass
+
+
+def _add_boxes(work: _Work, checked: _Checked) -> None:
+    found = checked.found
+    if found.annotation is None:
+        raise AnnotationError("missing-annotation", "no XML of that name")
+    checked.boxes = read_voc(
+        _read(work.archive, found.annotation, "unreadable-annotation"),
+        size=(checked.width, checked.height),
+        label_of=work.entry.label,
+        report=lambda kind, detail: work.report(kind, found.member, detail),
+    )
+    names = Counter(label for label, _ in checked.boxes)
+    others = {label: n for label, n in names.items() if found.label and label != found.label}
+    if others:
+        told = ", ".join(f"{n} {label}" for label, n in sorted(others.items()))
+        work.report("label-differs", found.member, f"{found.label} by its name, boxes: {told}")
+    checked.classes = checked.classes or tuple(sorted(names))
+
+
+def _add_mask(work: _Work, checked: _Checked) -> None:
+    found, labels = checked.found, work.entry.labels
+    if found.mask is None:
+        raise AnnotationError("missing-mask", "no mask of that name")
+    data = _read(work.archive, found.mask, "unreadable-mask")
+    class_map = read_mask(data, size=(checked.width, checked.height), n_classes=len(labels))
+    present = np.unique(class_map)
+    checked.classes = tuple(label for k, label in enumerate(labels, start=1) if k in present)
+    checked.mask_sha256 = hashlib.sha256(data).hexdigest()
+    _write(work.folder / "masks" / f"{Path(found.file).stem}.png", data)
+
+
+def _read(archive: Archive, name: str, kind: str) -> bytes:
+    try:
+        return archive.read(name)
+    except InputError as exc:
+        raise AnnotationError(kind, str(exc)) from exc
+
+
+def _set_groups(work: _Work, checked: Sequence[_Checked]) -> None:
+    """Groups from content where the source gives none; same bytes always share a group."""
+    if prints := [c.fingerprint for c in checked if c.fingerprint]:
+        groups = content_groups([c.found.file for c in checked], prints)
+        for c, group in zip(checked, groups, strict=True):
+            c.group = group
+    by_bytes: dict[str, list[_Checked]] = defaultdict(list)
+    for c in checked:
+        by_bytes[c.sha256].append(c)
+    merged: dict[str, str] = {}
+    for first, *copies in by_bytes.values():
+        for copy in copies:
+            detail = f"same bytes as {first.found.member}"
+            work.report("duplicate-image", copy.found.member, detail)
+            if _last(merged, copy.group) != _last(merged, first.group):
+                merged[_last(merged, copy.group)] = _last(merged, first.group)
+    for c in checked:
+        c.group = _last(merged, c.group)
+
+
+def _last(merged: Mapping[str, str], group: str) -> str:
+    while group in merged:
+        group = merged[group]
+    return group
+
+
+def _sample(checked: _Checked, folder: Path, splits: dict[str, str]) -> Sample:
+    file = checked.found.file
+    mask = folder / "masks" / f"{Path(file).stem}.png" if checked.mask_sha256 else None
+    return Sample(
+        file=file,
+        path=folder / "images" / file,
+        sha256=checked.sha256,
+        width=checked.width,
+        height=checked.height,
+        group=checked.group,
+        boxes=checked.boxes,
+        label=checked.found.label,
+        mask=mask,
+        splits=splits,
+        mask_sha256=checked.mask_sha256,
+    )
+
+
+def _report(
+    work: _Work, dataset: Dataset, usable: Sequence[_Checked], *, from_manifest: bool
+) -> PrepareReport:
+    classes = {c.found.file: c.classes for c in usable}
+    counts: dict[str, dict[str, dict[str, int]]] = {p: dataset.counts(p) for p in PROTOCOLS}
+    if dataset.task == "segment":
+        for protocol in PROTOCOLS:
+            for split in SPLITS:
+                present = Counter(
+                    k for s in dataset.split(protocol, split) for k in classes[s.file]
+                )
+                counts[protocol][split].update({k: present[k] for k in dataset.labels})
+    return PrepareReport(
+        name=dataset.name,
+        dataset_id=dataset.id,
+        images=len(dataset.samples),
+        groups=len({sample.group for sample in dataset.samples}),
+        grouping=FROM_MANIFEST if from_manifest else FROM_CONTENT,
+        labels=dataset.labels,
+        counts=counts,
+        statements={
+            "paper": work.entry.plan.statement,
+            "leak-free": "by group, 70/10/20 %, class-balanced",
+        },
+        faults=tuple(work.faults),
+        notes=work.entry.notes,
+    )
+
+
+def _details(known: Entry, report: PrepareReport, seed: int) -> dict[str, object]:
+    return {
+        "seed": seed,
+        "grouping": report.grouping,
+        "groups": report.groups,
+        "counts": report.counts,
+        "statements": dict(report.statements),
+        "citation": known.citation,
+        "licence": known.licence,
+        "notes": list(known.notes),
+        "faults": [{"kind": f.kind, "file": f.file, "detail": f.detail} for f in report.faults],
+    }
+
+
+@contextmanager
+def _folder_in_the_making(data_root: Path, name: str) -> Iterator[Path]:
+    """A temporary folder beside the final one that takes its place if all goes well."""
+    data_root.mkdir(parents=True, exist_ok=True)
+    final = data_root / name
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data_root) as scratch:
+        folder = Path(scratch) / "new"
+        (folder / "images").mkdir(parents=True)
+        yield folder
+        old = Path(scratch) / "old"
+        if final.exists():
+            final.rename(old)
+        try:
+            folder.rename(final)
+        except OSError as exc:
+            if old.exists():
+                old.rename(final)
+            raise DatasetError(f"{final} cannot be put in place: {exc}.") from exc
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

@@ -1,0 +1,93 @@
+"""Samples as a folder that ultralytics can train on. Segmenter and classifier read Samples."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.errors import DatasetError
+from training.datasets import Dataset, Sample
+
+
+def to_yolo_folder(
+    dataset: Dataset,
+    protocol: str,
+    folder: Path,
+    *,
+    splits: Sequence[str] = ("train", "val", "test"),
+) -> Path:
+    """Write `images/SPLIT`, `labels/SPLIT` and `data.yaml`; an older export there is replaced.
+
+    Images are links to the prepared set (copies where links are impossible), so the caches that
+    ultralytics drops beside labels stay in this folder and never reach the data set.
+
+    Args:
+        dataset: a detection set.
+        protocol: paper or leak-free.
+        folder: where the export goes.
+        splits: which splits; joined ones such as "val+test" become one folder "val+test".
+
+    Returns:
+        Path of data.yaml, to be given to the trainer.
+
+    Raises:
+        DatasetError: if the set has no boxes to detect, or a split is unknown.
+    """
+    if dataset.task != "detect":
+        raise DatasetError(f"{dataset.name} is a {dataset.task} set; only boxes go to YOLO form.")
+    for part in ("images", "labels"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    for split in splits:
+        images, labels = folder / "images" / split, folder / "labels" / split
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for sample in dataset.split(protocol, split):
+            _link(sample.path.resolve(), images / sample.file)
+            text = _yolo_lines(sample, dataset.labels)
+            (labels / sample.file).with_suffix(".txt").write_text(text, "utf-8")
+    data_yaml = folder / "data.yaml"
+    data_yaml.write_text(_yaml(dataset, folder, splits), "utf-8")
+    return data_yaml
+
+
+def _yolo_lines(sample: Sample, labels: Sequence[str]) -> str:
+    """One line a box: class id, then centre and size as fractions of the image."""
+    lines = []
+    for label, (x1, y1, x2, y2) in sample.boxes:
+        cx, cy = (x1 + x2) / 2 / sample.width, (y1 + y2) / 2 / sample.height
+        w, h = (x2 - x1) / sample.width, (y2 - y1) / sample.height
+        lines.append(f"{labels.index(label)} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f}\n")
+    return "".join(lines)
+
+
+def _yaml(dataset: Dataset, folder: Path, splits: Sequence[str]) -> str:
+    """The data.yaml; JSON strings are YAML strings, which spares a library here."""
+    lines = [f"path: {json.dumps(str(folder.resolve()))}"]
+    lines += [f"{split}: {json.dumps(f'images/{split}')}" for split in splits]
+    lines += ["names:"]
+    lines += [f"  {k}: {json.dumps(label)}" for k, label in enumerate(dataset.labels)]
+    return "\n".join(lines) + "\n"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard link, else symbolic link, else copy: whatever the file systems allow."""
+    makers = (os.link, os.symlink, shutil.copyfile)
+    # ultralytics saves a JPEG without an end marker anew, in place: never through a link
+    for make in makers if _is_complete(source) else (shutil.copyfile,):
+        try:
+            make(source, target)
+        except OSError:
+            continue
+        return
+    raise DatasetError(f"{source} can neither be linked nor copied to {target}.")
+
+
+def _is_complete(source: Path) -> bool:
+    if source.suffix.lower() not in (".jpg", ".jpeg"):
+        return True
+    with source.open("rb") as file:
+        file.seek(-min(2, source.stat().st_size), os.SEEK_END)
+        return file.read() == b"\xff\xd9"
