@@ -66,7 +66,7 @@ def letterbox(image: Image, size: int, *, pad: int = LETTERBOX_GREY) -> tuple[Im
         pad: grey value of the padding.
 
     Returns:
-        (size, size, 3) uint8, and the way back.
+        (size, size, 3) uint8, the image itself where it fits already, and the way back.
     """
     height, width = image.shape[:2]
     scale = min(size / height, size / width)
@@ -77,7 +77,7 @@ def letterbox(image: Image, size: int, *, pad: int = LETTERBOX_GREY) -> tuple[Im
         resized = PillowImage.fromarray(image).resize(
             (new_width, new_height), PillowImage.Resampling.BILINEAR
         )
-        image = np.asarray(resized)
+        image = np.array(resized)  # a copy: asarray would be read-only
     if (new_width, new_height) == (size, size):
         return image, Letterbox(scale, left, top)
     square = np.full((size, size, 3), pad, dtype=np.uint8)
