@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,11 @@ class MSNet(nn.Module):
         return z
 
 
+def _listed(modules: nn.Module) -> nn.ModuleList:
+    """The inner list of a list of lists, which torch's types lose."""
+    return cast(nn.ModuleList, modules)
+
+
 class SepBNDetect(Detect):  # type: ignore[misc]  # ultralytics is untyped
     """Detection head whose convolutions are shared by all levels, with a normalisation of its own
     for each level and stage.
@@ -153,10 +159,10 @@ class SepBNDetect(Detect):  # type: ignore[misc]  # ultralytics is untyped
         """Features (N, hidden, H, W) of a level, before the box and class convolutions."""
         z: Tensor = self.stems[level](x)
         if self.folded is not None:
-            for conv in self.folded[level]:
+            for conv in _listed(self.folded[level]):
                 z = F.silu(conv(z))
             return z
-        for conv, norm in zip(self.shared, self.norms[level], strict=True):
+        for conv, norm in zip(self.shared, _listed(self.norms[level]), strict=True):
             z = F.silu(norm(conv(z)))
         return z
 
@@ -195,11 +201,11 @@ def fold_head(head: SepBNDetect) -> SepBNDetect:
     copied.folded = nn.ModuleList(
         nn.ModuleList(
             fuse_conv_and_bn(copy.deepcopy(conv), norm)
-            for conv, norm in zip(copied.shared, norms, strict=True)
+            for conv, norm in zip(copied.shared, _listed(norms), strict=True)
         )
         for norms in copied.norms
     )
-    copied.shared = copied.norms = None
+    del copied.shared, copied.norms
     return copied
 
 

@@ -295,5 +295,5 @@ SPEC = ModelSpec(
         "Wise-IoU v3 with a = 1.7, δ = 2.7, μ = 0.01; m is saved with the network.",
         "The recipe is ultralytics' default, from scratch; the paper states none.",
     ),
-    feature_layer="model.20",
+    feature_layer="model.17",
 )

@@ -228,5 +228,5 @@ SPEC = ModelSpec(
         "The paper selects and reports on the same 360 images; we report on a leak-free test "
         "split.",
     ),
-    feature_layer="model.19",
+    feature_layer="model.23",
 )
