@@ -173,9 +173,7 @@ class SMEDeepLabV3Plus(nn.Module):
         height, width = images.shape[-2:]
         # Padding, rather than stretching odd maps, keeps every map's grid aligned with the image's.
         bottom, right = -height % self.output_stride, -width % self.output_stride
-        padded = (
-            F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
-        )
+        padded = F.pad(images, (0, right, 0, bottom), mode="replicate")  # no branch: traceable
         _, _, f1, f2, f3, f4 = self.encoder(padded)
         high = self.aspp(self.upsample(f4))
         if self.msaa is not None:

@@ -154,6 +154,14 @@ def test_backward_reaches_every_parameter(options: dict[str, Any]) -> None:
         assert parameter.grad.isfinite().all(), name
 
 
+def test_a_graph_traced_at_one_size_is_right_at_another() -> None:
+    network = build(3, "paper").eval()
+    with torch.inference_mode():
+        traced = torch.jit.trace(network, torch.rand(1, 3, 64, 64))
+        odd = torch.rand(1, 3, 50, 70)
+        torch.testing.assert_close(traced(odd), network(odd))
+
+
 def test_a_state_dict_rebuilds_the_same_network() -> None:
     first, second = build(3, "paper").eval(), build(3, "paper").eval()
     image = torch.rand(1, 3, 64, 64)
