@@ -161,7 +161,8 @@ class Classifier(_Base):
 
 def normalise(batch: Tensor) -> Tensor:
     """ImageNet mean and standard deviation; (N, 3, H, W) in [0, 1]."""
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    mean = torch.tensor(IMAGENET_MEAN, device=batch.device)
+    std = torch.tensor(IMAGENET_STD, device=batch.device)
     return (batch - mean[:, None, None]) / std[:, None, None]
 
 

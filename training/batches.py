@@ -1,0 +1,158 @@
+"""A split held in memory as uint8 tensors, and the batches a segmenter or classifier is fed.
+
+Grey images keep one channel in memory. Training batches are random views (`training.augment`);
+validation sees exactly what `models._predictors` would feed the network: the same library resizes
+with the same filter, a class map is judged at its source's own resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from core.errors import DatasetError
+from core.images import decode
+from core.types import Task
+from training import augment
+
+if TYPE_CHECKING:
+    from training.datasets import Sample
+
+_FILTERS = {"segment": PILImage.Resampling.BICUBIC, "classify": PILImage.Resampling.BILINEAR}
+_MODES = {"segment": "bicubic", "classify": "bilinear"}
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images and truths of one split on one device.
+
+    `images` are uint8 (1 or 3, H, W). `targets` are uint8 (H, W) class maps at source resolution
+    or int64 scalars.
+    """
+
+    task: Task
+    images: tuple[Tensor, ...]
+    targets: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def views(
+        self, rows: Sequence[int], views: augment.Views, *, size: int
+    ) -> tuple[Tensor, Tensor]:
+        """A training batch: float (N, 3, size, size) in [0, 1] and int64 targets."""
+        pixels = augment.render(
+            [self.images[row] for row in rows],
+            views,
+            size=size,
+            mode=_MODES[self.task],
+            stretch=self.task == "classify",
+        )
+        targets = [self.targets[row] for row in rows]
+        if self.task == "classify":
+            return pixels, torch.stack(targets)
+        return pixels, augment.render_masks(targets, views, size=size)
+
+    def plain(self, batch: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Batches of equal-sized images as they are: float (N, 3, h, w) in [0, 1], targets."""
+        shapes: dict[torch.Size, list[int]] = {}
+        for row, image in enumerate(self.images):
+            shapes.setdefault(image.shape[1:], []).append(row)
+        for same in shapes.values():
+            for start in range(0, len(same), batch):
+                rows = same[start : start + batch]
+                pixels = torch.stack([self.images[row].expand(3, -1, -1) for row in rows])
+                yield pixels.float().div_(255), [self.targets[row] for row in rows]
+
+
+def load_split(
+    samples: Sequence[Sample],
+    *,
+    task: Task,
+    labels: Sequence[str],
+    image_size: int,
+    device: torch.device,
+    workers: int,
+    exact: bool,
+) -> Split:
+    """Decode a split into memory.
+
+    Args:
+        samples: what to load, in order.
+        task: segment or classify.
+        labels: class names; the target of a sample is its place in them.
+        image_size: side of the network's input, px.
+        device: where the tensors live.
+        workers: decoding threads.
+        exact: True resizes each image to the network's input once, as a predictor does; False
+            leaves images as they are, shrunk to twice the input where larger, to be viewed.
+
+    Raises:
+        DatasetError: if a truth is missing or names a class the set does not have.
+        InputError: if an image cannot be decoded.
+    """
+
+    def load(sample: Sample) -> tuple[Tensor, Tensor]:
+        image = decode(sample.path)
+        size = _input_size(image.width, image.height, image_size, task=task)
+        if not exact:
+            most = 2 * image_size / max(image.width, image.height)
+            size = (image.width, image.height)
+            if most < 1:
+                size = (max(1, round(size[0] * most)), max(1, round(size[1] * most)))
+        pixels = image.pixels
+        if size != (image.width, image.height):
+            pixels = np.asarray(PILImage.fromarray(pixels).resize(size, _FILTERS[task]))
+        channels = pixels[..., :1] if image.is_grey else pixels
+        target = _mask(sample, labels) if task == "segment" else _class(sample, labels)
+        return torch.from_numpy(channels.transpose(2, 0, 1).copy()), target
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        loaded = list(pool.map(load, samples))
+    return Split(
+        task,
+        tuple(image.to(device) for image, _ in loaded),
+        tuple(target.to(device) for _, target in loaded),
+    )
+
+
+def _input_size(width: int, height: int, side: int, *, task: Task) -> tuple[int, int]:
+    """(w, h) at which a predictor feeds an image: square to a classifier, aspect kept otherwise."""
+    if task == "classify":
+        return side, side
+    scale = side / max(width, height)
+    return max(32, round(width * scale)), max(32, round(height * scale))
+
+
+def _class(sample: Sample, labels: Sequence[str]) -> Tensor:
+    if sample.label not in labels:
+        raise DatasetError(
+            f"{sample.file} has the label {sample.label!r}; the set has: {', '.join(labels)}."
+        )
+    return torch.tensor(labels.index(sample.label))
+
+
+def _mask(sample: Sample, labels: Sequence[str]) -> Tensor:
+    """The class map of a sample; an image without a mask is all background."""
+    if sample.mask is None:
+        return torch.zeros((sample.height, sample.width), dtype=torch.uint8)
+    with PILImage.open(sample.mask) as picture:
+        mask = np.array(picture, dtype=np.uint8)
+    if mask.shape != (sample.height, sample.width):
+        raise DatasetError(
+            f"The mask of {sample.file} is {mask.shape} and its image "
+            f"({sample.height}, {sample.width}): they must be of one size."
+        )
+    if mask.max(initial=0) > len(labels):
+        raise DatasetError(
+            f"The mask of {sample.file} holds the value {mask.max()}; with {len(labels)} labels "
+            f"the largest is {len(labels)}."
+        )
+    return torch.from_numpy(mask)

@@ -1,0 +1,66 @@
+"""Where a run's first weights come from: chance, or an earlier release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from core.errors import WeightsError, WeightsNotFoundError
+from models import get_spec
+from models._release import load_weights, read_release
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """First weights in words, and the revision of the release they were taken from, if any."""
+
+    words: str
+    revision: str | None = None
+
+
+def release_folder(path: Path) -> Path:
+    """The release that `path` means: the folder itself, or a weights file inside one.
+
+    Raises:
+        WeightsNotFoundError: if there is nothing at `path`.
+    """
+    if path.is_dir():
+        return path
+    if path.is_file():
+        return path.parent
+    raise WeightsNotFoundError(f"No weights at {path}: give a release folder.")
+
+
+def initialise(network: nn.Module, release: Path | None) -> Origin:
+    """Fill a new network with what fits it of an earlier release.
+
+    A release with other classes lends all but the layers whose shape depends on them.
+
+    Args:
+        network: with random weights; its matching tensors are replaced.
+        release: a release folder or the weights file in one; None leaves the network random.
+
+    Raises:
+        WeightsNotFoundError: if there is no release.
+        WeightsError: if it is damaged, or is of another network.
+    """
+    if release is None:
+        return Origin("random")
+    folder = release_folder(release)
+    config = read_release(folder)
+    donor = get_spec(config.name).build(len(config.labels), config.scale)
+    load_weights(donor, folder, config)
+    own, given = network.state_dict(), donor.state_dict()
+    if own.keys() != given.keys():
+        raise WeightsError(
+            f"{folder} holds {config.name}, scale {config.scale}: its layers are not those of the "
+            "network to be trained; start from a release of the same model and scale."
+        )
+    fitting = {name: given[name] for name in own if own[name].shape == given[name].shape}
+    network.load_state_dict(fitting, strict=False)
+    words = f"release {config.revision} of {config.name}"
+    if len(fitting) < len(own):
+        words += f", {len(own) - len(fitting)} of {len(own)} tensors new for other classes"
+    return Origin(words, config.revision)

@@ -1,0 +1,184 @@
+"""What one run of the segmenter's and classifier's trainer does, resolved before it starts.
+
+A plan is the spec's recipe with the run's own choices over it. It is stored whole in the run's
+record, so that a resumed run follows the plan it began with. No torch: a plan can be checked and
+printed by anyone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from core.errors import TrainingError
+from core.types import Task
+from models._spec import ModelSpec
+
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How far random views may differ from their image; the defaults change nothing.
+
+    `crop` is the side of the random crop as a fraction of the resized image, `zoom` the range of
+    a magnification, `aspect` the half-range of the log of width over height, `shift` the largest
+    displacement as a fraction of the view's side. Brightness and contrast are half-ranges around 1.
+    """
+
+    flip_horizontal: float = 0.0  # probability
+    flip_vertical: float = 0.0  # probability
+    quarter_turns: bool = False  # 0, 90, 180 or 270 degrees, equally likely
+    rotation_deg: float = 0.0
+    crop: float = 1.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+    aspect: float = 0.0
+    shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+
+
+# MobileSteelNet's published script: Resize 256, RandomCrop 224, flip, +-15 degrees, jitter 0.2,
+# translate 0.1, scale 0.9-1.1. Its saturation and hue jitter do nothing on grey images: left out.
+# SME-DeepLabV3+: "random flip, rotation"; quarter turns suit tiles cut without a fixed direction.
+# The scale jitter is narrower than the 0.25-2 of the usual DeepLab script: tiles are 200 px small.
+AUGMENTATIONS: dict[Task, Augmentation] = {
+    "classify": Augmentation(
+        flip_horizontal=0.5,
+        rotation_deg=15.0,
+        crop=224 / 256,
+        zoom=(0.9, 1.1),
+        shift=0.1,
+        brightness=0.2,
+        contrast=0.2,
+    ),
+    "segment": Augmentation(
+        flip_horizontal=0.5,
+        flip_vertical=0.5,
+        quarter_turns=True,
+        rotation_deg=10.0,
+        zoom=(0.75, 1.5),
+        aspect=0.1,
+        shift=0.1,
+        brightness=0.2,
+        contrast=0.2,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Hyper-parameters of one run; `Recipe` explains those that bear its names."""
+
+    epochs: int
+    batch: int
+    optimizer: str
+    lr0: float
+    lrf: float
+    momentum: float
+    weight_decay: float
+    warmup_epochs: float
+    cosine: bool
+    patience: int | None
+    nesterov: bool
+    ema: float  # decay per step of the averaged weights that are kept; 0: keep the weights as is
+    clip_norm: float  # largest gradient norm of a step
+    augment: Augmentation
+
+    def learning_rate(self, done: float) -> float:
+        """The rate after `done` epochs, fractions included.
+
+        A linear warm-up from a tenth of lr0, then a cosine or a straight line down to lr0 * lrf.
+        A warm-up never takes more than a quarter of the run.
+        """
+        warmup = min(self.warmup_epochs, self.epochs / 4)
+        if done < warmup:
+            return self.lr0 * (0.1 + 0.9 * done / warmup)
+        progress = min(1.0, (done - warmup) / (self.epochs - warmup))
+        fall = (1 + math.cos(math.pi * progress)) / 2 if self.cosine else 1 - progress
+        return self.lr0 * (self.lrf + (1 - self.lrf) * fall)
+
+    def as_recipe(self) -> dict[str, Any]:
+        """Plain values for the run's record; `make_plan` takes them back as overrides."""
+        recipe = asdict(self)
+        recipe["augment"]["zoom"] = list(self.augment.zoom)
+        return recipe
+
+
+def make_plan(spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[str, Any]) -> Plan:
+    """The spec's recipe with the run's choices over it.
+
+    A batch other than the recipe's scales the learning rate: in proportion for SGD, by the square
+    root for Adam, unless `overrides` states lr0.
+
+    Args:
+        spec: a segmenter or a classifier.
+        epochs: most epochs to train.
+        batch: images a step.
+        overrides: values of `Plan` by name; `augment` is a mapping of values of `Augmentation`.
+
+    Raises:
+        TrainingError: if a name is unknown or a value cannot be.
+    """
+    if spec.task == "detect":
+        raise TrainingError(f"{spec.name} is a detector: it is trained by the detector's trainer.")
+    recipe = spec.recipe
+    ratio = batch / recipe.batch
+    chosen: dict[str, Any] = {
+        "optimizer": recipe.optimizer,
+        "lr0": recipe.lr0 * (ratio if recipe.optimizer == "SGD" else math.sqrt(ratio)),
+        "lrf": recipe.lrf,
+        "momentum": recipe.momentum,
+        "weight_decay": recipe.weight_decay,
+        "warmup_epochs": recipe.warmup_epochs,
+        "cosine": recipe.cosine,
+        "patience": recipe.patience,
+        "nesterov": False,
+        "ema": 0.0,
+        "clip_norm": 10.0,
+    }
+    names = {field.name for field in fields(Plan)}
+    chosen |= {name: value for name, value in recipe.extra.items() if name in names}
+    unknown = sorted(set(overrides) - names)
+    if unknown:
+        raise TrainingError(
+            f"{spec.name} has no training option {unknown[0]!r}; "
+            f"it has: {', '.join(sorted(names))}."
+        )
+    chosen |= overrides
+    chosen |= {"epochs": epochs, "batch": batch}
+    views = {**recipe.extra.get("augment", {}), **overrides.get("augment", {})}
+    plan = Plan(**{**chosen, "augment": _augmentation(AUGMENTATIONS[spec.task], views)})
+    _check(plan)
+    return plan
+
+
+def _augmentation(default: Augmentation, changes: Mapping[str, Any]) -> Augmentation:
+    names = {field.name for field in fields(Augmentation)}
+    unknown = sorted(set(changes) - names)
+    if unknown:
+        raise TrainingError(
+            f"No augmentation is called {unknown[0]!r}; there are: {', '.join(sorted(names))}."
+        )
+    values = dict(changes)
+    if "zoom" in values:
+        values["zoom"] = tuple(values["zoom"])
+    return replace(default, **values)
+
+
+def _check(plan: Plan) -> None:
+    for name in ("epochs", "batch"):
+        if getattr(plan, name) < 1:
+            raise TrainingError(f"{name} is {getattr(plan, name)}: it must be at least 1.")
+    if plan.optimizer not in OPTIMIZERS:
+        raise TrainingError(
+            f"optimizer is {plan.optimizer!r}: it must be one of {', '.join(OPTIMIZERS)}."
+        )
+    if not plan.lr0 > 0:
+        raise TrainingError(f"lr0 is {plan.lr0}: it must be above 0.")
+    if not 0 <= plan.ema < 1:
+        raise TrainingError(f"ema is {plan.ema}: it must lie in [0, 1).")
+    if plan.patience is not None and plan.patience < 1:
+        raise TrainingError(f"patience is {plan.patience}: it must be at least 1 epoch, or null.")

@@ -1,0 +1,206 @@
+"""Training a segmenter or a classifier with one plain loop: no framework, no loading processes.
+
+Images lie in memory, views are made on the device. Everything random in an epoch follows from the
+run's seed and the epoch's number, and every epoch ends with a checkpoint that replaces the last one
+whole: a run killed at any moment goes on as if nothing had happened, on a CPU bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from core.errors import ConfigError, TrainingError
+from core.records import RunRecord
+from training import runs
+from training._torch_loop import Loop
+from training._torch_parts import has_bf16, layout
+from training.batches import load_split
+from training.initial import Origin, initialise
+from training.plan import make_plan
+from training.progress import run_log
+
+if TYPE_CHECKING:
+    from models._spec import ModelSpec
+    from training.datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+Protocol = Literal["paper", "leak-free"]
+
+
+def train_network(
+    spec: ModelSpec,
+    dataset: Dataset,
+    *,
+    protocol: Protocol,
+    scale: str,
+    epochs: int,
+    image_size: int,
+    batch: int,
+    seed: int,
+    device: str,
+    initial_weights: Path | None,
+    run: runs.RunFolder,
+    resume: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    workers: int = 2,
+) -> RunRecord:
+    """Train on the train split, keep the best epoch on val, write the release; test is not read.
+
+    The best epoch has the highest mIoU or accuracy; ties go to the lower loss.
+
+    Args:
+        spec: a segmenter or a classifier.
+        dataset: a prepared data set of the same task.
+        protocol: which of its splits.
+        scale: one of `spec.scales`.
+        epochs: most epochs to train.
+        image_size: px, side of the network's input.
+        batch: images a step.
+        seed: of first weights, order, views and dropout.
+        device: "cpu" or "cuda:N".
+        initial_weights: a release folder to start from, or None for random weights.
+        run: an empty run folder, or one to go on with.
+        resume: go on from last.pt; a finished run is returned as it is.
+        overrides: values over the recipe, see `training.plan.make_plan`.
+        workers: threads that decode images.
+
+    Raises:
+        ConfigError: if there is no such scale.
+        TrainingError: if the run cannot start or be resumed, or its loss diverges.
+        WeightsError: if the initial weights do not fit.
+        DatasetError: if a truth is not fit for the task.
+    """
+    plan = make_plan(spec, epochs=epochs, batch=batch, overrides=overrides or {})
+    asked = {
+        "model": spec.name,
+        "scale": scale,
+        "protocol": protocol,
+        "dataset_id": dataset.id,
+        "image_size": image_size,
+        "epochs_planned": epochs,
+        "seed": seed,
+        "recipe": plan.as_recipe(),
+    }
+    _check(spec, dataset, run=run, resume=resume, asked=asked)
+    begun = run.has_record()
+    if begun and run.load_record().finished_at is not None:
+        return run.load_record()
+    torch.manual_seed(seed)
+    network = spec.build(len(dataset.labels), scale)
+    origin = Origin("its checkpoint") if begun else initialise(network, initial_weights)
+    record = None if begun else _first_record(run, dataset, network, origin, asked, device)
+    place = torch.device(device)
+    train, val = (
+        load_split(
+            dataset.split(protocol, part),
+            task=spec.task,
+            labels=dataset.labels,
+            image_size=image_size,
+            device=place,
+            workers=workers,
+            exact=part == "val",
+        )
+        for part in ("train", "val")
+    )
+    loop = Loop(
+        spec=spec,
+        network=network.to(place, memory_format=layout(place)),  # type: ignore[call-overload]
+        plan=plan,
+        train=train,
+        val=val,
+        classes=len(dataset.labels) + (spec.task == "segment"),
+        image_size=image_size,
+        seed=seed,
+        run=run,
+    )
+    with run_log(run.log) as console:
+        logger.info("run %s starts from %s", run.id, origin.words)
+        if record is None:
+            loop.restore()
+        else:  # the checkpoint first: whatever has a record can be resumed
+            loop.checkpoint()
+            run.save_record(record)
+        loop.fit(console)
+        return _finish(spec, run, network)
+
+
+def _check(
+    spec: ModelSpec,
+    dataset: Dataset,
+    *,
+    run: runs.RunFolder,
+    resume: bool,
+    asked: Mapping[str, Any],
+) -> None:
+    if dataset.task != spec.task:
+        raise TrainingError(
+            f"{dataset.name} is a data set to {dataset.task}: {spec.name} needs one to {spec.task}."
+        )
+    if asked["scale"] not in spec.scales:
+        raise ConfigError(
+            f"Unknown scale {asked['scale']!r}. {spec.name} has: {', '.join(spec.scales)}."
+        )
+    for part in ("train", "val"):
+        if not dataset.split(asked["protocol"], part):
+            raise TrainingError(
+                f"{dataset.name} has no {part} images under protocol {asked['protocol']}."
+            )
+    if not run.has_record():
+        return  # also a run that was killed before it began
+    if not resume:
+        raise TrainingError(f"{run.root} already holds a run: resume it or take a new folder.")
+    begun = run.load_record().model_dump()
+    for name, value in asked.items():
+        if begun[name] != value:
+            raise TrainingError(
+                f"Run {run.id} was begun with {name} {begun[name]!r}, now {value!r} is asked for: "
+                "resume it with what it was begun with."
+            )
+
+
+def _first_record(
+    run: runs.RunFolder,
+    dataset: Dataset,
+    network: nn.Module,
+    origin: Origin,
+    asked: Mapping[str, Any],
+    device: str,
+) -> RunRecord:
+    return RunRecord(
+        **asked,
+        id=run.id,
+        dataset=dataset.name,
+        test_id=dataset.test_id(asked["protocol"], "test"),
+        labels=dataset.labels,
+        epochs=0,
+        initialisation=origin.words,
+        parent_revision=origin.revision,
+        parameters=runs.count_parameters(network),
+        gflops=round(runs.measure_gflops(network, asked["image_size"]), 4),
+        machine=runs.describe_machine(device),
+        precision="bf16 autocast" if has_bf16(torch.device(device)) else "fp32",
+        git_commit=runs.git_commit(),
+        started_at=datetime.now(UTC),
+    )
+
+
+def _finish(spec: ModelSpec, run: runs.RunFolder, network: nn.Module) -> RunRecord:
+    """Fill the network with the best epoch and write the release; doing it twice gives the same."""
+    from safetensors.torch import load_file
+
+    network.load_state_dict(load_file(run.best))
+    record = run.load_record().model_copy(update={"finished_at": datetime.now(UTC)})
+    release = runs.write_release(
+        run.release, network, record=record, title=spec.title, task=spec.task
+    )
+    run.save_record(release.run)
+    logger.info("run %s kept epoch %s: %s", run.id, record.best_epoch, record.validation)
+    return release.run
