@@ -154,6 +154,8 @@ def test_backward_reaches_every_parameter(options: dict[str, Any]) -> None:
         assert parameter.grad.isfinite().all(), name
 
 
+# torch's own check in group_norm compares a traced size; a frozen size of ours fails below.
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_graph_traced_at_one_size_is_right_at_another() -> None:
     network = build(3, "paper").eval()
     with torch.inference_mode():
