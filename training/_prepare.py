@@ -154,8 +154,8 @@ def _add_mask(work: _Work, checked: _Checked) -> None:
         raise AnnotationError("missing-mask", "no mask of that name")
     data = _read(work.archive, found.mask, "unreadable-mask")
     class_map = read_mask(data, size=(checked.width, checked.height), n_classes=len(labels))
-    present = np.unique(class_map)
-    checked.classes = tuple(label for k, label in enumerate(labels, start=1) if k in present)
+    pixels = np.bincount(class_map.ravel(), minlength=len(labels) + 1)
+    checked.classes = tuple(label for k, label in enumerate(labels, start=1) if pixels[k])
     checked.mask_sha256 = hashlib.sha256(data).hexdigest()
     _write(work.folder / "masks" / f"{Path(found.file).stem}.png", data)
 

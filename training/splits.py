@@ -196,7 +196,7 @@ def _fill_missing(counts: NDArray[np.float64], placed: NDArray[np.int64]) -> Non
     that are still empty when no class has three groups.
     """
     for column in (*range(1, counts.shape[1]), 0):
-        for split in (2, 1):
+        for split in (0, 2, 1):
             holders = np.flatnonzero(counts[:, column])
             if len(holders) < (3 if column else 2) or (placed[holders] == split).any():
                 continue

@@ -1,0 +1,78 @@
+"""Prepared data sets for every room's tests: tiny ones always, full ones where they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from training.datasets import Dataset, open_dataset, prepare
+
+FIXTURES = Path(__file__).parent / "fixtures"
+PUBLIC_SETS = ("neu-det", "neu-cls", "neu-seg", "x-sdd")
+_SOURCE = {"neu-cls": "neu-det"}  # the same images
+
+
+def full_data_folder() -> Path | None:
+    """Folder with the full archives, from ROLLMARK_TEST_DATA; None where they are not."""
+    folder = os.environ.get("ROLLMARK_TEST_DATA")
+    return Path(folder) if folder else None
+
+
+@pytest.fixture(scope="session")
+def tiny_data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with all four sets prepared from the fixtures that ship with the tests."""
+    root = tmp_path_factory.mktemp("tiny-datasets")
+    for name in PUBLIC_SETS:
+        prepare(name, FIXTURES / _SOURCE.get(name, name), root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def full_dataset(
+    tmp_path_factory: pytest.TempPathFactory, tiny_data_root: Path
+) -> Callable[[str], Dataset]:
+    """Opens a set by name, the full one where there is one, prepared when first asked for."""
+    archives = full_data_folder()
+    if archives is None:
+        return lambda name: open_dataset(name, tiny_data_root)
+    root = tmp_path_factory.mktemp("full-datasets")
+
+    def opened(name: str) -> Dataset:
+        if not (root / name).exists():
+            prepare(name, archives / f"{_SOURCE.get(name, name)}.zip", root)
+        return open_dataset(name, root)
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def data_root_full(full_dataset: Callable[[str], Dataset]) -> Path:
+    """Folder with all four sets prepared: full ones where there are, else the tiny ones."""
+    return [full_dataset(name).root.parent for name in PUBLIC_SETS][0]
+
+
+@pytest.fixture(scope="session")
+def tiny_neu_det(tiny_data_root: Path) -> Dataset:
+    """12 images with boxes, two a class."""
+    return open_dataset("neu-det", tiny_data_root)
+
+
+@pytest.fixture(scope="session")
+def tiny_neu_cls(tiny_data_root: Path) -> Dataset:
+    """The 12 images of tiny_neu_det with one class each."""
+    return open_dataset("neu-cls", tiny_data_root)
+
+
+@pytest.fixture(scope="session")
+def tiny_neu_seg(tiny_data_root: Path) -> Dataset:
+    """6 images with index masks."""
+    return open_dataset("neu-seg", tiny_data_root)
+
+
+@pytest.fixture(scope="session")
+def tiny_x_sdd(tiny_data_root: Path) -> Dataset:
+    """21 images, three a class."""
+    return open_dataset("x-sdd", tiny_data_root)
