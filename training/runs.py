@@ -1,0 +1,390 @@
+"""The folder of one training run, `runs/<id>/`, and the release written at its end.
+
+run.json (RunRecord), log.txt, metrics.csv (one row an epoch), curves.png, last.pt (checkpoint of
+tensors and primitives), best.safetensors (weights kept so far), release/ (fp16 weights and
+config.json). Every file is replaced whole or not at all, so a run killed at any moment can be
+opened and resumed. No torch here until weights are touched.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import logging
+import os
+import platform
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from core.errors import TrainingError, WeightsError, WeightsNotFoundError
+from core.records import Evaluation, ReleaseConfig, RunRecord
+from core.types import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z0-9_]+-[a-z0-9_]+-s\d+")
+
+
+def new_run_id(model: str, scale: str, *, seed: int, now: datetime) -> str:
+    """Sortable name of a run: `20261121-101530-grace-n-s0`; `now` is taken to UTC."""
+    stamp = now.astimezone(UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{stamp}-{model}-{scale}-s{seed}"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`; after a crash it holds the old bytes or the new, not a mixture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp makes it private to the owner
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the rename itself must survive a power cut
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths and records of one run. Nothing is cached: the disk is the truth."""
+
+    root: Path
+
+    @classmethod
+    def create(cls, runs_root: Path, *, model: str, scale: str, seed: int) -> RunFolder:
+        """Make a new, empty run folder, named by the time in UTC.
+
+        Two runs of one model started in the same second get different names: the later one is
+        dated one second on.
+        """
+        seconds = int(datetime.now(UTC).timestamp())
+        while True:
+            now = datetime.fromtimestamp(seconds, UTC)
+            root = runs_root / new_run_id(model, scale, seed=seed, now=now)
+            try:
+                root.mkdir(parents=True)
+            except FileExistsError:
+                seconds += 1
+            else:
+                return cls(root)
+
+    @property
+    def id(self) -> str:
+        """Name of the run."""
+        return self.root.name
+
+    @property
+    def log(self) -> Path:
+        """Text log of the run."""
+        return self.root / "log.txt"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """One row an epoch."""
+        return self.root / "metrics.csv"
+
+    @property
+    def curves(self) -> Path:
+        """Plot of `metrics_csv`."""
+        return self.root / "curves.png"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint to resume from."""
+        return self.root / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best epoch so far."""
+        return self.root / "best.safetensors"
+
+    @property
+    def release(self) -> Path:
+        """Folder of the finished weights."""
+        return self.root / "release"
+
+    # -------------------------------------------------------------------------------- run.json
+
+    def has_record(self) -> bool:
+        """Whether the run got as far as saying what it is."""
+        return (self.root / RUN_FILE).is_file()
+
+    def load_record(self) -> RunRecord:
+        """What the run is and how far it came.
+
+        Raises:
+            TrainingError: if run.json is missing or is not a RunRecord.
+        """
+        path = self.root / RUN_FILE
+        try:
+            return RunRecord.model_validate_json(path.read_bytes())
+        except FileNotFoundError as exc:
+            raise TrainingError(f"{self.root} is not a run: {RUN_FILE} is missing.") from exc
+        except ValidationError as exc:
+            first = exc.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise TrainingError(f"{path} is not a run record: {where}: {first['msg']}.") from exc
+
+    def save_record(self, record: RunRecord) -> None:
+        """Write run.json.
+
+        Raises:
+            TrainingError: if the record belongs to another run.
+        """
+        if record.id != self.id:
+            raise TrainingError(f"Record of run {record.id!r} does not belong into {self.root}.")
+        write_atomically(self.root / RUN_FILE, record.model_dump_json(indent=2).encode())
+
+    def update_record(self, **changes: Any) -> RunRecord:
+        """Change fields of run.json and return the new record; a misspelt field is refused."""
+        merged = {**self.load_record().model_dump(), **changes}
+        record = RunRecord.model_validate(merged)
+        self.save_record(record)
+        return record
+
+    # ----------------------------------------------------------------------------- metrics.csv
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Rows of metrics.csv in order; what an epoch did not measure is absent from its row."""
+        if not self.metrics_csv.is_file():
+            return []
+        with self.metrics_csv.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            return [{k: float(v) for k, v in row.items() if v not in ("", None)} for row in rows]
+
+    def append_metrics(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Record one epoch, counted from 1; a row of the same epoch or a later one is replaced.
+
+        A run that was killed after an epoch's row but before its checkpoint repeats that epoch:
+        replacing keeps one row an epoch.
+        """
+        kept = [row for row in self.metrics() if row["epoch"] < epoch]
+        self._write_metrics([*kept, {"epoch": epoch, **values}])
+
+    def truncate_metrics(self, epochs: int) -> None:
+        """Forget what lies beyond the first `epochs` epochs."""
+        rows = self.metrics()
+        kept = [row for row in rows if row["epoch"] <= epochs]
+        if len(kept) < len(rows):
+            self._write_metrics(kept)
+
+    def _write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
+        write_atomically(self.metrics_csv, text.getvalue().encode())
+
+
+def list_runs(runs_root: Path) -> list[RunFolder]:
+    """The runs under a folder that have a record, oldest first; other folders are passed over."""
+    if not runs_root.is_dir():
+        return []
+    folders = (RunFolder(path) for path in sorted(runs_root.iterdir()) if path.is_dir())
+    return [run for run in folders if RUN_ID.fullmatch(run.id) and run.has_record()]
+
+
+# ------------------------------------------------------------------------- where it was trained
+
+
+def git_commit() -> str:
+    """Commit of this code, `-dirty` added when tracked files differ; "unknown" outside git."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(here), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=30,
+            ).stdout.strip()
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return f"{commit}-dirty" if changes else commit
+
+
+def describe_machine(device: str) -> str:
+    """CPU and its threads, or the GPU, and the torch release, in one line for a model card."""
+    import torch
+
+    if device.startswith("cuda"):
+        part = torch.cuda.get_device_name(torch.device(device))
+    else:
+        threads = torch.get_num_threads()
+        part = f"{_cpu_model()}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{part}, torch {torch.__version__}"
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        if names:
+            return str(names[0]).strip()
+    return platform.processor() or platform.machine()
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of parameters, frozen ones included."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def measure_gflops(network: nn.Module, image_size: int) -> float:
+    """Multiply-adds of one (1, 3, S, S) forward pass, times two, in 10⁹.
+
+    Convolutions and matrix products are counted; normalisation and activations are not.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    parameter = next(network.parameters())
+    image = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(image)
+    finally:
+        network.train(was_training)
+    return counter.get_total_flops() / 1e9
+
+
+# ---------------------------------------------------------------------------------------- release
+
+
+def _half_state(network: nn.Module) -> dict[str, Tensor]:
+    """State dict fit for safetensors: floats as fp16, integers as they are, nothing shared.
+
+    Raises:
+        WeightsError: if a value is not finite or does not fit fp16 (|x| > 65504).
+    """
+    state = {}
+    for name, tensor in network.state_dict().items():
+        value = tensor.detach().cpu()
+        if value.is_floating_point():
+            value = value.half()
+            if not value.isfinite().all():
+                raise WeightsError(f"{name} holds values fp16 cannot: the run has diverged.")
+        state[name] = value.contiguous().clone()
+    return state
+
+
+def write_release(
+    folder: Path,
+    network: nn.Module,
+    *,
+    record: RunRecord,
+    title: str,
+    task: Task,
+    score_threshold: float = 0.25,
+    calibration: Mapping[str, Any] | None = None,
+    evaluations: Sequence[Evaluation] = (),
+) -> ReleaseConfig:
+    """Write `model.safetensors` (fp16) and `config.json`, the layout of a Hub repository.
+
+    Weights come first and the configuration, which carries their SHA-256, last: a folder that was
+    cut off in between is recognised by its missing or disagreeing hash. The same weights and
+    record give the same bytes.
+
+    Args:
+        folder: where to; made if missing.
+        network: trained network of any device and mode; left as it is.
+        record: the run it came from; the release's copy carries the hash of the fp16 weights.
+        title: the model's name for people.
+        task: what it answers.
+        score_threshold: of a finding worth showing.
+        calibration: what `active_learning.calibration` fitted, if it did.
+        evaluations: measured on frozen splits, if they were.
+
+    Raises:
+        WeightsError: if the weights cannot be stored in fp16.
+    """
+    from safetensors.torch import save
+
+    weights = save(_half_state(network), metadata={"format": "pt"})
+    digest = hashlib.sha256(weights).hexdigest()
+    config = ReleaseConfig(
+        name=record.model,
+        title=title,
+        task=task,
+        scale=record.scale,
+        labels=record.labels,
+        image_size=record.image_size,
+        dataset=record.dataset,
+        protocol=record.protocol,
+        parameters=record.parameters,
+        gflops=record.gflops,
+        weights_sha256=digest,
+        score_threshold=score_threshold,
+        calibration=dict(calibration or {}),
+        run=record.model_copy(update={"weights_sha256": digest}),
+        evaluations=tuple(evaluations),
+    )
+    write_atomically(folder / config.weights_file, weights)
+    save_release_config(folder, config)
+    logger.info("wrote release %s of %s to %s", config.revision, config.name, folder)
+    return config
+
+
+def save_release_config(folder: Path, config: ReleaseConfig) -> None:
+    """Replace a release's config.json, for instance once it has been evaluated or calibrated."""
+    write_atomically(folder / "config.json", config.model_dump_json(indent=2).encode())
+
+
+# ------------------------------------------------------------------------------- torch files
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Store tensors and primitives so that `load_checkpoint` can read them back unpickled."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint with the restricted loader; nothing but tensors and primitives.
+
+    Raises:
+        WeightsNotFoundError: if there is none.
+        TrainingError: if it is damaged or holds anything else.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as exc:
+        raise WeightsNotFoundError(f"Nothing to resume from: {path} is missing.") from exc
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as exc:
+        raise TrainingError(f"{path} is not a readable checkpoint: start the run anew.") from exc
+    return state
