@@ -1,4 +1,4 @@
-"""MobileSteelNet: exact counts, and properties that follow from the equations of CIEMA and MSFF."""
+"""MobileSteelNet: exact counts of every row, its trunk and fusion; for the attention test_ciema."""
 
 from __future__ import annotations
 
@@ -7,39 +7,23 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from core.errors import ConfigError
 from models.mobilesteelnet import (
     CIEMA,
     MSFF,
     SPEC,
-    CoordinateAttention,
-    CrossScale,
     DSConv,
     MobileSteelNet,
     Trunk,
     build_variant,
 )
+from tests.models._tensors import images, randomise
 
 
 def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
-
-
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights and running statistics, so that no norm or bias is invisibly the identity."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2.0, generator=generator)
-            elif value.is_floating_point():
-                value.normal_(0.0, 0.3, generator=generator)
-    return module.eval()
-
-
-def images(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def count_macs(network: nn.Module, side: int) -> int:
@@ -174,108 +158,13 @@ def test_msff_enlarges_coarse_maps_and_averages_fine_ones() -> None:
         assert fused[0, :, 0, 0].tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_an_open_gate_without_weights_averages_the_two_branches() -> None:
-    ciema = randomise(CIEMA(64, 2))
-    nn.init.zeros_(ciema.gate[0].weight)
-    ciema.gate[1].running_mean.zero_()
-    nn.init.zeros_(ciema.gate[1].bias)  # Gt = σ(0) = ½
-    x = images(2, 64, 6, 5)
-    expected = (ciema.interact(x) + ciema.attend(x)) / 2
-    assert torch.allclose(ciema(x), expected, atol=1e-5)
-
-
-def test_channel_interaction_with_an_identity_convolution_changes_nothing() -> None:
-    ciema = randomise(CIEMA(64, 2))
-    nn.init.dirac_(ciema.mix.weight)
-    x = images(2, 64, 6, 5)
-    assert torch.allclose(ciema.interact(x), x, atol=1e-6)
-
-
-def test_channel_interaction_is_weighted_by_the_channel_gate() -> None:
-    ciema = randomise(CIEMA(64, 2))
-    nn.init.zeros_(ciema.mix.weight)  # X1 = X ⊙ a
-    x = images(2, 64, 6, 5)
-    assert torch.allclose(ciema.interact(x), x * ciema.channel_gate(x), atol=1e-6)
-
-
-def test_spatial_attention_shrinks_every_value_and_keeps_its_sign() -> None:
-    ciema = randomise(CIEMA(64, 2))
-    x = images(2, 64, 6, 5)
-    s = ciema.attend(x) / x
-    assert 0.0 < s.min() < s.max() < 1.0
-    per_group = s.reshape(2, 2, 32, 6, 5)
-    assert torch.allclose(per_group, per_group[:, :, :1].expand_as(per_group), atol=1e-5)
-
-
-def test_spatial_attention_without_local_and_csl_weights_is_the_same_everywhere() -> None:
-    ciema = randomise(CIEMA(64, 2))
-    with torch.no_grad():
-        for parameter in (*ciema.local.parameters(), *ciema.csl.parameters()):
-            parameter.zero_()
-        ciema.csl.reduce[1].bias.copy_(torch.arange(32.0) / 32)
-    x = images(1, 64, 6, 5)
-    # P = Q = the bias b, so S = σ(2 Σ softmax(b)·b), one number for the whole map
-    b = torch.arange(32.0) / 32
-    expected = torch.sigmoid(2 * (b.softmax(0) * b).sum())
-    assert torch.allclose(ciema.attend(x), x * expected, atol=1e-6)
-
-
-def test_csl_adds_alpha_times_the_shortcut() -> None:
-    csl = randomise(CrossScale(8))
-    x = images(2, 8, 5, 5)
-    with torch.no_grad():
-        csl.alpha.fill_(0.0)
-        without = csl(x)
-        csl.alpha.fill_(2.0)
-        assert torch.allclose(csl(x), without + 2 * csl.shortcut(x), atol=1e-5)
-
-
-def test_alpha_starts_at_one() -> None:
-    assert CrossScale(8).alpha.item() == 1.0
-
-
-def test_transposing_image_and_kernels_transposes_the_answer_of_ciema() -> None:
-    ciema = randomise(CIEMA(64, 2))
-    x = images(1, 64, 6, 5)
-    straight = ciema(x)
-    with torch.no_grad():
-        for conv in (ciema.local, *ciema.csl.views):
-            conv.weight.copy_(conv.weight.transpose(2, 3).clone())
-    assert torch.allclose(ciema(x.transpose(2, 3)), straight.transpose(2, 3), atol=1e-5)
-
-
-def test_csl_group_by_group_equals_the_batched_one_when_not_training() -> None:
-    batched = randomise(CIEMA(64, 2))
-    looped = CIEMA(64, 2, csl_loop=True).eval()
-    looped.load_state_dict(batched.state_dict())
-    x = images(3, 64, 6, 5)
-    assert torch.allclose(looped(x), batched(x), atol=1e-5)
-
-
-def test_csl_group_by_group_updates_running_statistics_per_group_and_branch() -> None:
-    x = images(3, 64, 6, 5)
-    for loop, updates in ((False, 2), (True, 4)):  # two branches, two groups
-        ciema = CIEMA(64, 2, csl_loop=loop).train()
-        ciema(x)
-        assert ciema.csl.reduce[1].num_batches_tracked.item() == updates
-
-
-def test_the_paper_s_coordinate_branch_has_two_more_convolutions_and_a_relu() -> None:
-    code, paper = (CoordinateAttention(8, coord=c) for c in ("code", "paper"))
-    assert parameters(paper) - parameters(code) == 2 * (8 * 8 + 8)
-    with torch.no_grad():
-        for module in (code, paper):
-            module.shared.weight.zero_()
-            module.shared.bias.fill_(-5.0)
-        for conv in (paper.along_h, paper.along_w):
-            nn.init.dirac_(conv.weight)
-            nn.init.zeros_(conv.bias)
-        # Every gate is σ(−5) in the code's form and σ(ReLU(−5)) = ½ in the formula's; the norm
-        # would hide a constant factor.
-        code.norm, paper.norm = nn.Identity(), nn.Identity()
-        x = images(1, 8, 4, 3)
-        assert torch.allclose(paper(x), x / 4)
-        assert torch.allclose(code(x), x * torch.sigmoid(torch.tensor(-5.0)) ** 2)
+def test_msff_enlarges_between_the_centres_of_pixels() -> None:
+    msff = MSFF((1, 1), 2, grid=0).eval()
+    nn.init.dirac_(msff.fuse[0].weight)
+    coarse = torch.tensor([0.0, 4.0]).expand(1, 1, 2, 2)
+    fused = msff((torch.zeros(1, 1, 4, 4), coarse))
+    # centres of the fine pixels at −¼, ¼, ¾, 1¼ of the coarse ones': 0, 0 + ¼·4, 0 + ¾·4, 4
+    assert fused[0, 1, 0].tolist() == pytest.approx([0.0, 1.0, 3.0, 4.0], rel=1e-4)
 
 
 def test_reduced_precision_reaches_every_parameter() -> None:
@@ -295,7 +184,7 @@ def test_light_learns_to_tell_six_textures_apart() -> None:
     x = stripes[:, None, :, None].expand(6, 3, 64, 64) + 0.1 * images(6, 3, 64, 64)
     losses = []
     for _ in range(6):
-        loss = nn.functional.cross_entropy(network(x), torch.arange(6))
+        loss = F.cross_entropy(network(x), torch.arange(6))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -306,11 +195,6 @@ def test_light_learns_to_tell_six_textures_apart() -> None:
 def test_an_unknown_scale_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"^Unknown scale 'n'\. MobileSteelNet has: light, paper"):
         SPEC.build(6, "n")
-
-
-def test_ciema_refuses_channels_that_do_not_divide() -> None:
-    with pytest.raises(ConfigError, match="cannot split 100 channels into 3 equal groups"):
-        CIEMA(100, 3)
 
 
 def test_the_average_of_the_reported_classes_fits_the_reported_accuracy() -> None:
