@@ -1,0 +1,305 @@
+"""Where and when Rollmark runs: one frozen object read from the environment and `.env`.
+
+Names are `ROLLMARK_<GROUP>__<FIELD>`, for example `ROLLMARK_SERVING__PORT`; the environment wins
+over `.env`. Hyper-parameters are not settings: they belong to a model's recipe. Only entry points
+call `load_settings`; everyone else is handed the group it needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import annotated_types
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import ConfigError
+from core.images import MEGA, ImageLimits
+
+PREFIX: Final = "ROLLMARK_"
+# Switches of the test suite, read by the tests alone.
+TEST_SWITCHES: Final = frozenset({"ROLLMARK_TEST_DATA", "ROLLMARK_WRITE_SCREENSHOTS"})
+
+_BUNDLED: Final = Path(__file__).resolve().parent.parent / "hub" / "bundled"
+
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+", max_length=500)]
+
+
+class _Group(BaseModel):
+    # Inputs stay out of error texts: a group holds its secrets beside everything else.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class PathSettings(_Group):
+    """Where things lie."""
+
+    data: Folder = Field(
+        Path("data"), description="Folder of everything Rollmark keeps for you; a path."
+    )
+    runs: Folder = Field(Path("runs"), description="Folder of training runs, one each; a path.")
+    bundled: Folder = Field(
+        _BUNDLED, description="Folder of the releases that come with the code; a path."
+    )
+    releases: Folder = Field(
+        default_factory=lambda group: group["data"] / "releases",
+        description="Folder of releases promoted on this machine; by default releases in the data "
+        "folder; a path.",
+    )
+    cache: Folder = Field(
+        default_factory=lambda group: group["data"] / "cache",
+        description="Folder of what can be fetched or computed again; by default cache in the data "
+        "folder; a path.",
+    )
+    ledger_url: str = Field(
+        default_factory=lambda group: f"sqlite:///{group['data'] / 'ledger.db'}",
+        min_length=1,
+        repr=False,  # it may carry a password
+        description="Address of the ledger; by default ledger.db in the data folder; an "
+        "SQLAlchemy URL.",
+    )
+
+    @property
+    def datasets(self) -> Path:
+        """Folder of the prepared data sets."""
+        return self.data / "datasets"
+
+    @property
+    def images(self) -> Path:
+        """Root of the content-addressed image store."""
+        return self.data / "images"
+
+
+class ServingSettings(_Group):
+    """How the app serves."""
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address the app listens on; a host name or IP."
+    )
+    port: int = Field(7860, ge=1, le=65535, description="Port the app listens on; a TCP port.")
+    score_threshold: Fraction | None = Field(
+        None,
+        description="Lowest score of a finding that is shown; empty: the release's own; a fraction "
+        "in [0, 1].",
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda:\d{1,2})$",
+        description="Where networks run: auto, cpu or cuda:N; a device name.",
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Threads of one forward pass on the CPU; empty: as the machine suggests; a "
+        "count.",
+    )
+    max_models: int = Field(5, ge=1, le=64, description="Models kept in memory at a time; a count.")
+    max_image_mb: float = Field(
+        25, gt=0, le=500, description="Largest image file that is opened; megabytes."
+    )
+    max_megapixels: float = Field(
+        40, gt=0, le=500, description="Largest picture that is decoded; megapixels."
+    )
+    queue_size: int = Field(
+        64, ge=1, le=10_000, description="Requests that may wait before more are refused; a count."
+    )
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """The caps for `core.images.decode`."""
+        return ImageLimits(
+            max_bytes=int(self.max_image_mb * MEGA), max_pixels=int(self.max_megapixels * MEGA)
+        )
+
+
+class HubSettings(_Group):
+    """The Hugging Face Hub."""
+
+    namespace: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
+        description="User or organisation whose model repositories are read and published; empty: "
+        "none; a Hub name.",
+    )
+    token: SecretStr | None = Field(
+        None, description="Access token with write permission, for publishing; a secret."
+    )
+    offline: bool = Field(
+        False, description="Never ask the Hub, use bundled and local releases; true or false."
+    )
+
+
+class LabelStudioSettings(_Group):
+    """The labelling tool."""
+
+    url: HttpUrl = Field(
+        "http://127.0.0.1:8080", description="Address of Label Studio; an http or https URL."
+    )
+    token: SecretStr | None = Field(
+        None, description="Access token of the Label Studio user; a secret."
+    )
+    project: str = Field(
+        "Rollmark",
+        min_length=1,
+        max_length=50,
+        description="Project that receives images, created if it is missing; a title or a number.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Value of the secret header of its webhooks; empty: none; a secret."
+    )
+
+
+class ReviewSettings(_Group):
+    """When an image asks for a person."""
+
+    review_threshold: Fraction = Field(
+        0.5,
+        description="Uncertainty from which on an image asks for a person; a fraction in [0, 1].",
+    )
+    budget: int = Field(
+        50, ge=1, le=10_000, description="Images sent for review in one pass; a count."
+    )
+    random_share: Fraction = Field(
+        0.1,
+        description="Share of the budget drawn at random, so that sure mistakes are seen too; a "
+        "fraction in [0, 1].",
+    )
+
+
+class RetrainingSettings(_Group):
+    """When a model is trained again."""
+
+    min_new_annotations: int = Field(
+        50, ge=1, le=1_000_000, description="Reviewed images since the last run; a count."
+    )
+    min_hours: float = Field(
+        24, ge=0, le=8760, description="Least time between the starts of two runs; hours."
+    )
+    time_budget_min: float = Field(
+        240, gt=0, le=43_200, description="Longest a run may take; minutes."
+    )
+    poll_min: float = Field(
+        15, gt=0, le=1440, description="Time between two looks of the watcher; minutes."
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that differs between two installations."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",  # misspelt names are looked for, and explained, in load_settings
+        hide_input_in_errors=True,
+    )
+
+    paths: PathSettings = Field(default_factory=PathSettings)
+    serving: ServingSettings = Field(default_factory=ServingSettings)
+    hub: HubSettings = Field(default_factory=HubSettings)
+    label_studio: LabelStudioSettings = Field(default_factory=LabelStudioSettings)
+    review: ReviewSettings = Field(default_factory=ReviewSettings)
+    retraining: RetrainingSettings = Field(default_factory=RetrainingSettings)
+
+
+def load_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """Read the environment and `.env`.
+
+    Args:
+        env_file: file of `NAME=value` lines, which need not exist; None: the environment alone.
+
+    Raises:
+        ConfigError: if a ROLLMARK_ name is misspelt, or a value is not what the setting allows; the
+            message names the variable, and the value unless it is a secret.
+    """
+    given = _given(env_file)
+    known = dict(known_variables())
+    for name in given:
+        if name not in known:
+            raise ConfigError(_unknown(name, known))
+    try:
+        return Settings(_env_file=env_file)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = PREFIX + "__".join(str(part) for part in first["loc"][:2]).upper()
+        raise ConfigError(_invalid(name, given, known, first["msg"])) from exc
+
+
+def known_variables() -> Iterator[tuple[str, FieldInfo]]:
+    """Every variable that is read, `ROLLMARK_SERVING__PORT` and so on, with its definition."""
+    for group_name, group in Settings.model_fields.items():
+        kind = group.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            for field_name, field in kind.model_fields.items():
+                yield f"{PREFIX}{group_name}__{field_name}".upper(), field
+
+
+def _given(env_file: Path | None) -> dict[str, str]:
+    """The ROLLMARK_ variables of the file and the environment, upper case."""
+    from_file = dotenv_values(env_file) if env_file is not None else {}
+    merged = {**_upper(from_file), **_upper(os.environ)}
+    return {
+        name: value
+        for name, value in merged.items()
+        if name.startswith(PREFIX) and name not in TEST_SWITCHES
+    }
+
+
+def _upper(variables: Mapping[str, str | None]) -> dict[str, str]:
+    return {name.upper(): value or "" for name, value in variables.items()}
+
+
+def _unknown(name: str, known: Mapping[str, Any]) -> str:
+    """The sentence about a name that is none, with the nearest that is."""
+    # Also without the group: people write ROLLMARK_PORT for ROLLMARK_SERVING__PORT.
+    spellings = {full: full for full in known}
+    spellings |= {PREFIX + full.rpartition("__")[2]: full for full in known}
+    near = difflib.get_close_matches(name, spellings, n=1, cutoff=0.6)
+    hint = f"Did you mean {spellings[near[0]]}?" if near else f"Known are {', '.join(known)}."
+    return f"Unknown setting {name}. {hint}"
+
+
+def _invalid(
+    name: str, given: Mapping[str, str], known: Mapping[str, FieldInfo], message: str
+) -> str:
+    """The sentence about a value that is not allowed: variable, value, bounds, meaning."""
+    field = known.get(name)
+    if field is None or name not in given:
+        return f"{name} cannot be read: {message}."
+    secret = "SecretStr" in str(field.annotation)
+    value = "set, but" if secret else f"{given[name]!r}, but"
+    bounds = _bounds(field)
+    return (
+        f"{name} is {value} {message[:1].lower()}{message[1:]}{f' ({bounds})' if bounds else ''}. "
+        f"{field.description}"
+    )
+
+
+def _bounds(field: FieldInfo) -> str:
+    """The limits of a number in words; empty for other types."""
+    words = []
+    for limit in field.metadata:
+        if isinstance(limit, annotated_types.Ge):
+            words.append(f"at least {limit.ge}")
+        elif isinstance(limit, annotated_types.Gt):
+            words.append(f"more than {limit.gt}")
+        elif isinstance(limit, annotated_types.Le):
+            words.append(f"at most {limit.le}")
+    return ", ".join(words)
