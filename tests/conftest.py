@@ -51,7 +51,8 @@ def full_dataset(
 @pytest.fixture(scope="session")
 def data_root_full(full_dataset: Callable[[str], Dataset]) -> Path:
     """Folder with all four sets prepared: full ones where there are, else the tiny ones."""
-    return [full_dataset(name).root.parent for name in PUBLIC_SETS][0]
+    roots = {full_dataset(name).root.parent for name in PUBLIC_SETS}
+    return roots.pop()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from core.errors import DatasetError
+from training.datasets import Dataset, Sample
+from training.export import to_yolo_folder
+
+
+@pytest.fixture
+def plates(tmp_path: Path) -> Dataset:
+    """Two 200 x 100 images, one without a box."""
+    root = tmp_path / "plates"
+    (root / "images").mkdir(parents=True)
+    samples = []
+    for file, split, boxes in (
+        ("a.jpg", "train", (("patches", (0.0, 0.0, 200.0, 50.0)),)),
+        ("b.jpg", "val", ()),
+    ):
+        path = root / "images" / file
+        Image.new("RGB", (200, 100)).save(path)
+        splits = {"paper": split, "leak-free": split}
+        samples.append(Sample(file, path, file, 200, 100, file, boxes, None, None, splits))
+    return Dataset("plates", "detect", ("crazing", "patches"), root, tuple(samples))
+
+
+def test_a_box_becomes_class_centre_and_size_as_fractions(plates: Dataset, tmp_path: Path) -> None:
+    to_yolo_folder(plates, "paper", tmp_path / "yolo", splits=("train", "val"))
+
+    # x: (0 + 200) / 2 / 200 = 0.5, y: (0 + 50) / 2 / 100 = 0.25, w: 200 / 200, h: 50 / 100
+    text = (tmp_path / "yolo/labels/train/a.txt").read_text()
+    assert text == "1 0.500000 0.250000 1.000000 0.500000\n"
+    assert (tmp_path / "yolo/labels/val/b.txt").read_text() == ""
+
+
+def test_data_yaml_names_splits_and_classes(plates: Dataset, tmp_path: Path) -> None:
+    path = to_yolo_folder(plates, "paper", tmp_path / "yolo", splits=("train", "val+test"))
+
+    assert yaml.safe_load(path.read_text()) == {
+        "path": str((tmp_path / "yolo").resolve()),
+        "train": "images/train",
+        "val+test": "images/val+test",
+        "names": {0: "crazing", 1: "patches"},
+    }
+
+
+def test_exporting_again_replaces_the_older_export(plates: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "yolo"
+    to_yolo_folder(plates, "paper", folder, splits=("train", "val"))
+    to_yolo_folder(plates, "paper", folder, splits=("val",))
+
+    assert sorted(p.name for p in (folder / "images").rglob("*.jpg")) == ["b.jpg"]
+
+
+def test_an_export_leaves_the_prepared_set_as_it_was(plates: Dataset, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in plates.root.rglob("*")}
+
+    to_yolo_folder(plates, "paper", tmp_path / "yolo")
+
+    assert {path: path.stat().st_mtime_ns for path in plates.root.rglob("*")} == before
+
+
+def test_a_jpeg_without_end_marker_is_copied_because_ultralytics_would_rewrite_it(
+    plates: Dataset, tmp_path: Path
+) -> None:
+    whole, cut = (sample.path for sample in plates.samples)
+    cut.write_bytes(cut.read_bytes()[:-2])
+
+    to_yolo_folder(plates, "paper", tmp_path / "yolo")
+
+    assert (tmp_path / "yolo/images/train/a.jpg").samefile(whole)
+    assert not (tmp_path / "yolo/images/val/b.jpg").samefile(cut)
+
+
+def test_a_segmentation_set_is_refused(tiny_neu_seg: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="neu-seg is a segment set"):
+        to_yolo_folder(tiny_neu_seg, "paper", tmp_path)
