@@ -17,10 +17,10 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from core.errors import DatasetError
 from core.images import decode
 from core.types import Task
 from training import augment
+from training.truth import class_index, read_mask
 
 if TYPE_CHECKING:
     from training.datasets import Sample
@@ -111,7 +111,11 @@ def load_split(
         if size != (image.width, image.height):
             pixels = np.asarray(PILImage.fromarray(pixels).resize(size, _FILTERS[task]))
         channels = pixels[..., :1] if image.is_grey else pixels
-        target = _mask(sample, labels) if task == "segment" else _class(sample, labels)
+        target = (
+            torch.from_numpy(read_mask(sample, labels))
+            if task == "segment"
+            else torch.tensor(class_index(sample, labels))
+        )
         return torch.from_numpy(channels.transpose(2, 0, 1).copy()), target
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -129,30 +133,3 @@ def _input_size(width: int, height: int, side: int, *, task: Task) -> tuple[int,
         return side, side
     scale = side / max(width, height)
     return max(32, round(width * scale)), max(32, round(height * scale))
-
-
-def _class(sample: Sample, labels: Sequence[str]) -> Tensor:
-    if sample.label not in labels:
-        raise DatasetError(
-            f"{sample.file} has the label {sample.label!r}; the set has: {', '.join(labels)}."
-        )
-    return torch.tensor(labels.index(sample.label))
-
-
-def _mask(sample: Sample, labels: Sequence[str]) -> Tensor:
-    """The class map of a sample; an image without a mask is all background."""
-    if sample.mask is None:
-        return torch.zeros((sample.height, sample.width), dtype=torch.uint8)
-    with PILImage.open(sample.mask) as picture:
-        mask = np.array(picture, dtype=np.uint8)
-    if mask.shape != (sample.height, sample.width):
-        raise DatasetError(
-            f"The mask of {sample.file} is {mask.shape} and its image "
-            f"({sample.height}, {sample.width}): they must be of one size."
-        )
-    if mask.max(initial=0) > len(labels):
-        raise DatasetError(
-            f"The mask of {sample.file} holds the value {mask.max()}; with {len(labels)} labels "
-            f"the largest is {len(labels)}."
-        )
-    return torch.from_numpy(mask)
