@@ -268,10 +268,11 @@ def _upper(variables: Mapping[str, str | None]) -> dict[str, str]:
 
 def _unknown(name: str, known: Mapping[str, Any]) -> str:
     """The sentence about a name that is none, with the nearest that is."""
-    # Also without the group: people write ROLLMARK_PORT for ROLLMARK_SERVING__PORT.
-    spellings = {full: full for full in known}
-    spellings |= {PREFIX + full.rpartition("__")[2]: full for full in known}
-    near = difflib.get_close_matches(name, spellings, n=1, cutoff=0.6)
+    # Also without the group: people write ROLLMARK_PORT for ROLLMARK_SERVING__PORT. The prefix,
+    # alike in all, would make everything look near.
+    spellings = {full.removeprefix(PREFIX): full for full in known}
+    spellings |= {full.rpartition("__")[2]: full for full in known}
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), spellings, n=1, cutoff=0.6)
     hint = f"Did you mean {spellings[near[0]]}?" if near else f"Known are {', '.join(known)}."
     return f"Unknown setting {name}. {hint}"
 

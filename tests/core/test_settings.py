@@ -1,0 +1,171 @@
+"""Settings: names, bounds, sentences, and no secret anywhere."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from core.settings import known_variables, load_settings
+
+SECRET = "hf_topsecretvalue"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    for name in list(os.environ):
+        if name.upper().startswith("ROLLMARK_"):
+            monkeypatch.delenv(name)
+
+
+def load(monkeypatch, **variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load_settings(None)
+
+
+def test_defaults_serve_on_this_machine_alone():
+    settings = load_settings(None)
+    assert (settings.serving.host, settings.serving.port) == ("127.0.0.1", 7860)
+    assert settings.serving.score_threshold is None
+    assert settings.review.review_threshold == 0.5
+    assert settings.paths.bundled == Path(__file__).resolve().parents[2] / "hub" / "bundled"
+
+
+def test_everything_kept_follows_the_data_folder(monkeypatch):
+    paths = load(monkeypatch, ROLLMARK_PATHS__DATA="/mnt/steel").paths
+    assert paths.releases == Path("/mnt/steel/releases")
+    assert paths.cache == Path("/mnt/steel/cache")
+    assert paths.datasets == Path("/mnt/steel/datasets")
+    assert paths.images == Path("/mnt/steel/images")
+    assert paths.ledger_url == "sqlite:////mnt/steel/ledger.db"
+
+
+def test_home_sign_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/mill")
+    assert load(monkeypatch, ROLLMARK_PATHS__DATA="~/steel").paths.data == Path("/home/mill/steel")
+
+
+def test_environment_wins_over_the_file(monkeypatch, tmp_path):
+    env = tmp_path / ".env"
+    env.write_text("OTHER=1\nROLLMARK_SERVING__PORT=8000\nROLLMARK_SERVING__THREADS=2\n")
+    monkeypatch.setenv("ROLLMARK_SERVING__PORT", "9000")
+    serving = load_settings(env).serving
+    assert (serving.port, serving.threads) == (9000, 2)
+
+
+def test_a_file_that_is_not_there_is_no_error(tmp_path):
+    assert load_settings(tmp_path / ".env").serving.port == 7860
+
+
+def test_an_empty_value_is_the_default(monkeypatch):
+    assert load(monkeypatch, ROLLMARK_SERVING__SCORE_THRESHOLD="").serving.score_threshold is None
+
+
+def test_image_limits_are_in_bytes_and_pixels(monkeypatch):
+    settings = load(
+        monkeypatch, ROLLMARK_SERVING__MAX_IMAGE_MB="1.5", ROLLMARK_SERVING__MAX_MEGAPIXELS="2"
+    )
+    limits = settings.serving.image_limits
+    assert (limits.max_bytes, limits.max_pixels) == (1_500_000, 2_000_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ROLLMARK_SCORE_TRESHOLD", "ROLLMARK_SERVING__SCORE_THRESHOLD"),
+        ("ROLLMARK_SERVING_PORT", "ROLLMARK_SERVING__PORT"),
+        ("ROLLMARK_PORT", "ROLLMARK_SERVING__PORT"),
+        ("ROLLMARK_LABELSTUDIO__URL", "ROLLMARK_LABEL_STUDIO__URL"),
+        ("rollmark_hub__tokn", "ROLLMARK_HUB__TOKEN"),
+    ],
+)
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_a_misspelt_name_stops_the_start(monkeypatch, tmp_path, where, name, meant):
+    env = tmp_path / ".env"
+    if where == "environment":
+        monkeypatch.setenv(name, "1")
+    else:
+        env.write_text(f"{name}=1\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(env)
+    assert str(caught.value) == f"Unknown setting {name.upper()}. Did you mean {meant}?"
+
+
+def test_a_name_like_no_other_is_answered_with_all_there_are(monkeypatch):
+    with pytest.raises(ConfigError, match=r"Unknown setting ROLLMARK_Q\. Known are ROLLMARK_PATHS"):
+        load(monkeypatch, ROLLMARK_Q="1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("ROLLMARK_SERVING__PORT", "99999", "at least 1, at most 65535"),
+        ("ROLLMARK_SERVING__PORT", "http", "valid integer"),
+        ("ROLLMARK_SERVING__SCORE_THRESHOLD", "1.5", "fraction in"),
+        ("ROLLMARK_SERVING__DEVICE", "gpu", "auto, cpu or cuda:N"),
+        ("ROLLMARK_REVIEW__REVIEW_THRESHOLD", "-0.1", "fraction in"),
+        ("ROLLMARK_LABEL_STUDIO__URL", "localhost:8080", "an http or https URL"),
+        ("ROLLMARK_HUB__OFFLINE", "perhaps", "true or false"),
+        ("ROLLMARK_RETRAINING__TIME_BUDGET_MIN", "0", "more than 0, at most 43200"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_allowed(monkeypatch, name, value, says):
+    with pytest.raises(ConfigError) as caught:
+        load(monkeypatch, **{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name} is '{value}', but ")
+    assert says in message
+    assert "\n" not in message
+
+
+def test_settings_cannot_be_changed():
+    settings = load_settings(None)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.serving.port = 1
+
+
+def test_secrets_are_nowhere_to_be_seen(monkeypatch):
+    settings = load(
+        monkeypatch,
+        ROLLMARK_HUB__TOKEN=SECRET,
+        ROLLMARK_LABEL_STUDIO__TOKEN=SECRET,
+        ROLLMARK_PATHS__LEDGER_URL=f"postgresql://mill:{SECRET}@db/rollmark",
+    )
+    assert settings.hub.token.get_secret_value() == SECRET
+    for text in (repr(settings), str(settings), settings.model_dump_json(exclude={"paths"})):
+        assert SECRET not in text
+
+
+def test_a_failure_beside_a_secret_does_not_show_it(monkeypatch):
+    with pytest.raises(ConfigError) as caught:
+        load(monkeypatch, ROLLMARK_HUB__TOKEN=SECRET, ROLLMARK_HUB__OFFLINE="perhaps")
+    whole = "".join(traceback.format_exception(caught.value))
+    assert "ROLLMARK_HUB__OFFLINE" in whole
+    assert SECRET not in whole
+
+
+def test_switches_of_the_test_suite_are_not_settings(monkeypatch):
+    load(monkeypatch, ROLLMARK_TEST_DATA="/data", ROLLMARK_WRITE_SCREENSHOTS="1")
+
+
+@pytest.mark.parametrize(("name", "field"), list(known_variables()))
+def test_every_setting_says_what_it_is_and_ends_in_its_unit(name, field):
+    assert field.description
+    unit = field.description.rpartition("; ")[2]
+    assert unit.endswith(".")
+    assert 3 < len(unit) < 30, f"{name}: {field.description}"
+
+
+def test_the_names_the_contract_fixes_exist():
+    assert {
+        "ROLLMARK_PATHS__LEDGER_URL",
+        "ROLLMARK_PATHS__DATA",
+        "ROLLMARK_LABEL_STUDIO__URL",
+        "ROLLMARK_LABEL_STUDIO__TOKEN",
+        "ROLLMARK_LABEL_STUDIO__PROJECT",
+        "ROLLMARK_HUB__NAMESPACE",
+    } <= dict(known_variables()).keys()
