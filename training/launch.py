@@ -1,0 +1,180 @@
+"""One door to both trainers: start a run of any model, or go on with one from its record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from core.errors import ConfigError, TrainingError
+from models import get_spec
+from training.datasets import Dataset, open_dataset
+from training.runs import RunFolder
+
+if TYPE_CHECKING:
+    from core.records import RunRecord
+    from models._spec import ModelSpec
+
+Protocol = Literal["paper", "leak-free"]
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def choose_device(wanted: str) -> str:
+    """The device a wish means: "auto" is the first CUDA device, or else the CPU.
+
+    Raises:
+        ConfigError: if there is no such device here.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = ["cpu", *(f"cuda:{i}" for i in range(count))]
+    if wanted == "auto":
+        return there[1] if count else "cpu"
+    if wanted not in there:
+        raise ConfigError(f"Device {wanted!r} is not here. Available: {', '.join(there)}.")
+    return wanted
+
+
+def start_run(
+    spec: ModelSpec,
+    dataset: Dataset,
+    *,
+    runs_root: Path,
+    run_id: str | None = None,
+    protocol: Protocol,
+    scale: str | None = None,
+    epochs: int | None = None,
+    image_size: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+    device: str,
+    initial_weights: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    workers: int = 2,
+) -> RunRecord:
+    """Train a model in a new run folder; whatever is None is as the spec has it.
+
+    Raises:
+        RollmarkError: as `train_detector` and `train_network` do.
+    """
+    scale = scale or spec.default_scale
+    if scale not in spec.scales:
+        raise ConfigError(f"Unknown scale {scale!r}. {spec.name} has: {', '.join(spec.scales)}.")
+    if run_id is None:
+        run = RunFolder.create(runs_root, model=spec.name, scale=scale, seed=seed)
+    else:
+        run = _named(run_id, runs_root)
+    return _train(
+        spec,
+        dataset,
+        protocol=protocol,
+        scale=scale,
+        epochs=epochs or spec.recipe.epochs,
+        image_size=image_size or spec.image_size,
+        batch=batch or spec.recipe.batch,
+        seed=seed,
+        device=device,
+        initial_weights=initial_weights,
+        run=run,
+        resume=False,
+        overrides=dict(overrides or {}),
+        workers=workers,
+    )
+
+
+def resume_run(
+    run: RunFolder,
+    *,
+    data_root: Path,
+    device: str,
+    initial_weights: Path | None = None,
+    workers: int = 2,
+) -> RunRecord:
+    """Go on with a run as it was begun, from its last checkpoint.
+
+    Args:
+        run: its folder.
+        data_root: folder of the prepared data sets.
+        device: where to go on.
+        initial_weights: only for a run that was killed before its first checkpoint.
+        workers: as for `start_run`.
+
+    Raises:
+        TrainingError: if the folder is no run, or its first weights are needed again.
+        RollmarkError: as `start_run`.
+    """
+    record = run.load_record()
+    spec = get_spec(record.model)
+    if not run.last.is_file() and initial_weights is None and "random" not in record.initialisation:
+        raise TrainingError(
+            f"Run {run.id} began from {record.initialisation} and was stopped before its first "
+            "checkpoint: give those weights again."
+        )
+    batch = int(record.recipe["batch"])
+    usual = _recipe(spec, epochs=record.epochs_planned, batch=batch)
+    chosen = {
+        name: value
+        for name, value in record.recipe.items()
+        if name not in usual or usual[name] != value
+    }
+    return _train(
+        spec,
+        open_dataset(record.dataset, data_root),
+        protocol=record.protocol,
+        scale=record.scale,
+        epochs=record.epochs_planned,
+        image_size=record.image_size,
+        batch=batch,
+        seed=record.seed,
+        device=device,
+        initial_weights=initial_weights,
+        run=run,
+        resume=True,
+        overrides=chosen,
+        workers=workers,
+    )
+
+
+def find_run(name: str, runs_root: Path) -> RunFolder:
+    """The run that a name or a path means.
+
+    Raises:
+        TrainingError: if there is none.
+    """
+    for root in (runs_root / name, Path(name)):
+        if root.is_dir():
+            return RunFolder(root.resolve())
+    raise TrainingError(f"No run {name!r} in {runs_root}: give the name or folder of a run.")
+
+
+def _named(run_id: str, runs_root: Path) -> RunFolder:
+    if not RUN_NAME.fullmatch(run_id):
+        raise ConfigError(
+            f"Run name {run_id!r} cannot be: use letters, digits, dots, hyphens and underscores."
+        )
+    root = runs_root / run_id
+    root.mkdir(parents=True, exist_ok=True)
+    return RunFolder(root)
+
+
+def _recipe(spec: ModelSpec, *, epochs: int, batch: int) -> dict[str, Any]:
+    """What a run of these epochs and batch would record if nothing were overridden."""
+    if spec.task == "detect":
+        from training.yolo_trainer import make_recipe
+
+        return make_recipe(spec, epochs=epochs, batch=batch)
+    from training.plan import make_plan
+
+    return make_plan(spec, epochs=epochs, batch=batch, overrides={}).as_recipe()
+
+
+def _train(spec: ModelSpec, dataset: Dataset, **arguments: Any) -> RunRecord:
+    if spec.task == "detect":
+        from training.yolo_trainer import train_detector
+
+        return train_detector(spec, dataset, **arguments)
+    from training.torch_trainer import train_network
+
+    return train_network(spec, dataset, **arguments)
