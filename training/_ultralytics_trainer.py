@@ -92,10 +92,14 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         self._splits, self._labels = splits, labels
         self._validate_every, self._on_epoch = validate_every, on_epoch
         self._checkpoint = checkpoint
-        self._new_progress, self._progress = progress, None
+        self._new_progress = progress
+        self._progress: TrainingProgress | None = None
         self._sampler: Any = None
         self._attached: Any = None
         self._batch, self._validated = 0, -1
+        self._epoch_started = self._images_per_s = 0.0
+        self.best_fitness: float | None = None
+        self.start_epoch = 0
         super().__init__(overrides=dict(arguments))
         self.args.workers = workers  # ultralytics sets 0 on a CPU
         network.criterion_factory = spec.criterion
@@ -150,7 +154,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         super()._setup_train()
         if self.device.type == "cuda":
             # Asking ultralytics for AMP makes it download a network to try it on.
-            self.amp, self.scaler = True, torch.amp.GradScaler("cuda")
+            self.amp, self.scaler = True, torch.amp.grad_scaler.GradScaler("cuda")
         # Made after the averaged copy: the copy must not share what listens to the loss.
         self.model.criterion = self.model.init_criterion()
         if self._checkpoint is not None:

@@ -1,4 +1,4 @@
-"""The folder of one training run, `runs/<id>/`, and the release written at its end.
+"""The folder of one training run, `runs/<id>/`, and what is recorded there.
 
 run.json (RunRecord), log.txt, metrics.csv (one row an epoch), curves.png, last.pt (checkpoint of
 tensors and primitives), best.safetensors (weights kept so far), release/ (fp16 weights and
@@ -9,9 +9,7 @@ opened and resumed. No torch here until weights are touched.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import logging
 import os
 import platform
 import re
@@ -25,17 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from core.errors import TrainingError, WeightsError, WeightsNotFoundError
-from core.records import Evaluation, ReleaseConfig, RunRecord
-from core.types import Task
+from core.errors import TrainingError, WeightsNotFoundError
+from core.records import RunRecord
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-logger = logging.getLogger(__name__)
+    from torch import nn
 
 RUN_FILE = "run.json"
-RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z0-9_]+-[a-z0-9_]+-s\d+")
 
 
 def new_run_id(model: str, scale: str, *, seed: int, now: datetime) -> str:
@@ -201,11 +195,11 @@ class RunFolder:
 
 
 def list_runs(runs_root: Path) -> list[RunFolder]:
-    """The runs under a folder that have a record, oldest first; other folders are passed over."""
+    """The runs under a folder that have a record, by name; other folders are passed over."""
     if not runs_root.is_dir():
         return []
-    folders = (RunFolder(path) for path in sorted(runs_root.iterdir()) if path.is_dir())
-    return [run for run in folders if RUN_ID.fullmatch(run.id) and run.has_record()]
+    runs = [RunFolder(path) for path in sorted(runs_root.iterdir())]
+    return [run for run in runs if run.has_record()]
 
 
 # ------------------------------------------------------------------------- where it was trained
@@ -273,89 +267,8 @@ def measure_gflops(network: nn.Module, image_size: int) -> float:
             network(image)
     finally:
         network.train(was_training)
-    return counter.get_total_flops() / 1e9
-
-
-# ---------------------------------------------------------------------------------------- release
-
-
-def _half_state(network: nn.Module) -> dict[str, Tensor]:
-    """State dict fit for safetensors: floats as fp16, integers as they are, nothing shared.
-
-    Raises:
-        WeightsError: if a value is not finite or does not fit fp16 (|x| > 65504).
-    """
-    state = {}
-    for name, tensor in network.state_dict().items():
-        value = tensor.detach().cpu()
-        if value.is_floating_point():
-            value = value.half()
-            if not value.isfinite().all():
-                raise WeightsError(f"{name} holds values fp16 cannot: the run has diverged.")
-        state[name] = value.contiguous().clone()
-    return state
-
-
-def write_release(
-    folder: Path,
-    network: nn.Module,
-    *,
-    record: RunRecord,
-    title: str,
-    task: Task,
-    score_threshold: float = 0.25,
-    calibration: Mapping[str, Any] | None = None,
-    evaluations: Sequence[Evaluation] = (),
-) -> ReleaseConfig:
-    """Write `model.safetensors` (fp16) and `config.json`, the layout of a Hub repository.
-
-    Weights come first and the configuration, which carries their SHA-256, last: a folder that was
-    cut off in between is recognised by its missing or disagreeing hash. The same weights and
-    record give the same bytes.
-
-    Args:
-        folder: where to; made if missing.
-        network: trained network of any device and mode; left as it is.
-        record: the run it came from; the release's copy carries the hash of the fp16 weights.
-        title: the model's name for people.
-        task: what it answers.
-        score_threshold: of a finding worth showing.
-        calibration: what `active_learning.calibration` fitted, if it did.
-        evaluations: measured on frozen splits, if they were.
-
-    Raises:
-        WeightsError: if the weights cannot be stored in fp16.
-    """
-    from safetensors.torch import save
-
-    weights = save(_half_state(network), metadata={"format": "pt"})
-    digest = hashlib.sha256(weights).hexdigest()
-    config = ReleaseConfig(
-        name=record.model,
-        title=title,
-        task=task,
-        scale=record.scale,
-        labels=record.labels,
-        image_size=record.image_size,
-        dataset=record.dataset,
-        protocol=record.protocol,
-        parameters=record.parameters,
-        gflops=record.gflops,
-        weights_sha256=digest,
-        score_threshold=score_threshold,
-        calibration=dict(calibration or {}),
-        run=record.model_copy(update={"weights_sha256": digest}),
-        evaluations=tuple(evaluations),
-    )
-    write_atomically(folder / config.weights_file, weights)
-    save_release_config(folder, config)
-    logger.info("wrote release %s of %s to %s", config.revision, config.name, folder)
-    return config
-
-
-def save_release_config(folder: Path, config: ReleaseConfig) -> None:
-    """Replace a release's config.json, for instance once it has been evaluated or calibrated."""
-    write_atomically(folder / "config.json", config.model_dump_json(indent=2).encode())
+    flops: int = counter.get_total_flops()
+    return flops / 1e9
 
 
 # ------------------------------------------------------------------------------- torch files

@@ -25,6 +25,7 @@ from training.batches import load_split
 from training.initial import Origin, initialise
 from training.plan import make_plan
 from training.progress import run_log
+from training.release import write_release
 
 if TYPE_CHECKING:
     from models._spec import ModelSpec
@@ -198,7 +199,7 @@ def _finish(spec: ModelSpec, run: runs.RunFolder, network: nn.Module) -> RunReco
 
     network.load_state_dict(load_file(run.best))
     record = run.load_record().model_copy(update={"finished_at": datetime.now(UTC)})
-    release = runs.write_release(
+    release = write_release(
         run.release, network, record=record, title=spec.title, task=spec.task
     )
     run.save_record(release.run)

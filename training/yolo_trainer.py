@@ -10,7 +10,6 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,17 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.errors import ConfigError, TrainingError, WeightsError
+from core.errors import ConfigError, TrainingError
 from core.geometry import letterbox
 from core.images import decode
 from core.records import RunRecord
-from models._release import load_weights, read_release
 from models._runtime import cpu_has_bf16
 from models._spec import ModelSpec
 from models._ultralytics import DetectionNetwork, load_coco_npz
 from training._ultralytics_trainer import METRICS, SteelTrainer
+from training.detector_recipe import FIXED, make_recipe
 from training.export import to_yolo_folder
+from training.initial import Origin, initialise
 from training.progress import TrainingProgress, run_log
+from training.release import write_release
 from training.runs import (
     RunFolder,
     count_parameters,
@@ -38,7 +39,6 @@ from training.runs import (
     git_commit,
     load_checkpoint,
     measure_gflops,
-    write_release,
 )
 
 if TYPE_CHECKING:
@@ -48,83 +48,7 @@ logger = logging.getLogger(__name__)
 
 Protocol = Literal["paper", "leak-free"]
 
-# What recipes rarely state, chosen for rolled steel: no up or down, no left or right, no colour.
-STEEL = {
-    "fliplr": 0.5,
-    "flipud": 0.5,
-    "hsv_h": 0.0,
-    "hsv_s": 0.0,
-    "mosaic": 1.0,
-    "nbs": 64,  # images per optimiser step; smaller batches are accumulated
-}
-CLOSE_MOSAIC = 0.2  # of the epochs, at the end
-# A paper's learning rate is tuned to its number of epochs. Runs shorter than half of that use
-# this schedule, the same for every detector, so that they can be compared.
-SHORT_SCHEDULE = {
-    "optimizer": "SGD",
-    "lr0": 0.01,
-    "lrf": 0.01,
-    "momentum": 0.937,
-    "weight_decay": 5e-4,
-    "warmup_epochs": 1.0,
-    "cos_lr": True,
-    "nbs": 16,
-}
-SHORT = 0.5  # of the recipe's epochs
-# How the run is carried out, not what is learnt: not for overriding.
-FIXED = {
-    "mode": "train",
-    "task": "detect",
-    "val": True,
-    "save": True,
-    "plots": False,
-    "verbose": False,
-    "exist_ok": True,
-    "amp": False,
-    "cache": "ram",
-    "pretrained": False,
-    "channels_last": True,
-}
 CALIBRATION_IMAGES = 64  # to settle BatchNorm when starting from folded COCO weights
-
-
-def make_recipe(
-    spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Ultralytics' training arguments: steel's defaults, then the paper's, then `overrides`.
-
-    The key "schedule" is ours and says which learning-rate schedule was taken: "paper" or "short".
-
-    Raises:
-        TrainingError: if an override is not a training argument, or decides what is fixed.
-    """
-    paper = spec.recipe
-    short = epochs < SHORT * paper.epochs
-    recipe: dict[str, Any] = {
-        **STEEL,
-        "optimizer": paper.optimizer,
-        "lr0": paper.lr0,
-        "lrf": paper.lrf,
-        "momentum": paper.momentum,
-        "weight_decay": paper.weight_decay,
-        "warmup_epochs": paper.warmup_epochs,
-        "cos_lr": paper.cosine,
-        "patience": paper.patience or epochs,
-        "close_mosaic": round(CLOSE_MOSAIC * epochs),
-        **paper.extra,
-        **(SHORT_SCHEDULE if short else {}),
-        "schedule": "short" if short else "paper",
-        "epochs": epochs,
-        "batch": batch,
-    }
-    taken = {"epochs", "batch", "imgsz", "seed", "device", "workers", "schedule", *FIXED}
-    for name in overrides or {}:
-        if name in taken or not _is_argument(name):
-            raise TrainingError(
-                f"Cannot override {name!r}: it must be one of ultralytics' training arguments "
-                f"that the run does not decide itself, such as lr0, optimizer, mosaic or degrees."
-            )
-    return {**recipe, **(overrides or {})}
 
 
 def train_detector(
@@ -157,8 +81,8 @@ def train_detector(
         batch: images.
         seed: of weights, sampling and augmentation.
         device: "cpu" or "cuda:N".
-        initial_weights: a release folder, a .safetensors file, a .npz of folded COCO arrays, or
-            None for random weights.
+        initial_weights: a release of the same model (folder or weights file), a .npz of folded
+            COCO arrays, or None for random weights.
         run: an empty run folder, or one to go on with.
         resume: go on from last.pt; a finished run is returned as it is.
         overrides: ultralytics' training arguments that take precedence over the recipe.
@@ -234,12 +158,6 @@ def train_detector(
 # ------------------------------------------------------------------------------------- before
 
 
-def _is_argument(name: str) -> bool:
-    from ultralytics.utils import DEFAULT_CFG_DICT
-
-    return name in DEFAULT_CFG_DICT
-
-
 def _check(
     spec: ModelSpec,
     dataset: Dataset,
@@ -270,14 +188,6 @@ def _check(
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where first weights came from; `revision` if they are those of a release."""
-
-    words: str
-    revision: str | None = None
-
-
 def _initialise(
     network: DetectionNetwork,
     source: Path | None,
@@ -286,29 +196,21 @@ def _initialise(
     *,
     protocol: Protocol,
     image_size: int,
-) -> _Origin:
-    """Give the network its first weights.
+) -> Origin:
+    """Give the network its first weights: of a release, of COCO arrays, or its random ones.
 
     Raises:
         WeightsError: if nothing in the source fits.
     """
-    if source is None:
-        return _Origin("random weights")
-    if source.is_dir():
-        config = read_release(source)
-        if (config.name, config.labels) == (spec.name, dataset.labels):
-            load_weights(network, source, config)
-            return _Origin(f"release {config.revision} of {config.name}", config.revision)
-        taken = _load_fitting(network, source / config.weights_file)
-        return _Origin(f"{taken} of release {config.revision} of {config.name}")
-    if source.suffix == ".npz":
-        samples = dataset.split(protocol, "train")
-        chosen = np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)
-        images = _as_batch([samples[i].path for i in chosen], image_size)
-        layers = getattr(importlib.import_module(spec.build.__module__), "COCO_LAYERS", None)
-        names = load_coco_npz(network, source, images, layers=layers)
-        return _Origin(f"COCO ({source.name}), {len(names)} arrays")
-    return _Origin(f"{_load_fitting(network, source)} of {source.name}")
+    if source is None or source.suffix != ".npz":
+        return initialise(network, source)
+    samples = dataset.split(protocol, "train")
+    chosen = np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)
+    images = _as_batch([samples[i].path for i in chosen], image_size)
+    # A paper that moves stock layers says where to, beside its `build`.
+    layers = getattr(importlib.import_module(spec.build.__module__), "COCO_LAYERS", None)
+    names = load_coco_npz(network, source, images, layers=layers)
+    return Origin(f"COCO ({source.name}), {len(names)} arrays")
 
 
 def _as_batch(paths: list[Path], image_size: int) -> Tensor:
@@ -317,29 +219,12 @@ def _as_batch(paths: list[Path], image_size: int) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
-def _load_fitting(network: nn.Module, path: Path) -> str:
-    """Take over the tensors whose name and shape fit; says how many."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as exc:
-        raise WeightsError(f"{path} is not a readable safetensors file.") from exc
-    own = network.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
-        raise WeightsError(f"No tensor in {path} fits this network.")
-    network.load_state_dict(fitting, strict=False)
-    return f"{len(fitting)} of {len(own)} tensors"
-
-
 def _first_record(
     run: RunFolder,
     spec: ModelSpec,
     dataset: Dataset,
     network: nn.Module,
-    origin: _Origin,
+    origin: Origin,
     asked: Mapping[str, Any],
     device: str,
 ) -> RunRecord:

@@ -1,0 +1,95 @@
+"""The training arguments of a detector: steel's defaults, the paper's recipe, the run's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.errors import TrainingError
+from models._spec import ModelSpec
+
+# What recipes rarely state, chosen for rolled steel: no up or down, no left or right, no colour.
+STEEL = {
+    "fliplr": 0.5,
+    "flipud": 0.5,
+    "hsv_h": 0.0,
+    "hsv_s": 0.0,
+    "mosaic": 1.0,
+    "nbs": 64,  # images per optimiser step; smaller batches are accumulated
+}
+CLOSE_MOSAIC = 0.2  # of the epochs, at the end
+# A paper's learning rate is tuned to its number of epochs. Runs shorter than half of that use
+# this schedule, the same for every detector, so that they can be compared.
+SHORT_SCHEDULE = {
+    "optimizer": "SGD",
+    "lr0": 0.01,
+    "lrf": 0.01,
+    "momentum": 0.937,
+    "weight_decay": 5e-4,
+    "warmup_epochs": 1.0,
+    "cos_lr": True,
+    "nbs": 16,
+}
+SHORT = 0.5  # of the recipe's epochs
+# How the run is carried out, not what is learnt: not for overriding.
+FIXED = {
+    "mode": "train",
+    "task": "detect",
+    "val": True,
+    "save": True,
+    "plots": False,
+    "verbose": False,
+    "exist_ok": True,
+    "amp": False,
+    "cache": "ram",
+    "pretrained": False,
+    "channels_last": True,
+}
+
+
+def make_recipe(
+    spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Ultralytics' training arguments: steel's defaults, then the paper's, then `overrides`.
+
+    The key "schedule" is ours and says which learning-rate schedule was taken: "paper" or "short".
+
+    Raises:
+        TrainingError: if an override is not a training argument, or decides what is fixed.
+    """
+    paper = spec.recipe
+    short = epochs < SHORT * paper.epochs
+    recipe: dict[str, Any] = {
+        **STEEL,
+        "optimizer": paper.optimizer,
+        "lr0": paper.lr0,
+        "lrf": paper.lrf,
+        "momentum": paper.momentum,
+        "weight_decay": paper.weight_decay,
+        "warmup_epochs": paper.warmup_epochs,
+        "cos_lr": paper.cosine,
+        "patience": paper.patience or epochs,
+        "close_mosaic": round(CLOSE_MOSAIC * epochs),
+        **paper.extra,
+        **(SHORT_SCHEDULE if short else {}),
+        "schedule": "short" if short else "paper",
+        "epochs": epochs,
+        "batch": batch,
+    }
+    taken = {"epochs", "batch", "imgsz", "seed", "device", "workers", "schedule", *FIXED}
+    for name in overrides or {}:
+        if name in taken or not _is_argument(name):
+            raise TrainingError(
+                f"Cannot override {name!r}: it must be one of ultralytics' training arguments "
+                f"that the run does not decide itself, such as lr0, optimizer, mosaic or degrees."
+            )
+    return {**recipe, **(overrides or {})}
+
+
+def _is_argument(name: str) -> bool:
+    import models._ultralytics  # noqa: F401  first: it sets ultralytics' environment
+
+    # isort: split
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    return name in DEFAULT_CFG_DICT

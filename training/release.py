@@ -1,0 +1,102 @@
+"""Writing a release: fp16 safetensors and the `config.json` by which they are rebuilt and trusted.
+
+Reading one back is `models._release`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import WeightsError
+from core.records import Evaluation, ReleaseConfig, RunRecord
+from core.types import Task
+from models._release import CONFIG_FILE
+from training.runs import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+
+def write_release(
+    folder: Path,
+    network: nn.Module,
+    *,
+    record: RunRecord,
+    title: str,
+    task: Task,
+    score_threshold: float = 0.25,
+    calibration: Mapping[str, Any] | None = None,
+    evaluations: Sequence[Evaluation] = (),
+) -> ReleaseConfig:
+    """Write `model.safetensors` (fp16) and `config.json`, the layout of a Hub repository.
+
+    Weights come first and the configuration, which carries their SHA-256, last: a folder that was
+    cut off in between is recognised by its missing or disagreeing hash. The same weights and
+    record give the same bytes.
+
+    Args:
+        folder: where to; made if missing.
+        network: trained network of any device and mode; left as it is.
+        record: the run it came from; the release's copy carries the hash of the fp16 weights.
+        title: the model's name for people.
+        task: what it answers.
+        score_threshold: of a finding worth showing.
+        calibration: what `active_learning.calibration` fitted, if it did.
+        evaluations: measured on frozen splits, if they were.
+
+    Raises:
+        WeightsError: if the weights cannot be stored in fp16.
+    """
+    from safetensors.torch import save
+
+    weights = save(_half_state(network), metadata={"format": "pt"})
+    digest = hashlib.sha256(weights).hexdigest()
+    config = ReleaseConfig(
+        name=record.model,
+        title=title,
+        task=task,
+        scale=record.scale,
+        labels=record.labels,
+        image_size=record.image_size,
+        dataset=record.dataset,
+        protocol=record.protocol,
+        parameters=record.parameters,
+        gflops=record.gflops,
+        weights_sha256=digest,
+        score_threshold=score_threshold,
+        calibration=dict(calibration or {}),
+        run=record.model_copy(update={"weights_sha256": digest}),
+        evaluations=tuple(evaluations),
+    )
+    write_atomically(folder / config.weights_file, weights)
+    save_release_config(folder, config)
+    logger.info("wrote release %s of %s to %s", config.revision, config.name, folder)
+    return config
+
+
+def save_release_config(folder: Path, config: ReleaseConfig) -> None:
+    """Replace a release's config.json, for instance once it has been evaluated or calibrated."""
+    write_atomically(folder / CONFIG_FILE, config.model_dump_json(indent=2).encode())
+
+
+def _half_state(network: nn.Module) -> dict[str, Tensor]:
+    """State dict fit for safetensors: floats as fp16, integers as they are, nothing shared.
+
+    Raises:
+        WeightsError: if a value is not finite or does not fit fp16 (|x| > 65504).
+    """
+    state = {}
+    for name, tensor in network.state_dict().items():
+        value = tensor.detach().cpu()
+        if value.is_floating_point():
+            value = value.half()
+            if not value.isfinite().all():
+                raise WeightsError(f"{name} holds values fp16 cannot: the run has diverged.")
+        state[name] = value.contiguous().clone()
+    return state
