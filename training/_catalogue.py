@@ -18,7 +18,8 @@ class Entry:
     """One public data set.
 
     `spellings` maps what files and folders call a class, squeezed by `squeeze`, to our label;
-    labels themselves need no entry.
+    labels themselves need no entry. `overlaps` gives, for sets made of crops, the correlation from
+    which two pictures of a class are taken for crops of one strip where no manifest says so.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Entry:
     licence: str
     spellings: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    overlaps: Mapping[str, float] = field(default_factory=dict)
 
     def label(self, spelling: str) -> str | None:
         """Our name of a class however the source spells it; None if it is none of ours."""
@@ -73,6 +75,8 @@ _NEU_SPELLINGS = {  # file-name prefixes of the classification release, Cr_1.bmp
     "rs": "rolled-in_scale",
     "sc": "scratches",
 }
+# scratches are streaks along one direction, which correlate without being the same strip
+_NEU_OVERLAPS = {label: 0.85 if label == "scratches" else 0.6 for label in _NEU_LABELS}
 _NEU_CITATION = (
     "K. Song, Y. Yan, Applied Surface Science 285 (2013) 858-864; "
     "Y. He, K. Song, Q. Meng, Y. Yan, IEEE Trans. Instrum. Meas. 69(4) (2020) 1493-1504"
@@ -121,6 +125,7 @@ _ENTRIES = (
         licence=_NEU_LICENCE,
         spellings=_NEU_SPELLINGS,
         notes=(_NEU_TWINS,),
+        overlaps=_NEU_OVERLAPS,
     ),
     Entry(
         name="neu-cls",
@@ -135,6 +140,7 @@ _ENTRIES = (
         licence=_NEU_LICENCE,
         spellings=_NEU_SPELLINGS,
         notes=("Same images and the same leak-free split as neu-det.", _NEU_TWINS),
+        overlaps=_NEU_OVERLAPS,
     ),
     Entry(
         name="neu-seg",

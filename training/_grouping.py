@@ -1,14 +1,13 @@
 """Groups of related images found from their content, for sources that do not say.
 
-Joined are: identical pixels, quarter turns and mirror images of them, and near copies of these.
-Overlapping crops of one strip are NOT found, because a shift search over all pairs takes hours on a
-large set; where a manifest gives groups it is the better source.
+Joined are: identical pixels, quarter turns and mirror images of them, and near copies of these;
+besides these, whatever pairs the caller knows to be related (see `_overlaps`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +41,18 @@ def fingerprint(pixels: Image) -> tuple[str, FloatArray]:
     return min(digests), (thumbnail / norm if norm > 0 else thumbnail).astype(np.float32)
 
 
-def content_groups(keys: Sequence[str], prints: Sequence[tuple[str, FloatArray]]) -> list[str]:
+def content_groups(
+    keys: Sequence[str],
+    prints: Sequence[tuple[str, FloatArray]],
+    *,
+    related: Iterable[tuple[int, int]] = (),
+) -> list[str]:
     """Name of the group of each image; the names do not depend on the order of the images.
 
     Args:
         keys: unique names of the images.
         prints: their fingerprints, in the same order.
+        related: further pairs of positions that belong together.
     """
     parent = list(range(len(keys)))
     first: dict[str, int] = {}
@@ -56,6 +61,8 @@ def content_groups(keys: Sequence[str], prints: Sequence[tuple[str, FloatArray]]
     if prints:
         for a, b in _near_pairs(np.stack([thumbnail for _, thumbnail in prints])):
             _join(parent, a, b)
+    for a, b in related:
+        _join(parent, a, b)
     roots = [_root(parent, i) for i in range(len(keys))]
     first_key: dict[int, str] = {}
     for root, key in zip(roots, keys, strict=True):

@@ -20,6 +20,7 @@ from training._archive import Archive, open_source
 from training._catalogue import Entry, entry
 from training._checks import AnnotationError, LabelledBox, read_mask, read_voc
 from training._grouping import content_groups, fingerprint
+from training._overlaps import overlapping_pairs, texture
 from training._readers import Found, read_layout
 from training._report import Fault, PrepareReport
 from training.datasets import Dataset, Sample, write_index
@@ -28,6 +29,10 @@ from training.splits import PROTOCOLS, SPLITS, Item, assign
 logger = logging.getLogger(__name__)
 
 FROM_MANIFEST = "the manifest of the source (overlapping crops, turned and identical copies)"
+FROM_OVERLAPS = (
+    "image content: identical, turned, mirrored and nearly identical images, and overlapping crops "
+    "of one strip as far as a shift search within each class finds them"
+)
 FROM_CONTENT = (
     "image content: identical, turned, mirrored and nearly identical images; overlapping crops "
     "of one strip are not found this way, so the leak-free split may still leak"
@@ -44,6 +49,7 @@ class _Checked:
     height: int
     group: str
     fingerprint: tuple[str, FloatArray] | None
+    texture: FloatArray | None = None
     boxes: tuple[LabelledBox, ...] = ()
     mask_sha256: str | None = None
     classes: tuple[str, ...] = ()
@@ -105,6 +111,8 @@ def _check(work: _Work, found: Found, has_groups: bool) -> _Checked | None:
         return None
     prints = None if has_groups else fingerprint(image.pixels)
     checked = _Checked(found, image.sha256, image.width, image.height, found.group, prints)
+    if not has_groups and work.entry.overlaps:
+        checked.texture = texture(image.pixels)
     checked.classes = (found.label,) if found.label else ()
     try:
         _annotate(work, checked)
@@ -170,7 +178,8 @@ def _read(archive: Archive, name: str, kind: str) -> bytes:
 def _set_groups(work: _Work, checked: Sequence[_Checked]) -> None:
     """Groups from content where the source gives none; same bytes always share a group."""
     if prints := [c.fingerprint for c in checked if c.fingerprint]:
-        groups = content_groups([c.found.file for c in checked], prints)
+        pairs = _overlaps(work.entry, checked)
+        groups = content_groups([c.found.file for c in checked], prints, related=pairs)
         for c, group in zip(checked, groups, strict=True):
             c.group = group
     by_bytes: dict[str, list[_Checked]] = defaultdict(list)
@@ -185,6 +194,17 @@ def _set_groups(work: _Work, checked: Sequence[_Checked]) -> None:
                 merged[_last(merged, copy.group)] = _last(merged, first.group)
     for c in checked:
         c.group = _last(merged, c.group)
+
+
+def _overlaps(known: Entry, checked: Sequence[_Checked]) -> Iterator[tuple[int, int]]:
+    """Positions of overlapping crops, searched class by class."""
+    for label, at_least in known.overlaps.items():
+        members = [(i, c.texture) for i, c in enumerate(checked) if c.found.label == label]
+        textures = [t for _, t in members if t is not None]
+        if len(textures) > 1:
+            logger.info("searching %d images of %s for overlaps", len(textures), label)
+            for a, b in overlapping_pairs(np.stack(textures), at_least=at_least):
+                yield members[a][0], members[b][0]
 
 
 def _last(merged: Mapping[str, str], group: str) -> str:
@@ -228,7 +248,7 @@ def _report(
         dataset_id=dataset.id,
         images=len(dataset.samples),
         groups=len({sample.group for sample in dataset.samples}),
-        grouping=FROM_MANIFEST if from_manifest else FROM_CONTENT,
+        grouping=_grouping(work.entry, from_manifest),
         labels=dataset.labels,
         counts=counts,
         statements={
@@ -238,6 +258,12 @@ def _report(
         faults=tuple(work.faults),
         notes=work.entry.notes,
     )
+
+
+def _grouping(known: Entry, from_manifest: bool) -> str:
+    if from_manifest:
+        return FROM_MANIFEST
+    return FROM_OVERLAPS if known.overlaps else FROM_CONTENT
 
 
 def _details(known: Entry, report: PrepareReport, seed: int) -> dict[str, object]:
