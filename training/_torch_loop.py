@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TARGETS = {"segment": "mIoU", "classify": "accuracy"}  # what the best epoch is best at
+CURVES_EVERY_S = 30.0  # drawing them takes as long as a small epoch
 _NOT_VALIDATION = frozenset({"epoch", "train_loss", "learning_rate", "seconds"})
 
 
@@ -81,6 +82,7 @@ class Loop:
         self.epoch = 0  # epochs done
         self.best = _Best()
         self.seconds = 0.0
+        self._drawn = time.monotonic()
 
     def fit(self, console: Console) -> None:
         """Train until the last epoch, or until patience ends."""
@@ -96,6 +98,7 @@ class Loop:
                 self._conclude({"train_loss": loss, **scores})
         finally:
             progress.close()
+        self._draw()
 
     def checkpoint(self) -> None:
         """Replace last.pt; it holds tensors and primitives only."""
@@ -121,6 +124,10 @@ class Loop:
         self.best = _Best(**state["best"])
         self.run.truncate_metrics(self.epoch)
         logger.info("resume %s after epoch %d", self.run.id, self.epoch)
+
+    def _draw(self) -> None:
+        plots.draw_curves(self.run, title=f"{self.spec.title}, {self.run.id}")
+        self._drawn = time.monotonic()
 
     def _is_stuck(self) -> bool:
         patience = self.plan.patience
@@ -215,5 +222,6 @@ class Loop:
             best_epoch=self.best.epoch,
             validation={k: v for k, v in kept.items() if k not in _NOT_VALIDATION},
         )
-        plots.draw_curves(self.run, title=f"{self.spec.title}, {self.run.id}")
+        if time.monotonic() - self._drawn > CURVES_EVERY_S:
+            self._draw()
         logger.info("epoch %d: %s", epoch, ", ".join(f"{k} {v:.4f}" for k, v in row.items()))

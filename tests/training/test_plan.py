@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from core.errors import TrainingError
+from models import get_spec
+from training.plan import make_plan
+
+CLASSIFIER = get_spec("mobilesteelnet")  # Adam, lr0 1e-3 at batch 32
+SEGMENTER = get_spec("sme_deeplabv3plus")  # SGD, lr0 7e-3 at batch 16
+
+
+@pytest.mark.parametrize(
+    ("done", "rate"),
+    [
+        pytest.param(0.0, 0.1, id="a tenth at the start"),
+        pytest.param(1.0, 0.55, id="half way up"),
+        pytest.param(2.0, 1.0, id="lr0 after the warm-up"),
+        pytest.param(6.0, 0.6, id="half way down: (1 + 0.2) / 2"),
+        pytest.param(10.0, 0.2, id="lr0 x lrf at the end"),
+    ],
+)
+@pytest.mark.parametrize("cosine", [False, True])
+def test_rate_warms_up_and_falls_to_lrf(done: float, rate: float, cosine: bool) -> None:
+    # Line and cosine agree at start, middle and end of the fall.
+    overrides = {"lr0": 1.0, "lrf": 0.2, "warmup_epochs": 2.0, "cosine": cosine}
+    plan = make_plan(CLASSIFIER, epochs=10, batch=8, overrides=overrides)
+    assert plan.learning_rate(done) == pytest.approx(rate)
+
+
+def test_warm_up_takes_no_more_than_a_quarter_of_a_short_run() -> None:
+    overrides = {"lr0": 1.0, "warmup_epochs": 5.0}
+    plan = make_plan(CLASSIFIER, epochs=4, batch=8, overrides=overrides)
+    assert plan.learning_rate(1.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "batch", "rate"),
+    [
+        pytest.param(SEGMENTER, 4, 7e-3 / 4, id="SGD in proportion"),
+        pytest.param(CLASSIFIER, 8, 1e-3 / 2, id="Adam by the square root"),
+        pytest.param(CLASSIFIER, 32, 1e-3, id="the recipe's own batch"),
+    ],
+)
+def test_another_batch_scales_the_learning_rate(spec, batch: int, rate: float) -> None:
+    plan = make_plan(spec, epochs=10, batch=batch, overrides={})
+    assert plan.lr0 == pytest.approx(rate)
+
+
+def test_a_stated_learning_rate_is_not_scaled() -> None:
+    assert make_plan(SEGMENTER, epochs=10, batch=4, overrides={"lr0": 0.5}).lr0 == 0.5
+
+
+def test_a_recorded_recipe_makes_the_same_plan_again() -> None:
+    overrides = {"ema": 0.9, "patience": None, "augment": {"zoom": [0.5, 2.0]}}
+    plan = make_plan(SEGMENTER, epochs=7, batch=4, overrides=overrides)
+    assert plan.augment.zoom == (0.5, 2.0)
+    assert make_plan(SEGMENTER, epochs=7, batch=4, overrides=plan.as_recipe()) == plan
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        pytest.param({"mosaic": 1}, "no training option 'mosaic'", id="unknown option"),
+        pytest.param({"augment": {"blur": 1}}, "No augmentation is called 'blur'", id="augment"),
+        pytest.param({"optimizer": "Lion"}, "SGD, Adam, AdamW", id="optimiser"),
+        pytest.param({"ema": 1.0}, r"must lie in \[0, 1\)", id="ema"),
+        pytest.param({"lr0": 0.0}, "must be above 0", id="learning rate"),
+        pytest.param({"patience": 0}, "at least 1 epoch", id="patience"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_a_sentence(overrides, says: str) -> None:
+    with pytest.raises(TrainingError, match=says):
+        make_plan(CLASSIFIER, epochs=10, batch=8, overrides=overrides)
+
+
+def test_a_detector_has_no_plan_here() -> None:
+    with pytest.raises(TrainingError, match="is a detector"):
+        make_plan(get_spec("grace"), epochs=1, batch=1, overrides={})
