@@ -16,8 +16,8 @@ from PIL import Image as PillowImage
 from core.types import FloatArray, Image
 
 _SIDE = 24  # px of the thumbnail that stands for an image
-# Thumbnail correlation of one and the same picture. At 0.995 this joins 5,042 of the 5,202 pairs that
-# NEU-Seg's manifest joins and no other; at 0.99 smooth pictures of NEU-DET begin to be confused.
+# Thumbnail correlation of one and the same picture. At 0.995 this joins 5,042 of the 5,202 pairs
+# that NEU-Seg's manifest joins and no other; at 0.99 smooth pictures of NEU-DET get confused.
 _NEAR = 0.995
 _ROWS = 512  # rows of the similarity matrix computed at a time
 
