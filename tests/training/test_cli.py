@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from training.__main__ import app
+from training.datasets import Dataset
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def assert_one_line(result: Result, *, says: str) -> None:
+    assert result.exit_code == 1, result.output
+    assert result.stderr.count("\n") == 1
+    assert says in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_x_sdd: Dataset) -> Path:
+    """A place of its own for data and runs, with x-sdd prepared."""
+    monkeypatch.setenv("ROLLMARK_PATHS__DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("ROLLMARK_PATHS__RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("ROLLMARK_PATHS__BUNDLED", str(tmp_path / "bundled"))
+    shutil.copytree(tiny_x_sdd.root, tmp_path / "data" / "datasets" / "x-sdd")
+    return tmp_path
+
+
+def train_small(*more: object) -> Result:
+    small = ["--image-size", 32, "--batch", 8, "--device", "cpu", "--set", "lr0=0.01"]
+    return call("train", "mobilenet_v1", "--data", "x-sdd", "--epochs", 1, *small, *more)
+
+
+def test_help_of_every_command_loads_no_torch() -> None:
+    script = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from training.__main__ import app\n"
+        "for command in ('prepare', 'train', 'evaluate', 'predict'):\n"
+        "    assert CliRunner().invoke(app, [command, '--help']).exit_code == 0\n"
+        "print(sorted({'torch', 'numpy', 'ultralytics'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_prepare_train_evaluate_predict_from_the_command_line(home: Path) -> None:
+    prepared = call("prepare", "neu-cls", "--source", FIXTURES / "neu-det")
+    assert prepared.exit_code == 0, prepared.output
+    assert (home / "data" / "datasets" / "neu-cls" / "dataset.json").is_file()
+
+    trained = train_small("--run-id", "first", "--seed", 3)
+    assert trained.exit_code == 0, trained.output
+    run = home / "runs" / "first"
+    assert trained.stdout.split() == [str(run)]
+    record = json.loads((run / "run.json").read_text())
+    assert (record["seed"], record["recipe"]["lr0"]) == (3, 0.01)
+
+    weights = run / "release" / "model.safetensors"
+    common = ["--weights", weights, "--device", "cpu"]
+    measured = call(
+        *["evaluate", "mobilenet_v1", "--data", "x-sdd", "--split", "all", *common],
+        *["--json", home / "e.json", "--resamples", 50],
+    )
+    assert measured.exit_code == 0, measured.output
+    evaluation = json.loads((home / "e.json").read_text())
+    assert evaluation["protocol"] == "leak-free"
+    assert evaluation["metrics"][0]["n"] == 21
+    assert "accuracy" in measured.stdout
+
+    images = home / "data" / "datasets" / "x-sdd" / "images"
+    common = ["--images", images, "--output", home / "out", *common]
+    predicted = call("predict", "mobilenet_v1", *common)
+    assert predicted.exit_code == 0, predicted.output
+    assert len(json.loads((home / "out" / "predictions.json").read_text())["images"]) == 21
+    (images / "broken.png").write_bytes(b"not an image")
+    assert_one_line(call("predict", "mobilenet_v1", *common), says="1 image could not be read")
+
+    # What is bundled is what evaluate and predict use by themselves.
+    shutil.copytree(run / "release", home / "bundled" / "mobilenet_v1")
+    served = call("predict", "mobilenet_v1", "--images", images, "--output", home / "out2")
+    assert "1 image could not be read" in served.stderr
+    first, second = (
+        json.loads((home / o / "predictions.json").read_text()) for o in ("out", "out2")
+    )
+    assert first["revision"] == second["revision"] == record["weights_sha256"][:12]
+
+    # The run is finished: going on with it changes nothing, and its name is taken.
+    again = call("train", "mobilenet_v1", "--resume", "first", "--device", "cpu")
+    assert again.exit_code == 0, again.output
+    assert json.loads((run / "run.json").read_text()) == record
+    assert_one_line(train_small("--run-id", "first"), says="already holds a run")
+    wrong = call("train", "resnet50", "--resume", "first")
+    assert_one_line(wrong, says="trains mobilenet_v1, not resnet50")
+    other = call("evaluate", "resnet50", "--data", "x-sdd", "--weights", weights)
+    assert_one_line(other, says="holds weights of mobilenet_v1, not of resnet50")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(
+            ["evaluate", "yolo", "--data", "x-sdd"], "Unknown model 'yolo'", id="unknown model"
+        ),
+        pytest.param(
+            ["evaluate", "mobilenet_v1", "--data", "gc10-det"], "not prepared", id="not prepared"
+        ),
+        pytest.param(
+            ["evaluate", "mobilenet_v1", "--data", "x-sdd"], "No weights for", id="none served"
+        ),
+        pytest.param(
+            ["predict", "mobilenet_v1", "--images", ".", "--output", "o", "--weights", "nowhere"],
+            "No weights at nowhere",
+            id="weights are not there",
+        ),
+        pytest.param(
+            ["train", "mobilenet_v1", "--resume", "nothing"], "No run 'nothing'", id="no such run"
+        ),
+        pytest.param(
+            ["train", "mobilenet_v1", "--data", "x-sdd", "--device", "cuda:99"],
+            "Device 'cuda:99' is not here",
+            id="no such device",
+        ),
+        pytest.param(
+            ["train", "mobilenet_v1", "--data", "x-sdd", "--scale", "xxl"],
+            "Unknown scale 'xxl'",
+            id="no such scale",
+        ),
+        pytest.param(
+            ["train", "mobilenet_v1", "--data", "x-sdd", "--run-id", "../up"],
+            "Run name '../up' cannot be",
+            id="run name that leaves the folder",
+        ),
+        pytest.param(
+            ["train", "mobilenet_v1", "--data", "x-sdd", "--set", "mosaic=1"],
+            "no training option 'mosaic'",
+            id="unknown setting",
+        ),
+        pytest.param(["prepare", "neu-xyz", "--source", "."], "neu-xyz", id="unknown data set"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_our_errors_are_one_line_and_exit_code_1(arguments: list[str], says: str) -> None:
+    assert_one_line(call(*arguments), says=says)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["train", "grace"], id="neither data nor run"),
+        pytest.param(["train", "grace", "--data", "neu-det", "--resume", "x"], id="both"),
+        pytest.param(
+            ["train", "grace", "--data", "neu-det", "--weights", "a", "--init", "b"],
+            id="two kinds of first weights",
+        ),
+        pytest.param(["train", "grace", "--data", "neu-det", "--epochs", "0"], id="no epoch"),
+        pytest.param(["train", "grace", "--data", "neu-det", "--set", "lr0"], id="no value"),
+        pytest.param(
+            ["predict", "grace", "--images", ".", "--output", "o", "--score-threshold", "2"],
+            id="threshold above 1",
+        ),
+        pytest.param(["evaluate", "grace"], id="no data"),
+        pytest.param(["evaluate", "grace", "--protocol", "own"], id="unknown protocol"),
+        pytest.param(["fly"], id="unknown command"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert call(*arguments).exit_code == 2
+
+
+@pytest.mark.usefixtures("home")
+def test_a_misspelt_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLMARK_PATHS__RUN", "/tmp")
+    assert_one_line(call("evaluate", "grace", "--data", "x-sdd"), says="ROLLMARK_PATHS__RUNS")

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.errors import InputError
+from tests.training.canned import Canned
+from training.predict import predict_folder
+
+LABELS = ("spot", "line")
+
+
+def draw(folder: Path, *names: str, size: tuple[int, int] = (6, 4)) -> Path:
+    """Images of width 6 and height 4, unless asked otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(names):
+        Image.fromarray(np.full((size[1], size[0]), index, np.uint8)).save(folder / name)
+    return folder
+
+
+def read(output: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((output / "predictions.json").read_text())
+    return document
+
+
+def test_detections_are_written_as_the_contract_says(tmp_path: Path) -> None:
+    images = draw(tmp_path / "in", "a.jpg")
+    predictor = Canned("detect", LABELS, [[(1, 0.75, 1, 0.5, 5, 4), (0, 0.25, 0, 0, 2, 2)]])
+    assert predict_folder(predictor, images, tmp_path / "out", score_threshold=0.2) == 0
+    assert read(tmp_path / "out") == {
+        "task": "detect",
+        "model": "grace",
+        "revision": "canned",
+        "labels": ["spot", "line"],
+        "images": [
+            {
+                "file": "a.jpg",
+                "width": 6,
+                "height": 4,
+                "detections": [
+                    {"label": "line", "score": 0.75, "box": [1.0, 0.5, 5.0, 4.0]},
+                    {"label": "spot", "score": 0.25, "box": [0.0, 0.0, 2.0, 2.0]},
+                ],
+            }
+        ],
+    }
+    assert predictor.thresholds == [0.2]
+
+
+def test_class_maps_are_index_masks_of_the_source_size(tmp_path: Path) -> None:
+    images = draw(tmp_path / "in", "a.png")
+    class_map = np.array([[0, 1, 2, 0, 0, 0]] * 4)
+    predict_folder(Canned("segment", LABELS, [class_map]), images, tmp_path / "out")
+    assert read(tmp_path / "out")["images"] == [
+        {"file": "a.png", "width": 6, "height": 4, "mask": "masks/a.png"}
+    ]
+    with Image.open(tmp_path / "out" / "masks" / "a.png") as mask:
+        assert mask.mode == "L"
+        assert np.array_equal(np.asarray(mask), class_map)
+
+
+def test_probabilities_are_named(tmp_path: Path) -> None:
+    images = draw(tmp_path / "in", "a.png")
+    predict_folder(Canned("classify", LABELS, [(0.75, 0.25)]), images, tmp_path / "out")
+    assert read(tmp_path / "out")["images"] == [
+        {"file": "a.png", "width": 6, "height": 4, "probabilities": {"spot": 0.75, "line": 0.25}}
+    ]
+
+
+def test_an_unreadable_image_is_named_and_the_others_are_done(tmp_path: Path) -> None:
+    images = draw(tmp_path / "in", "a.png", "c.png")
+    (images / "b.png").write_bytes(b"not an image")
+    (images / "d.jpg").write_bytes((images / "a.png").read_bytes()[:40])
+    predictor = Canned("classify", LABELS, [(1, 0), (0, 1)])
+    assert predict_folder(predictor, images, tmp_path / "out") == 2
+    entries = read(tmp_path / "out")["images"]
+    assert [entry["file"] for entry in entries] == ["a.png", "b.png", "c.png", "d.jpg"]
+    assert [sorted(entry) for entry in entries[1::2]] == [["error", "file"]] * 2
+    assert entries[2]["probabilities"] == {"spot": 0.0, "line": 1.0}
+
+
+def test_images_of_one_stem_get_masks_of_their_own(tmp_path: Path) -> None:
+    names = ["A.bmp", "a.jpg", "a.png", "a.png.tif", "b.png"]
+    images = draw(tmp_path / "in", *names)
+    class_maps = [np.full((4, 6), index % 3) for index in range(5)]
+    predict_folder(Canned("segment", LABELS, class_maps), images, tmp_path / "out")
+    entries = read(tmp_path / "out")["images"]
+    masks = [entry["mask"] for entry in entries]
+    assert [entry["file"] for entry in entries] == names
+    assert masks == [
+        "masks/A.bmp.png",
+        "masks/a.jpg.png",
+        "masks/a.png.png",
+        "masks/a.png-2.png",
+        "masks/b.png",
+    ]
+    for mask, class_map in zip(masks, class_maps, strict=True):
+        with Image.open(tmp_path / "out" / mask) as picture:
+            assert np.array_equal(np.asarray(picture), class_map)
+
+
+def test_more_images_than_one_batch_keep_their_order(tmp_path: Path) -> None:
+    names = [f"{index:02}.png" for index in range(35)]
+    images = draw(tmp_path / "in", *names)
+    answers = [(index / 40, 1 - index / 40) for index in range(35)]
+    predict_folder(Canned("classify", LABELS, answers), images, tmp_path / "out")
+    entries = read(tmp_path / "out")["images"]
+    assert [entry["file"] for entry in entries] == names
+    seen = [entry["probabilities"]["spot"] for entry in entries]
+    assert seen == pytest.approx([index / 40 for index in range(35)])
+
+
+def test_other_files_and_sub_folders_are_passed_over(tmp_path: Path) -> None:
+    images = draw(tmp_path / "in", "a.PNG")
+    draw(images / "inner.png", "b.png")
+    (images / "notes.txt").write_text("")
+    predict_folder(Canned("classify", LABELS, [(1, 0)]), images, tmp_path / "out")
+    assert [entry["file"] for entry in read(tmp_path / "out")["images"]] == ["a.PNG"]
+
+
+def test_an_earlier_file_stays_whole_until_the_new_one_is_done(tmp_path: Path) -> None:
+    images = draw(tmp_path / "in", "a.png", "b.png")
+    output = tmp_path / "out"
+    predict_folder(Canned("classify", LABELS, [(1, 0)] * 2), images, output)
+    before = (output / "predictions.json").read_bytes()
+    with pytest.raises(IndexError):  # the predictor breaks at the second image
+        predict_folder(Canned("classify", LABELS, [(0, 1)]), images, output)
+    assert (output / "predictions.json").read_bytes() == before
+    assert [path.name for path in output.iterdir()] == ["predictions.json"]
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        pytest.param("missing", "is not a folder", id="no folder"),
+        pytest.param("empty", "holds no PNG, JPEG", id="no image"),
+    ],
+)
+def test_without_images_there_is_one_sentence(tmp_path: Path, images: str, says: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=says):
+        predict_folder(Canned("classify", LABELS, []), tmp_path / images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
+    images = draw(tmp_path / "in", "a.png")
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="Cannot write to"):
+        predict_folder(Canned("classify", LABELS, [(1, 0)]), images, tmp_path / "out")
