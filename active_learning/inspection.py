@@ -1,0 +1,298 @@
+"""From what a model says about an image to the answer a person reads: `Inspection`.
+
+Scores are calibrated first; findings are those above the score threshold, doubts are measured on
+everything the model was asked for, shown or not. The verdict is one of three: `defect` and
+`accept` are the model's own, `review` asks for a person. Every verdict comes with its reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from active_learning import uncertainty as measure
+from active_learning.calibration import apply, apply_temperature
+from active_learning.uncertainty import NOT_SURE, SURE
+from active_learning.wording import count, listed, named, number
+from core.errors import InputError
+from core.geometry import mask_record, regions
+from core.records import (
+    FoundBox,
+    FoundSegment,
+    ImageFacts,
+    Inspection,
+    MaskRLE,
+    ReleaseConfig,
+    Verdict,
+)
+from core.types import Classification, Detections, Prediction, Segmentation
+
+LIKELY: Final = 0.5  # probability from which a finding makes the sheet defective
+# A speck of a mask is shown and does not decide: 20 px of a 200 × 200 image.
+DECISIVE_AREA_SHARE: Final = 0.0005
+MAX_SEGMENTS: Final = 300  # listed per image, largest first; the mask itself is always whole
+_NAMED_BOXES: Final = 3  # doubtful boxes that a reason names before it only counts
+
+_BACKGROUND: Final = "background"
+_BAND: Final = f"between not sure {NOT_SURE:.2f} and sure {SURE:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the three kinds of prediction have in common once they are read."""
+
+    uncertainty: float
+    likely: bool  # something shown is more likely a defect than not
+    doubts: tuple[str, ...]  # why a person should look, strongest first
+    summary: str  # what the model is sure of
+    hidden: str = ""  # a likely defect that the score threshold keeps from being shown
+    detections: tuple[FoundBox, ...] = ()
+    segments: tuple[FoundSegment, ...] = ()
+    probabilities: dict[str, float] | None = None
+    mask: MaskRLE | None = None
+
+
+def to_inspection(
+    prediction: Prediction,
+    *,
+    release: ReleaseConfig,
+    review_threshold: float,
+    score_threshold: float | None,
+    novelty: float = 0.0,
+) -> Inspection:
+    """Read a prediction: calibrated findings, verdict and reasons.
+
+    Args:
+        prediction: boxes down to `uncertainty.ACQUISITION_THRESHOLD`, whatever is shown.
+        release: of the model that predicted; its calibration and its own score threshold.
+        review_threshold: uncertainty from which on a person should look, in [0, 1].
+        score_threshold: lowest raw score of a box, or probability of a region, that is shown, in
+            [0, 1]; None: the release's own.
+        novelty: of `uncertainty.novelty`, where it is known.
+
+    Raises:
+        InputError: if a threshold lies outside [0, 1].
+        WeightsError: if the release's calibration is damaged or of another task.
+    """
+    shown_from = release.score_threshold if score_threshold is None else score_threshold
+    for name, value in (("Review", review_threshold), ("Score", shown_from)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} threshold is {value:g}; it must lie in [0, 1].")
+    match prediction:
+        case Detections():
+            answer = _read_boxes(prediction, release, shown_from)
+        case Segmentation():
+            answer = _read_mask(prediction, release, shown_from)
+        case Classification():
+            answer = _read_classes(prediction, release)
+        case _:
+            assert_never(prediction)
+    uncertainty = max(answer.uncertainty, novelty)
+    verdict, reasons = _judge(answer, uncertainty, novelty, review_threshold)
+    source = prediction.source
+    return Inspection(
+        model=source.model,
+        revision=source.revision,
+        task=release.task,
+        image=ImageFacts(sha256=source.image_sha256, width=source.width, height=source.height),
+        detections=answer.detections,
+        segments=answer.segments,
+        probabilities=answer.probabilities or {},
+        mask=answer.mask,
+        uncertainty=round(uncertainty, 4),
+        verdict=verdict,
+        reasons=reasons,
+        latency_ms=round(source.latency_ms, 2),
+    )
+
+
+def _judge(
+    answer: _Answer, uncertainty: float, novelty: float, review_threshold: float
+) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict and why; a review names its doubts, any other verdict what it is sure of."""
+    doubts = list(answer.doubts)
+    if answer.hidden:
+        doubts.insert(0, answer.hidden)
+    if novelty > 0:
+        doubts.append(f"unlike the images it was trained on: {number(novelty)} of 1")
+    if uncertainty >= review_threshold or answer.hidden:
+        return "review", tuple(doubts) or (
+            f"uncertainty {number(uncertainty)} reaches {number(review_threshold)}",
+        )
+    return ("defect" if answer.likely else "accept"), (answer.summary, *doubts)
+
+
+# --- boxes -------------------------------------------------------------------------------------
+
+
+def _read_boxes(prediction: Detections, release: ReleaseConfig, shown_from: float) -> _Answer:
+    labels = [prediction.labels[k] for k in prediction.class_ids]
+    p = apply(release.calibration, prediction.scores, labels)
+    shown = prediction.scores >= np.float32(shown_from)  # as 0.25 was compared by the predictor
+    detections = tuple(
+        FoundBox(
+            label=labels[k],
+            score=round(float(prediction.scores[k]), 4),
+            probability=round(float(p[k]), 4),
+            box=_box(prediction.xyxy[k]),
+        )
+        for k in np.flatnonzero(shown)
+    )
+    overlap = measure.strongest_overlap(prediction.xyxy, p, prediction.class_ids)
+    return _Answer(
+        uncertainty=max(
+            measure.box_ambiguity(p),
+            measure.count_ambiguity(p),
+            overlap.ambiguity if overlap else 0.0,
+        ),
+        likely=bool((shown & (p >= LIKELY)).any()),
+        doubts=_box_doubts(prediction, labels, p, overlap),
+        summary=_box_summary(labels, p),
+        hidden=_hidden(prediction, labels, p, shown, shown_from),
+        detections=detections,
+    )
+
+
+def _box_summary(labels: Sequence[str], p: measure.Floats) -> str:
+    if not len(p):
+        return "the model sees nothing that might be a defect"
+    best = int(p.argmax())
+    limit = f"above sure {SURE:.2f}" if p[best] >= SURE else _BAND
+    if p[best] < NOT_SURE:
+        return (
+            f"nothing reaches not sure {NOT_SURE:.2f}: "
+            f"the best is {named(labels[best])} {number(p[best])}"
+        )
+    return f"{named(labels[best])} {number(p[best])} is {limit}"
+
+
+def _box_doubts(
+    prediction: Detections,
+    labels: Sequence[str],
+    p: measure.Floats,
+    overlap: measure.Overlap | None,
+) -> tuple[str, ...]:
+    doubts = []
+    if overlap and overlap.ambiguity >= NOT_SURE:
+        x1, y1, x2, y2 = prediction.xyxy[[overlap.first, overlap.second]].mean(axis=0)
+        pair = listed(
+            [f"{named(labels[k])} {number(p[k])}" for k in (overlap.first, overlap.second)]
+        )
+        doubts.append(
+            f"two boxes of different classes overlap by {number(overlap.iou)} "
+            f"at ({(x1 + x2) / 2:.0f}, {(y1 + y2) / 2:.0f}) px: {pair}"
+        )
+    open_boxes = np.flatnonzero((p >= NOT_SURE) & (p < SURE))
+    # The most open first: nearest to one half.
+    for k in open_boxes[np.argsort(np.abs(p[open_boxes] - LIKELY), kind="stable")][:_NAMED_BOXES]:
+        doubts.append(f"{named(labels[k])} {number(p[k])} is {_BAND}")
+    if len(open_boxes) > _NAMED_BOXES:
+        doubts.append(f"so are {count(len(open_boxes) - _NAMED_BOXES, 'more box')}")
+    low, high = measure.count_range(p)
+    if high - low > 1:
+        doubts.append(f"there may be {low} to {high} defects")
+    if not doubts and len(p) and p.max() < NOT_SURE:
+        best = int(p.argmax())
+        doubts.append(
+            f"the best box, {named(labels[best])} {number(p[best])}, is below "
+            f"not sure {NOT_SURE:.2f} but cannot be ruled out"
+        )
+    return tuple(doubts)
+
+
+def _hidden(
+    prediction: Detections,
+    labels: Sequence[str],
+    p: measure.Floats,
+    shown: NDArray[np.bool_],
+    shown_from: float,
+) -> str:
+    """The sentence about a likely defect that is not shown, where nothing likely is shown."""
+    likely = p >= LIKELY
+    if (likely & shown).any() or not likely.any():
+        return ""
+    best = int(np.where(likely, p, -1).argmax())
+    return (
+        f"{named(labels[best])} is {number(float(p[best]))} probable but hidden: its score "
+        f"{number(float(prediction.scores[best]))} is below the score threshold "
+        f"{number(shown_from)}"
+    )
+
+
+def _box(xyxy: NDArray[np.float32]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (round(float(v), 2) for v in xyxy)
+    return x1, y1, x2, y2
+
+
+# --- masks -------------------------------------------------------------------------------------
+
+
+def _read_mask(prediction: Segmentation, release: ReleaseConfig, shown_from: float) -> _Answer:
+    class_map, labels = prediction.class_map, prediction.labels
+    p = np.array(prediction.scores, dtype=np.float64)
+    for k, label in enumerate((_BACKGROUND, *labels)):
+        where = class_map == k
+        p[where] = apply(release.calibration, p[where], label)
+    found = [r for r in regions(class_map, p.astype(np.float32), labels) if r.score >= shown_from]
+    decisive = [
+        r for r in found if r.score >= LIKELY and r.area_px >= DECISIVE_AREA_SHARE * class_map.size
+    ]
+    outline = measure.boundary_entropy(class_map, p)
+    inside = measure.interior_entropy(class_map, p)
+    doubts = [
+        (outline, f"the outlines are blurred: {number(outline)} of 1"),
+        (inside, f"some of the area away from outlines is open: {number(inside)} of 1"),
+    ]
+    return _Answer(
+        uncertainty=max(outline, inside),
+        likely=bool(decisive),
+        doubts=tuple(words for value, words in sorted(doubts, reverse=True) if value >= NOT_SURE),
+        summary=_mask_summary(found, decisive),
+        segments=tuple(_rounded(region) for region in found[:MAX_SEGMENTS]),
+        mask=mask_record(class_map, len(labels)),
+    )
+
+
+def _mask_summary(found: Sequence[FoundSegment], decisive: Sequence[FoundSegment]) -> str:
+    if decisive:
+        largest = decisive[0]
+        return (
+            f"{count(len(decisive), 'region')} of defects, the largest {named(largest.label)} "
+            f"of {largest.area_px} px at {number(largest.score)}"
+        )
+    if found:
+        return f"only specks are marked, the largest of {found[0].area_px} px: too few to decide"
+    return "no region of a defect is marked"
+
+
+def _rounded(region: FoundSegment) -> FoundSegment:
+    return region.model_copy(update={"score": round(region.score, 4)})
+
+
+# --- whole images ------------------------------------------------------------------------------
+
+
+def _read_classes(prediction: Classification, release: ReleaseConfig) -> _Answer:
+    """A classifier has no class for sound steel: it is sure of a defect, or it asks."""
+    p = apply_temperature(release.calibration, prediction.probabilities)
+    ranked = [int(k) for k in np.argsort(-p, kind="stable")]
+    best = f"{named(prediction.labels[ranked[0]])} {number(float(p[ranked[0]]))}"
+    doubt = float(measure.margin(p))
+    summary, close = f"{best} is the only class", ""
+    if len(ranked) > 1:
+        next_best = f"{named(prediction.labels[ranked[1]])} {number(float(p[ranked[1]]))}"
+        summary = f"{best} leads {next_best}"
+        close = f"{best} and {next_best} are close" if doubt >= NOT_SURE else ""
+    return _Answer(
+        uncertainty=doubt,
+        likely=True,
+        doubts=(close,) if close else (),
+        summary=summary,
+        probabilities={
+            label: round(float(value), 4) for label, value in zip(prediction.labels, p, strict=True)
+        },
+    )

@@ -1,0 +1,32 @@
+"""Numbers and lists as a person at the mill reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.taxonomy import title
+
+
+def number(fraction: float) -> str:
+    """A fraction with two significant digits; never rounded to a 0 or 1, which would be a claim."""
+    if fraction >= 0.995:
+        return "> 0.99" if fraction < 1 else "1.00"
+    if fraction < 0.01:
+        return "< 0.01" if fraction > 0 else "0"
+    return f"{fraction:.2f}" if fraction >= 0.1 else f"{fraction:.2g}"
+
+
+def named(label: str) -> str:
+    """A class inside a sentence: `rolled-in scale`."""
+    name = title(label)
+    return name[:1].lower() + name[1:]
+
+
+def count(n: int, noun: str) -> str:
+    """`1 place`, `2 places`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
