@@ -121,7 +121,8 @@ def _judge(
         doubts.append(f"unlike the images it was trained on: {number(novelty)} of 1")
     if uncertainty >= review_threshold or answer.hidden:
         return "review", tuple(doubts) or (
-            f"uncertainty {number(uncertainty)} reaches {number(review_threshold)}",
+            f"{answer.summary}, yet uncertainty {number(uncertainty)} reaches "
+            f"{number(review_threshold)}",
         )
     return ("defect" if answer.likely else "accept"), (answer.summary, *doubts)
 
@@ -195,12 +196,6 @@ def _box_doubts(
     low, high = measure.count_range(p)
     if high - low > 1:
         doubts.append(f"there may be {low} to {high} defects")
-    if not doubts and len(p) and p.max() < NOT_SURE:
-        best = int(p.argmax())
-        doubts.append(
-            f"the best box, {named(labels[best])} {number(p[best])}, is below "
-            f"not sure {NOT_SURE:.2f} but cannot be ruled out"
-        )
     return tuple(doubts)
 
 

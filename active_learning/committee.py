@@ -1,0 +1,342 @@
+"""What several models say together about one image: how far they disagree, where, and in words.
+
+Models of different tasks and data sets are compared through the common-defect table of
+`core.taxonomy`. A pair of models is judged only on classes that both know: nobody can miss what it
+was never taught. A classifier names the one main class of an image and is asked about that alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from active_learning.wording import listed, named, number
+from core.errors import InputError
+from core.geometry import box_iou
+from core.records import Box, Inspection
+from core.taxonomy import CLASSES, COMMON_DEFECT_VERSION, translate
+from core.taxonomy import labels as labels_of
+from core.types import Task
+
+# Public annotations of steel differ in where a box ends more than in what it is: a difference in
+# place weighs half of a difference in class.
+PLACE_WEIGHT: Final = 0.5
+# A box is seen by the other model too if they share this much of the smaller of two boxes; IoU
+# would call one long box and its three short halves four different findings.
+SHARED_AREA: Final = 0.5
+_MATCH_IOU: Final = 0.1  # of two boxes that may be one finding
+_GRID: Final = 256  # cells along the long side, for areas
+_TELL: Final = 0.2  # weighted difference from which it is worth a sentence
+
+_NOUN: Final[Mapping[Task, str]] = {
+    "detect": "detector",
+    "segment": "segmenter",
+    "classify": "classifier",
+}
+
+Kind = Literal["conflict", "missed", "extra", "boxes", "area"]
+_WEIGHT: Final[Mapping[Kind, float]] = {
+    "conflict": 1.0,
+    "missed": 1.0,
+    "extra": PLACE_WEIGHT,
+    "boxes": PLACE_WEIGHT,
+    "area": PLACE_WEIGHT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Committee:
+    """What the models say together.
+
+    `disagreement` is the mean over all pairs of models with a class in common: 0 if each pair
+    agrees, 1 if each contradicts the other outright. One sure dissenter of five makes 0.4.
+    """
+
+    disagreement: float
+    reasons: tuple[str, ...]
+    sentence: str
+    mapping_version: int = COMMON_DEFECT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class _Opinion:
+    """One inspection in common words."""
+
+    model: str
+    task: Task
+    size: tuple[int, int]  # width, height in px
+    known: frozenset[str]  # common names of the classes it was taught
+    seen: dict[str, float]  # common name → highest probability, most probable first
+    boxes: dict[str, NDArray[np.float64]]  # common name → (n, 4) px
+    chances: dict[str, NDArray[np.float64]]  # (n,) of the boxes
+
+    @property
+    def main(self) -> str | None:
+        """The most probable class, None if nothing was found."""
+        return next(iter(self.seen), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """One way in which two models differ."""
+
+    kind: Kind
+    size: float  # [0, 1], not yet weighted
+    names: tuple[str, ...]  # common names
+    models: tuple[str, ...]  # two; where one found more, that one first
+
+
+def compare(
+    inspections: Sequence[Inspection], *, labels: Mapping[str, Sequence[str]] | None = None
+) -> Committee:
+    """Judge the answers of several models about the same image.
+
+    Args:
+        inspections: one per model.
+        labels: classes that each model was taught, by its name. Without them, a model is taken to
+            know what any model of its task has named, and a classifier what it gave a probability.
+
+    Raises:
+        InputError: if the inspections are of different images.
+    """
+    images = {inspection.image.sha256 for inspection in inspections}
+    if len(images) > 1:
+        raise InputError(f"A committee judges one image, got inspections of {len(images)}.")
+    taught = _taught(inspections, labels or {})
+    opinions = [_opinion(i, known) for i, known in zip(inspections, taught, strict=True)]
+    found: list[_Difference] = []
+    sizes = []
+    for a, b in combinations(opinions, 2):
+        if a.known & b.known:
+            differences = list(_differences(a, b))
+            found += differences
+            sizes.append(max((d.size * _WEIGHT[d.kind] for d in differences), default=0.0))
+    return Committee(
+        disagreement=round(float(np.mean(sizes)), 4) if sizes else 0.0,
+        reasons=_reasons(found),
+        sentence=_sentence(opinions),
+    )
+
+
+def common_name(label: str) -> str:
+    """One name for the same defect in all data sets; a class without counterpart keeps its own."""
+    for source in CLASSES:
+        if label in labels_of(source):
+            for target in CLASSES:
+                same = translate(label, source=source, target=target)
+                if same is not None:
+                    return same
+    return label
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def _taught(
+    inspections: Sequence[Inspection], labels: Mapping[str, Sequence[str]]
+) -> list[frozenset[str]]:
+    by_task: dict[Task, set[str]] = {}
+    for inspection in inspections:
+        by_task.setdefault(inspection.task, set()).update(_named_in(inspection))
+    taught = []
+    for i in inspections:
+        given = labels.get(i.model) or i.probabilities or by_task[i.task]
+        taught.append(frozenset(common_name(label) for label in given))
+    return taught
+
+
+def _named_in(inspection: Inspection) -> set[str]:
+    boxes, regions = inspection.detections, inspection.segments
+    return {*(d.label for d in boxes), *(s.label for s in regions), *inspection.probabilities}
+
+
+def _opinion(inspection: Inspection, known: frozenset[str]) -> _Opinion:
+    claims = [(d.label, d.probability, d.box) for d in inspection.detections]
+    claims += [(s.label, s.score, s.box) for s in inspection.segments]
+    boxes: dict[str, list[Box]] = {}
+    chances: dict[str, list[float]] = {}
+    for label, probability, box in claims:
+        boxes.setdefault(common_name(label), []).append(box)
+        chances.setdefault(common_name(label), []).append(probability)
+    seen = {name: max(values) for name, values in chances.items()}
+    if inspection.probabilities:
+        label, probability = max(inspection.probabilities.items(), key=lambda entry: entry[1])
+        seen = {common_name(label): probability}
+    return _Opinion(
+        model=inspection.model,
+        task=inspection.task,
+        size=(inspection.image.width, inspection.image.height),
+        known=known,
+        seen=dict(sorted(seen.items(), key=lambda entry: -entry[1])),
+        boxes={name: np.asarray(values, np.float64) for name, values in boxes.items()},
+        chances={name: np.asarray(values, np.float64) for name, values in chances.items()},
+    )
+
+
+# --- comparing two -----------------------------------------------------------------------------
+
+
+def _differences(a: _Opinion, b: _Opinion) -> Iterator[_Difference]:
+    """Every way in which two models differ on classes that both know."""
+    shared = a.known & b.known
+    in_a = {name: p for name, p in a.seen.items() if name in shared}
+    in_b = {name: p for name, p in b.seen.items() if name in shared}
+    only_a, only_b = in_a.keys() - in_b.keys(), in_b.keys() - in_a.keys()
+    classifier = "classify" in (a.task, b.task)
+    if in_a and in_b and not in_a.keys() & in_b.keys():
+        claims = sorted([(next(iter(in_a)), a), (next(iter(in_b)), b)], key=lambda claim: claim[0])
+        size = min(opinion.seen[name] for name, opinion in claims)
+        names, models = tuple(n for n, _ in claims), tuple(o.model for _, o in claims)
+        yield _Difference("conflict", size, names, models)
+    else:
+        yield from _missed(a, b, {name: in_a[name] for name in only_a})
+        yield from _missed(b, a, {name: in_b[name] for name in only_b})
+    if not classifier:
+        for name in sorted(in_a.keys() & in_b.keys()):
+            yield from _places(a, b, name)
+
+
+def _missed(finder: _Opinion, other: _Opinion, only: Mapping[str, float]) -> Iterator[_Difference]:
+    """Classes that one model found and the other, which knows them, did not."""
+    if other.task == "classify":
+        return  # it names one class: a second one in the image is none of its business
+    if finder.task == "classify" and other.seen.keys() - finder.known:
+        return  # it had to name something, and was never taught what the other found
+    for name, probability in only.items():
+        yield _Difference("missed", probability, (name,), (finder.model, other.model))
+
+
+def _places(a: _Opinion, b: _Opinion, name: str) -> Iterator[_Difference]:
+    """How two locators that see the same class differ in where it is."""
+    models = (a.model, b.model)
+    if a.task == b.task == "detect":
+        iou = box_iou(a.boxes[name], b.boxes[name]).astype(np.float64)
+        matched = [iou[i, j] for i, j in _greedy(iou)]
+        if matched:
+            yield _Difference("boxes", 1 - float(np.mean(matched)), (name,), models)
+        for finder, other in ((a, b), (b, a)):
+            alone = ~_is_shared(finder.boxes[name], other.boxes[name])
+            if alone.any():
+                size = float(finder.chances[name][alone].max())
+                yield _Difference("extra", size, (name,), (finder.model, other.model))
+    else:
+        covered_a = _covered(a.boxes[name], a.size)
+        covered_b = _covered(b.boxes[name], a.size)
+        union = int((covered_a | covered_b).sum())
+        iou_area = int((covered_a & covered_b).sum()) / union if union else 1.0
+        yield _Difference("area", 1 - iou_area, (name,), models)
+
+
+def _greedy(iou: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+    """Pairs of boxes, best overlap first, each box once."""
+    left = iou.copy()
+    while left.size and left.max() >= _MATCH_IOU:
+        i, j = np.unravel_index(int(left.argmax()), left.shape)
+        left[i, :] = left[:, j] = -1.0
+        yield int(i), int(j)
+
+
+def _is_shared(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which boxes (n, 4) share at least half of the smaller area with one of the others."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    common = (high - low).clip(min=0).prod(axis=2)
+    areas, other_areas = ((b[:, 2:] - b[:, :2]).clip(min=0).prod(axis=1) for b in (boxes, others))
+    smaller = np.minimum(areas[:, None], other_areas[None])
+    return np.asarray((common >= SHARED_AREA * np.maximum(smaller, 1e-9)).any(axis=1))
+
+
+def _covered(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Cells of a coarse grid over the image that lie in any of the boxes."""
+    width, height = size
+    scale = _GRID / max(width, height)
+    grid = np.zeros((max(round(height * scale), 1), max(round(width * scale), 1)), dtype=np.bool_)
+    for x1, y1, x2, y2 in np.round(boxes * scale).astype(int):
+        grid[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)] = True
+    return grid
+
+
+# --- words -------------------------------------------------------------------------------------
+
+
+def _reasons(found: Sequence[_Difference]) -> tuple[str, ...]:
+    """One sentence for all that is alike, the heaviest first; small differences go untold."""
+    alike: dict[tuple[Kind, tuple[str, ...]], list[_Difference]] = {}
+    for d in found:
+        if d.size * _WEIGHT[d.kind] >= _TELL:
+            alike.setdefault((d.kind, d.names), []).append(d)
+    told = sorted(alike.values(), key=lambda group: -max(d.size * _WEIGHT[d.kind] for d in group))
+    return tuple(_reason(group) for group in told)
+
+
+def _reason(group: Sequence[_Difference]) -> str:
+    worst = max(group, key=lambda d: d.size)
+    first, second = (listed(list(dict.fromkeys(d.models[side] for d in group))) for side in (0, 1))
+    names = [named(name) for name in worst.names]
+    match worst.kind:
+        case "conflict":
+            return f"classes disagree: {names[0]} by {first}, {names[1]} by {second}"
+        case "missed":
+            return f"{names[0]} {number(worst.size)} is found by {first} and missed by {second}"
+        case "extra":
+            one, other = worst.models
+            return f"{one} marks {names[0]} {number(worst.size)} in a place where {other} does not"
+        case "boxes":
+            overlap = number(1 - worst.size)
+            return f"boxes of {names[0]} by {listed(worst.models)} overlap by {overlap}"
+        case "area":
+            share = number(1 - worst.size)
+            return f"{listed(worst.models)} share {share} of the area they mark as {names[0]}"
+
+
+def _sentence(opinions: Sequence[_Opinion]) -> str:
+    """The vote in one line: "4 of 5 see scratches; the classifier says inclusion"."""
+    votes: dict[str, list[float]] = {}
+    for opinion in opinions:
+        for name, probability in opinion.seen.items():
+            votes.setdefault(name, []).append(probability)
+    if not votes:
+        return "No model finds a defect."
+    ranked = sorted(votes, key=lambda name: (-len(votes[name]), -sum(votes[name]), name))
+    parts = [_vote(opinions, ranked[0])]
+    also = [name for name in ranked[1:] if any(_sees_both(o, ranked[0], name) for o in opinions)]
+    parts += [_vote(opinions, name, also=True) for name in also]
+    said: dict[str, list[str]] = {}
+    for opinion in opinions:
+        if ranked[0] in opinion.seen or opinion.main in also:
+            continue
+        if opinion.main is not None:
+            said.setdefault(f"says {named(opinion.main)}", []).append(_who(opinion, opinions))
+        elif ranked[0] in opinion.known:
+            said.setdefault("finds nothing", []).append(_who(opinion, opinions))
+    for words, who in said.items():
+        verb, rest = words.split(" ", 1)
+        parts.append(f"{listed(who)} {verb if len(who) == 1 else verb[:-1]} {rest}")
+    return "; ".join(parts) + "."
+
+
+def _vote(opinions: Sequence[_Opinion], name: str, *, also: bool = False) -> str:
+    """`4 of 5 see scratches`, of the models that were taught it."""
+    asked = sum(name in opinion.known for opinion in opinions)
+    seen = sum(name in opinion.seen for opinion in opinions)
+    who = f"all {asked}" if seen == asked else f"{seen} of {asked}"
+    if asked == 1:
+        who = next(_who(opinion, opinions) for opinion in opinions if name in opinion.known)
+    verb = "sees" if seen == 1 else "see"
+    words = f"{who} {'also ' if also else ''}{verb} {named(name)}"
+    return words if also else words[:1].upper() + words[1:]
+
+
+def _sees_both(opinion: _Opinion, first: str, second: str) -> bool:
+    return first in opinion.seen and second in opinion.seen
+
+
+def _who(opinion: _Opinion, opinions: Sequence[_Opinion]) -> str:
+    """`the classifier` where there is one, a model's name where there are several."""
+    of_task = sum(other.task == opinion.task for other in opinions)
+    return f"the {_NOUN[opinion.task]}" if of_task == 1 else opinion.model
