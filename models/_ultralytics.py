@@ -99,7 +99,7 @@ def width(config: Mapping[str, Any], channels: int) -> int:
 def build_detector(config: Mapping[str, Any], n_classes: int) -> DetectionNetwork:
     """Build a network with random weights from a YAML-like description that names its scale."""
     with _BUILD_LOCK:
-        return DetectionNetwork(dict(config), ch=3, nc=n_classes, verbose=False)
+        return DetectionNetwork({**config, "nc": n_classes}, ch=3, verbose=False)
 
 
 def replace_layer(
