@@ -16,11 +16,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _main() -> None:
-    """Keep sub-commands even while there is one."""
-
-
 @app.command("list")
 def list_releases(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
@@ -70,6 +65,32 @@ def card(
         (where / "README.md").write_text(text, encoding="utf-8")
     else:
         print(text)
+
+
+@app.command()
+def bundle(
+    release: Annotated[Path, typer.Argument(help="Release folder of a training run.")],
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSON of `training evaluate` on these weights; repeatable."),
+    ] = None,
+) -> None:
+    """Make a run's release the one that comes with the code, with its evaluations and card."""
+    from core.errors import InputError
+    from core.records import Evaluation
+    from core.settings import load_settings
+    from hub.shelf import shelve
+    from models._release import read_release
+
+    measured = []
+    for path in evaluation or []:
+        try:
+            measured.append(Evaluation.model_validate_json(path.read_bytes()))
+        except (OSError, ValueError) as exc:
+            raise InputError(f"{path} is not a file that `training evaluate` wrote.") from exc
+    target = load_settings().paths.bundled / read_release(release).name
+    config = shelve(release, target, measured)
+    print(f"{config.name} {config.revision} is now in {target}")
 
 
 def main() -> None:

@@ -76,16 +76,13 @@ def read_release(folder: Path) -> ReleaseConfig:
         raise WeightsError(f"{path} is not a Rollmark release: {where}: {first['msg']}.") from exc
 
 
-def load_weights(network: nn.Module, folder: Path, config: ReleaseConfig) -> None:
-    """Fill `network` with the release's weights, after checking their SHA-256.
+def read_weights(folder: Path, config: ReleaseConfig) -> bytes:
+    """The weights file of a release, its SHA-256 checked.
 
     Raises:
         WeightsNotFoundError: if the weights file is missing.
-        WeightsError: if its hash is not the recorded one or the tensors do not fit.
+        WeightsError: if its hash is not the recorded one.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     path = folder / config.weights_file
     if not path.is_file():
         raise WeightsNotFoundError(f"No weights in {folder}: {config.weights_file} is missing.")
@@ -96,8 +93,22 @@ def load_weights(network: nn.Module, folder: Path, config: ReleaseConfig) -> Non
             f"{path} has SHA-256 {digest[:12]}…, but its config.json promises "
             f"{config.weights_sha256[:12]}…: fetch the release again."
         )
+    return data
+
+
+def load_weights(network: nn.Module, folder: Path, config: ReleaseConfig) -> None:
+    """Fill `network` with the release's weights, after checking their SHA-256.
+
+    Raises:
+        WeightsNotFoundError: if the weights file is missing.
+        WeightsError: if its hash is not the recorded one or the tensors do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = read_weights(folder, config)
     try:
         network.load_state_dict(load(data), strict=True)  # load_state_dict casts fp16 to fp32
     except (RuntimeError, SafetensorError) as exc:
         reason = str(exc).splitlines()[-1].strip()
-        raise WeightsError(f"The weights in {path} do not fit {config.name}: {reason}") from exc
+        raise WeightsError(f"The weights in {folder} do not fit {config.name}: {reason}") from exc

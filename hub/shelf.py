@@ -1,0 +1,65 @@
+"""Putting a release on the shelf: weights, evaluations and card together, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.errors import WeightsError
+from core.records import Evaluation, ReleaseConfig
+from hub.card import write_card
+from models import get_spec
+from models._release import CONFIG_FILE, read_release, read_weights
+
+CARD_FILE = "README.md"
+
+
+def complete(config: ReleaseConfig, evaluations: Sequence[Evaluation]) -> ReleaseConfig:
+    """The release's description with what was measured on its weights.
+
+    A detector's threshold for findings worth showing becomes the confidence at which mean F1 was
+    highest on the validation split, if that was measured; a test split decides nothing.
+
+    Raises:
+        WeightsError: if an evaluation is of other weights.
+    """
+    for evaluation in evaluations:
+        if (evaluation.model, evaluation.revision) != (config.name, config.revision):
+            raise WeightsError(
+                f"The evaluation is of {evaluation.model} {evaluation.revision}, the release is "
+                f"{config.name} {config.revision}: evaluate these weights."
+            )
+    changes: dict[str, object] = {"evaluations": tuple(evaluations)}
+    for evaluation in evaluations:
+        if evaluation.split == "val" and evaluation.protocol == config.protocol:
+            best = evaluation.settings.get("confidence_of_best_F1")
+            if best is not None:
+                changes["score_threshold"] = round(float(best), 3)
+    return config.model_copy(update=changes)
+
+
+def shelve(release: Path, target: Path, evaluations: Sequence[Evaluation]) -> ReleaseConfig:
+    """Copy a run's release to `target` with its evaluations and its card; replaces what is there.
+
+    Args:
+        release: folder of `config.json` and weights, as a training run writes it.
+        target: the new folder, for example `hub/bundled/grace`.
+        evaluations: of these very weights.
+
+    Raises:
+        WeightsNotFoundError: if there is no release.
+        WeightsError: if its weights fail their hash or an evaluation is of others.
+    """
+    config = complete(read_release(release), evaluations)
+    weights = read_weights(release, config)
+    card = write_card(config, get_spec(config.name))
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    (fresh / config.weights_file).write_bytes(weights)
+    (fresh / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (fresh / CARD_FILE).write_text(card, encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.replace(target)
+    return config

@@ -1,0 +1,60 @@
+import yaml
+
+from hub.card import write_card
+from models import get_spec
+from tests.records import make_config, make_evaluation, make_run
+
+
+def _card(**changes):
+    config = make_config()
+    config = make_config(evaluations=(make_evaluation(config, **changes),))
+    return write_card(config, get_spec("grace"))
+
+
+def test_the_front_matter_is_a_model_index_the_hub_understands():
+    front = yaml.safe_load(_card().split("---")[1])
+    assert front["license"] == "agpl-3.0"
+    assert front["pipeline_tag"] == "object-detection"
+    (result,) = front["model-index"][0]["results"]
+    assert result["dataset"]["type"] == "neu-det"
+    assert result["dataset"]["split"] == "test"
+    assert result["metrics"] == [{"type": "mAP50", "value": 0.7, "name": "mAP50"}]
+
+
+def test_measured_interval_and_reported_figure_stand_in_columns_of_their_own():
+    text = _card()
+    assert "| metric (%) | measured | 95 % interval | reported by the paper |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| mAP50 |"))
+    measured, interval, reported = [cell.strip() for cell in row.split("|")[2:5]]
+    assert (measured, interval) == ("70.0", "65.0 – 74.0")
+    assert reported.startswith("75.9")
+
+
+def test_the_card_states_data_split_recipe_seed_and_n():
+    text = _card()
+    for fact in ("NEU-DET", "leak-free", "(324 images)", "lr0 0.01", "7 (one run)", "fp32"):
+        assert fact in text
+    assert "28 of 30 planned, weights of epoch 25 kept" in text
+
+
+def test_every_class_has_its_row():
+    text = _card()
+    assert "| crazing | 40.0 |" in text
+    assert "| scratches | 90.0 |" in text
+
+
+def test_a_figure_the_paper_reports_on_another_data_set_is_not_put_beside_ours():
+    config = make_config(run=make_run(dataset="x-sdd"))
+    config = config.model_copy(update={"evaluations": (make_evaluation(config),)})
+    row = next(
+        line
+        for line in write_card(config, get_spec("grace")).splitlines()
+        if line.startswith("| mAP50 |")
+    )
+    assert "75.9" not in row
+
+
+def test_weights_that_were_never_measured_say_so_and_print_no_metric():
+    text = write_card(make_config(), get_spec("grace"))
+    assert "Not evaluated yet." in text
+    assert "model-index" not in text
