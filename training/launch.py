@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.errors import ConfigError, TrainingError
+from core.errors import ConfigError, RollmarkError, TrainingError
 from models import get_spec
 from training.datasets import Dataset, open_dataset
 from training.runs import RunFolder
@@ -66,22 +67,27 @@ def start_run(
         run = RunFolder.create(runs_root, model=spec.name, scale=scale, seed=seed)
     else:
         run = _named(run_id, runs_root)
-    return _train(
-        spec,
-        dataset,
-        protocol=protocol,
-        scale=scale,
-        epochs=epochs or spec.recipe.epochs,
-        image_size=image_size or spec.image_size,
-        batch=batch or spec.recipe.batch,
-        seed=seed,
-        device=device,
-        initial_weights=initial_weights,
-        run=run,
-        resume=False,
-        overrides=dict(overrides or {}),
-        workers=workers,
-    )
+    try:
+        return _train(
+            spec,
+            dataset,
+            protocol=protocol,
+            scale=scale,
+            epochs=epochs or spec.recipe.epochs,
+            image_size=image_size or spec.image_size,
+            batch=batch or spec.recipe.batch,
+            seed=seed,
+            device=device,
+            initial_weights=initial_weights,
+            run=run,
+            resume=False,
+            overrides=dict(overrides or {}),
+            workers=workers,
+        )
+    except RollmarkError:
+        with suppress(OSError):  # a folder in which nothing was begun is not worth keeping
+            run.root.rmdir()
+        raise
 
 
 def resume_run(
@@ -162,7 +168,7 @@ def _named(run_id: str, runs_root: Path) -> RunFolder:
 def _recipe(spec: ModelSpec, *, epochs: int, batch: int) -> dict[str, Any]:
     """What a run of these epochs and batch would record if nothing were overridden."""
     if spec.task == "detect":
-        from training.yolo_trainer import make_recipe
+        from training.detector_recipe import make_recipe
 
         return make_recipe(spec, epochs=epochs, batch=batch)
     from training.plan import make_plan

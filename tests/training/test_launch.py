@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import TrainingError
+from core.records import RunRecord
+from models import get_spec
+from training import launch
+from training.datasets import Dataset
+from training.plan import make_plan
+from training.runs import RunFolder
+from training.yolo_trainer import make_recipe
+
+
+def begin(folder: Path, model: str, dataset: str, recipe: dict[str, Any], origin: str) -> RunFolder:
+    """A run folder that has its record and nothing else yet."""
+    folder.mkdir()
+    run = RunFolder(folder)
+    run.save_record(
+        RunRecord(
+            id=run.id,
+            model=model,
+            scale=get_spec(model).default_scale,
+            dataset=dataset,
+            protocol="paper",
+            dataset_id="d",
+            test_id="t",
+            labels=("a",),
+            image_size=96,
+            epochs=0,
+            epochs_planned=12,
+            seed=5,
+            recipe=recipe,
+            initialisation=origin,
+            parameters=1,
+            gflops=1.0,
+            machine="",
+            precision="fp32",
+            git_commit="",
+            started_at=datetime(2026, 11, 21, tzinfo=UTC),
+        )
+    )
+    return run
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the trainer is called with, instead of calling it."""
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(launch, "_train", lambda _spec, _data, **arguments: seen.update(arguments))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "overrides"),
+    [
+        pytest.param("yolo11", "neu-det", {"lr0": 0.123, "mosaic": 0.5}, id="detector"),
+        pytest.param("mobilesteelnet", "neu-cls", {"ema": 0.9, "patience": None}, id="classifier"),
+    ],
+)
+def test_a_run_goes_on_with_the_choices_it_was_begun_with(
+    model: str,
+    data: str,
+    overrides: dict[str, Any],
+    called: dict[str, Any],
+    tiny_data_root: Path,
+    tmp_path: Path,
+) -> None:
+    spec = get_spec(model)
+
+    def recipe(changes: dict[str, Any]) -> dict[str, Any]:
+        if spec.task == "detect":
+            return make_recipe(spec, epochs=12, batch=4, overrides=changes)
+        return make_plan(spec, epochs=12, batch=4, overrides=changes).as_recipe()
+
+    run = begin(tmp_path / "run", model, data, recipe(overrides), "random")
+    launch.resume_run(run, data_root=tiny_data_root, device="cpu")
+    assert called["overrides"] == overrides
+    assert recipe(called["overrides"]) == run.load_record().recipe
+    asked = {key: called[key] for key in ("protocol", "epochs", "image_size", "batch", "seed")}
+    assert asked == {
+        "protocol": "paper",
+        "epochs": 12,
+        "image_size": 96,
+        "batch": 4,
+        "seed": 5,
+    }
+    assert called["resume"] is True
+
+
+def test_a_run_stopped_before_its_first_checkpoint_needs_its_first_weights_again(
+    called: dict[str, Any], tiny_data_root: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(get_spec("yolo11"), epochs=12, batch=4)
+    run = begin(tmp_path / "run", "yolo11", "neu-det", recipe, "COCO (yolo11n.npz), 99 arrays")
+    with pytest.raises(TrainingError, match=r"began from COCO .* give those weights again"):
+        launch.resume_run(run, data_root=tiny_data_root, device="cpu")
+    weights = tmp_path / "yolo11n.npz"
+    launch.resume_run(run, data_root=tiny_data_root, device="cpu", initial_weights=weights)
+    assert called["initial_weights"] == weights
+
+
+def test_what_is_not_said_is_as_the_paper_has_it(
+    called: dict[str, Any], tiny_neu_cls: Dataset, tmp_path: Path
+) -> None:
+    spec = get_spec("mobilesteelnet")
+    launch.start_run(spec, tiny_neu_cls, runs_root=tmp_path, protocol="paper", device="cpu")
+    assert (called["scale"], called["image_size"]) == ("light", 224)
+    assert (called["epochs"], called["batch"]) == (200, 32)
+    assert called["run"].root.parent == tmp_path
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tiny_neu_cls: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no training option"):
+        launch.start_run(
+            get_spec("mobilesteelnet"),
+            tiny_neu_cls,
+            runs_root=tmp_path / "runs",
+            protocol="paper",
+            device="cpu",
+            overrides={"mosaic": 1},
+        )
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_run_is_found_by_name_or_by_folder(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    assert launch.find_run("first", tmp_path / "runs").id == "first"
+    assert launch.find_run(str(tmp_path / "runs" / "first"), tmp_path / "other").id == "first"
+    with pytest.raises(TrainingError, match="No run 'second'"):
+        launch.find_run("second", tmp_path / "runs")
+
+
+def test_auto_is_a_device_that_is_here() -> None:
+    assert launch.choose_device("auto") in ("cpu", "cuda:0")
+    assert launch.choose_device("cpu") == "cpu"
