@@ -23,6 +23,7 @@ from active_learning.calibration import (
     soften,
     to_logits,
 )
+from active_learning.uncertainty import ACQUISITION_THRESHOLD
 from core.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,15 +75,18 @@ def fit_detection(pairs: Pairs) -> dict[str, Any]:
     """A curve per class from validation pairs; also for pixels or regions of a segmenter.
 
     Args:
-        pairs: of boxes down to a low score: what is cut off cannot be learned.
+        pairs: of boxes down to a low score: what is cut off cannot be learned. The errors are
+            measured from ACQUISITION_THRESHOLD on, where it matters; below it thousands of boxes,
+            all wrong and all scored near 0, would make any detector look calibrated.
 
     Returns:
         A `ScoreCalibration` as a JSON-ready dictionary; empty without pairs.
     """
     if not len(pairs.scores):
         return {}
-    before = d_ece(pairs.scores, pairs.correct)
-    after = d_ece(_crossed(pairs), pairs.correct)
+    counted = pairs.scores >= ACQUISITION_THRESHOLD
+    before = d_ece(pairs.scores[counted], pairs.correct[counted])
+    after = d_ece(_crossed(pairs)[counted], pairs.correct[counted])
     per_class, pooled = _fit_curves(pairs, np.ones(len(pairs.scores), dtype=np.bool_))
     return ScoreCalibration(
         per_class=per_class,
@@ -168,10 +172,16 @@ def _fit_curve(scores: Floats, correct: NDArray[np.bool_]) -> Curve | None:
 
 
 def _isotonic(scores: Floats, correct: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    from sklearn.isotonic import IsotonicRegression
+    """The rising steps nearest to the outcomes, as the two ends of each step."""
+    from scipy.optimize import isotonic_regression
 
-    fitted = IsotonicRegression(y_min=0, y_max=1).fit(scores, correct.astype(np.float64))
-    return fitted.X_thresholds_, fitted.y_thresholds_
+    x, place, n = np.unique(scores, return_inverse=True, return_counts=True)
+    precision = np.bincount(place, weights=correct) / n
+    y = isotonic_regression(precision, weights=n).x
+    end = np.ones(len(y) + 1, dtype=np.bool_)
+    end[1:-1] = np.diff(y) > 0
+    kept = end[:-1] | end[1:]
+    return x[kept], y[kept]
 
 
 def _logistic(scores: Floats, correct: NDArray[np.bool_]) -> tuple[Floats, Floats]:

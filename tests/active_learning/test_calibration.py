@@ -1,0 +1,268 @@
+"""Scores become probabilities: applied, fitted, measured."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from active_learning.calibration import (
+    apply,
+    apply_temperature,
+    brier,
+    d_ece,
+    ece,
+)
+from active_learning.calibration_fitting import Pairs, fit_detection, fit_temperature
+from core.errors import InputError, WeightsError
+from training.detection_metrics import Scene, rank
+
+CURVES = {
+    "kind": "curves",
+    "per_class": {
+        "scratches": {"method": "isotonic", "x": [0.2, 0.6], "y": [0.1, 0.9], "n": 100},
+    },
+    "pooled": {"method": "logistic", "x": [0.0, 1.0], "y": [0.0, 0.5], "n": 200},
+    "n": 200,
+    "dece_before": 0.2,
+    "dece_after": 0.1,
+}
+
+
+# --- applying ----------------------------------------------------------------------------------
+
+
+def test_a_curve_is_linear_between_its_knots_and_level_outside():
+    # 0.1 + (0.4 - 0.2) / (0.6 - 0.2) · 0.8 = 0.5
+    found = apply(CURVES, [0.0, 0.2, 0.4, 0.6, 1.0], "scratches")
+    assert found == pytest.approx([0.1, 0.1, 0.5, 0.9, 0.9])
+
+
+def test_each_box_takes_the_curve_of_its_class_and_others_the_pooled_one():
+    found = apply(CURVES, [0.4, 0.4, 0.8], ["scratches", "crazing", "crazing"])
+    assert found == pytest.approx([0.5, 0.2, 0.4])
+
+
+def test_without_calibration_scores_stay_as_they_are():
+    assert apply({}, [0.3, 0.7], ["a", "b"]).tolist() == [0.3, 0.7]
+    assert apply_temperature({}, [0.3, 0.7]).tolist() == [0.3, 0.7]
+    assert apply(CURVES, [], []).shape == (0,)
+
+
+def temperature(t: float) -> dict[str, object]:
+    return {"kind": "temperature", "T": t, "n": 9, "ece_before": 0.1, "ece_after": 0.0}
+
+
+def test_temperature_two_takes_square_roots():
+    # sqrt(0.8), sqrt(0.2) = 0.8944, 0.4472, over their sum: 2/3, 1/3
+    assert apply_temperature(temperature(2), [0.8, 0.2]) == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_a_certain_class_stays_finite_under_any_temperature():
+    found = apply_temperature(temperature(0.05), [1.0, 0.0, 0.0])
+    assert np.isfinite(found).all()
+    assert found.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        pytest.param({"kind": "magic"}, "kind|magic", id="unknown kind"),
+        pytest.param({"pooled": None}, "pooled", id="no pooled curve"),
+        pytest.param(
+            {"per_class": {"a": {"method": "isotonic", "x": [0.1], "y": [0.1, 0.2], "n": 1}}},
+            "1 scores need as many probabilities, got 2",
+            id="lengths differ",
+        ),
+        pytest.param(
+            {"per_class": {"a": {"method": "isotonic", "x": [0, 1], "y": [0.9, 0.2], "n": 1}}},
+            "must not fall",
+            id="falling",
+        ),
+        pytest.param(
+            {"per_class": {"a": {"method": "isotonic", "x": [0, 1], "y": [0.9, 1.2], "n": 1}}},
+            r"lie in \[0, 1\]",
+            id="above 1",
+        ),
+    ],
+)
+def test_a_damaged_calibration_is_refused_in_a_sentence(damage, words):
+    with pytest.raises(WeightsError, match=words):
+        apply(CURVES | damage, [0.5], "scratches")
+
+
+def test_a_calibration_of_the_other_kind_is_refused():
+    with pytest.raises(WeightsError, match="kind 'curves'"):
+        apply(temperature(2), [0.5], "scratches")
+    with pytest.raises(WeightsError, match="kind 'temperature'"):
+        apply_temperature(CURVES, [0.5, 0.5])
+
+
+# --- measuring ---------------------------------------------------------------------------------
+
+
+def test_d_ece_weighs_each_bin_by_its_detections():
+    # Bin [0.6, 0.7): scores 0.62, 0.66, one right: |0.5 - 0.64| = 0.14, weight 2/4.
+    # Bin [0.9, 1]: scores 0.92 and 1.0, both right: |1 - 0.96| = 0.04, weight 2/4.
+    found = d_ece([0.62, 0.66, 0.92, 1.0], [True, False, True, True])
+    assert found == pytest.approx(0.5 * 0.14 + 0.5 * 0.04)
+
+
+def test_ece_looks_at_the_best_class_alone():
+    # Right at 0.9 and wrong at 0.9 share a bin: |0.5 - 0.9|.
+    rows = [[0.9, 0.1], [0.9, 0.1]]
+    assert ece(rows, [0, 1]) == pytest.approx(0.4)
+
+
+def test_brier_is_the_mean_squared_distance():
+    # (0.2² + 0.4²) / 2 = 0.1
+    assert brier([0.8, 0.4], [True, False]) == pytest.approx(0.1)
+
+
+def test_errors_of_nothing_are_zero():
+    assert d_ece([], []) == ece(np.empty((0, 3)), []) == brier([], []) == 0.0
+
+
+# --- fitting -----------------------------------------------------------------------------------
+
+
+def overconfident(n: int, *, seed: int = 0, labels: tuple[str, ...] = ("a",)) -> Pairs:
+    """Scores of which only the square is deserved: P(right | s) = s²; five boxes an image."""
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(0.05, 1, n)
+    return Pairs(
+        scores=scores,
+        correct=rng.uniform(size=n) < scores**2,
+        class_ids=np.arange(n) % len(labels),
+        images=np.arange(n) // 5,
+        labels=labels,
+    )
+
+
+def test_isotonic_finds_the_precision_behind_each_score():
+    fitted = fit_detection(overconfident(4000))
+    assert fitted["per_class"]["a"]["method"] == "isotonic"
+    # 0.3² = 0.09, 0.6² = 0.36, 0.9² = 0.81; a step holds about 150 boxes: ± 0.05 is one sigma.
+    assert apply(fitted, [0.3, 0.6, 0.9], "a") == pytest.approx([0.09, 0.36, 0.81], abs=0.1)
+    assert fitted["dece_before"] == pytest.approx(1 / 6, abs=0.02)  # mean of s - s² over [0, 1]
+    assert fitted["dece_after"] < 0.2 * fitted["dece_before"]
+
+
+def test_little_support_gets_a_logistic_curve_and_almost_none_the_pooled_one():
+    many, some, few = overconfident(400), overconfident(60, seed=1), overconfident(15, seed=2)
+    parts = (many, some, few)
+    fitted = fit_detection(
+        Pairs(
+            scores=np.concatenate([p.scores for p in parts]),
+            correct=np.concatenate([p.correct for p in parts]),
+            class_ids=np.repeat([0, 1, 2], [400, 60, 15]),
+            images=np.arange(475),
+            labels=("many", "some", "few"),
+        )
+    )
+    methods = {label: curve["method"] for label, curve in fitted["per_class"].items()}
+    assert methods == {"many": "isotonic", "some": "logistic"}
+    assert apply(fitted, [0.4], "few") == apply(fitted, [0.4], "of another data set")
+
+
+def test_a_logistic_curve_rises_and_lies_near_the_truth():
+    pairs = overconfident(140, seed=3)
+    curve = fit_detection(pairs)["per_class"]["a"]
+    assert curve["method"] == "logistic"
+    assert np.interp([0.3, 0.8], curve["x"], curve["y"]) == pytest.approx([0.09, 0.64], abs=0.12)
+
+
+def test_scores_that_mislead_become_one_precision_not_a_falling_curve():
+    # The higher the score, the more often wrong: 30 right at 0.2, 30 wrong at 0.8.
+    pairs = Pairs(
+        scores=np.repeat([0.2, 0.8], 30),
+        correct=np.repeat([True, False], 30),
+        class_ids=np.zeros(60, np.int64),
+        images=np.arange(60),
+        labels=("a",),
+    )
+    assert apply(fit_detection(pairs), [0.1, 0.5, 0.9], "a") == pytest.approx([0.5] * 3, abs=1e-3)
+
+
+def test_no_finite_sample_makes_a_probability_certain():
+    # 100 wrong at 0.1 and 100 right at 0.9: 201 / 202 at most, 1 / 202 at least.
+    pairs = Pairs(
+        scores=np.repeat([0.1, 0.9], 100),
+        correct=np.repeat([False, True], 100),
+        class_ids=np.zeros(200, np.int64),
+        images=np.arange(200),
+        labels=("a",),
+    )
+    found = apply(fit_detection(pairs), [0.0, 1.0], "a")
+    assert found == pytest.approx([1 / 202, 201 / 202], abs=1e-6)
+
+
+def test_without_enough_boxes_the_calibration_changes_nothing():
+    assert fit_detection(overconfident(0)) == {}
+    assert apply(fit_detection(overconfident(12)), [0.37], "a") == pytest.approx([0.37])
+
+
+def test_the_error_after_a_fit_is_measured_on_other_images():
+    # Pure noise: every image has one outcome of its own for all its boxes. On the same boxes an
+    # isotonic curve would look perfect on average; on others it cannot beat chance variation.
+    rng = np.random.default_rng(0)
+    images = np.repeat(np.arange(60), 10)
+    pairs = Pairs(
+        scores=np.repeat(rng.uniform(0.4, 0.6, 60), 10),
+        correct=np.repeat(rng.uniform(size=60) < 0.5, 10),
+        class_ids=np.zeros(600, np.int64),
+        images=images,
+        labels=("a",),
+    )
+    fitted = fit_detection(pairs)
+    seen = d_ece(apply(fitted, pairs.scores, "a"), pairs.correct)
+    assert seen < 0.01 < 0.05 < fitted["dece_after"]
+
+
+def test_pairs_come_from_the_same_matching_that_measures_map50():
+    # One truth of class 0: the better box takes it, the second on the same place is wrong.
+    scene = Scene(
+        truth=np.array([[0.0, 0, 10, 10]]),
+        truth_ids=np.array([0]),
+        boxes=np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]]),
+        scores=np.array([0.6, 0.9, 0.3]),
+        class_ids=np.array([0, 0, 1]),
+    )
+    pairs = Pairs.from_rankings(rank([scene, scene], 2), ("a", "b"))
+    assert pairs.scores.tolist() == [0.9, 0.9, 0.6, 0.6, 0.3, 0.3]
+    assert pairs.correct.tolist() == [True, True, False, False, False, False]
+    assert pairs.class_ids.tolist() == [0, 0, 0, 0, 1, 1]
+    assert pairs.images.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_pairs_of_unequal_length_are_refused():
+    with pytest.raises(InputError, match="2 scores need as many"):
+        Pairs(np.ones(2), np.ones(1, bool), np.zeros(2, int), np.zeros(2, int), ("a",))
+
+
+def test_temperature_is_found_again():
+    # Truth drawn from the probabilities at T = 2.5, which the model claims at T = 1.
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, (1500, 4))
+    claimed = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    deserved = apply_temperature(temperature(2.5), claimed)
+    truth = np.array([rng.choice(4, p=row) for row in deserved])
+    fitted = fit_temperature(claimed, truth)
+    assert fitted["T"] == pytest.approx(2.5, rel=0.1)
+    assert fitted["ece_after"] < 0.3 * fitted["ece_before"]
+
+
+def test_temperature_of_a_faultless_set_stays_within_bounds():
+    rows = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
+    fitted = fit_temperature(rows, np.tile([0, 1], 10))
+    assert 0.04 < fitted["T"] < 1  # colder, but not to 0
+    assert fit_temperature(rows[:4], [0, 1, 0, 1]) == {}
+
+
+def test_what_was_fitted_survives_json():
+    for fitted in (
+        fit_detection(overconfident(300)),
+        fit_temperature([[0.8, 0.2]] * 10, [0] * 7 + [1] * 3),
+    ):
+        assert json.loads(json.dumps(fitted)) == fitted
