@@ -1,0 +1,40 @@
+"""Start the app: `python app.py`, or a Hugging Face Space."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+# Before gradio and ultralytics are imported: neither reports home, neither installs anything.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+
+from core.errors import RollmarkError
+from core.logs import set_up_logging
+from core.settings import load_settings
+
+logger = logging.getLogger("app")
+
+
+def main() -> None:
+    """Read the settings, build the page, serve it until stopped."""
+    settings = load_settings()
+    set_up_logging(settings=settings)
+    from demo.service import Service
+    from demo.ui import build, launch
+
+    service = Service(settings)
+    blocks = build(settings, service=service)
+    service.preload()
+    address = f"http://{settings.serving.host}:{settings.serving.port}"
+    logger.info("Rollmark opens at %s", address)
+    launch(blocks, settings, service=service)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RollmarkError as exc:
+        print(exc, file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,257 @@
+"""What was found, drawn on the image: boxes, masks, names, and a sheet with legend to hand on.
+
+Small pictures are enlarged by a whole factor so that names can be read; nothing but what is drawn
+changes a pixel's colour, so a grey original stays grey. Every class is told apart twice, by its
+colour and by its dashes or hatch (`core.taxonomy.look`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
+
+from core.geometry import class_map_from_record
+from core.records import Box, Inspection
+from core.taxonomy import look, title
+from core.types import Image
+from demo.colours import Colour, ink_on, rgb
+from demo.masks import paint_mask
+from demo.placement import place_tags
+from demo.words import Finding, findings, headline, labels_found, number
+
+SHOWN_SIDE_PX: Final = 800  # of a small picture once enlarged
+MAX_NAMED: Final = 30  # findings that get a name; the rest are drawn only
+_DIMMED: Final = 0.45  # brightness that is left around a selected finding
+# At SHOWN_SIDE_PX; a page shows that picture about 530 px wide, so that 3 px become 2.
+_LINE_PX: Final = 3
+_FONT_PX: Final = 22
+
+_WHITE: Final[Colour] = (255, 255, 255)
+_INK: Final[Colour] = (31, 41, 51)
+_PALE: Final[Colour] = (222, 226, 230)
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What is drawn over the image."""
+
+    boxes: bool = True
+    mask: bool = True
+    names: bool = True
+
+
+ALL_LAYERS: Final = Layers()
+
+
+@dataclass(frozen=True, slots=True)
+class _Canvas:
+    """An enlarged copy of the image and how its pixels relate to the source's."""
+
+    picture: PillowImage.Image
+    scale: float  # canvas px per source px
+    unit: int  # px that a "pixel" of a line has, grown with large pictures
+
+    def box(self, box: Box) -> tuple[int, int, int, int]:
+        """A source box in whole px of the canvas, at least one px wide and high."""
+        x1, y1, x2, y2 = (round(edge * self.scale) for edge in box)
+        return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
+
+
+def overlay(
+    pixels: Image,
+    inspection: Inspection,
+    *,
+    labels: Sequence[str],
+    layers: Layers = ALL_LAYERS,
+    selected: int | None = None,
+    max_side_px: int | None = None,
+) -> Image:
+    """The image with its findings drawn on it.
+
+    Args:
+        pixels: (H, W, 3), the image that was inspected.
+        inspection: what was found on it.
+        labels: the model's classes, in the order of the mask's entries.
+        layers: what to draw.
+        selected: number of a finding to stand out; all around it is dimmed.
+        max_side_px: shrink larger pictures to this side; None keeps full resolution.
+
+    Returns:
+        (H', W', 3) uint8: the source size times a whole number for small pictures.
+    """
+    canvas = _canvas(pixels, max_side_px)
+    found = findings(inspection)
+    if inspection.mask is not None and layers.mask:
+        class_map = class_map_from_record(inspection.mask)
+        painted = paint_mask(np.asarray(canvas.picture), class_map, labels, unit=canvas.unit)
+        canvas = replace(canvas, picture=PillowImage.fromarray(painted))
+    located = [finding for finding in found if finding.box is not None]
+    chosen = next((f for f in located if f.number == selected), None)
+    if chosen is not None and chosen.box is not None:
+        canvas = _dim_around(canvas, canvas.box(chosen.box))
+    drawing = ImageDraw.Draw(canvas.picture)
+    for finding in reversed(located):  # the most probable on top
+        is_chosen = finding is chosen
+        if finding.box is not None and (layers.boxes or is_chosen):
+            weight = 2 if is_chosen else 1
+            _draw_box(drawing, canvas.box(finding.box), finding.label, canvas.unit * weight)
+    if layers.names:
+        _draw_names(drawing, canvas, located[:MAX_NAMED] if chosen is None else [chosen])
+    return np.asarray(canvas.picture)
+
+
+def sheet(
+    pixels: Image, inspection: Inspection, *, labels: Sequence[str], layers: Layers = ALL_LAYERS
+) -> Image:
+    """The overlay at full resolution over a strip with verdict, legend or bars, and provenance.
+
+    Arguments are those of `overlay`.
+    """
+    drawn = PillowImage.fromarray(overlay(pixels, inspection, labels=labels, layers=layers))
+    unit = _unit(*drawn.size)
+    font = _font(unit)
+    line = round(1.6 * _FONT_PX * unit)
+    verdict = headline(inspection)
+    texts = [verdict.text, f"{inspection.model}, revision {inspection.revision}"]
+    width = max(drawn.width, 24 * _FONT_PX * unit)
+    classes = labels_found([inspection])
+    rows = tuple(findings(inspection)) if inspection.task == "classify" else ()
+    height = line * (len(texts) + (len(rows) or len(classes))) + line // 2
+    page = PillowImage.new("RGB", (width, drawn.height + height), _WHITE)
+    page.paste(drawn, (0, 0))
+    drawing = ImageDraw.Draw(page)
+    left, top = line // 2, drawn.height + line // 4
+    drawing.text((left, top), texts[0], fill=_INK, font=font)
+    top += line
+    for row in rows:
+        _draw_bar(drawing, row, (left, top, width - left, top + line), font)
+        top += line
+    for label in () if rows else classes:
+        middle = top + line // 2
+        _draw_box(drawing, (left, middle - line // 4, left + line, middle + line // 4), label, unit)
+        drawing.text((left + line + line // 2, top), title(label), fill=_INK, font=font)
+        top += line
+    drawing.text((left, top), texts[1], fill=_INK, font=font)
+    return np.asarray(page)
+
+
+def fitted(pixels: Image, max_side_px: int) -> Image:
+    """The image alone, at the size in which `overlay` would draw on it."""
+    return np.asarray(_canvas(pixels, max_side_px).picture)
+
+
+def _canvas(pixels: Image, max_side_px: int | None) -> _Canvas:
+    height, width = pixels.shape[:2]
+    longest = max(width, height)
+    picture = PillowImage.fromarray(pixels)
+    if max_side_px is not None and longest > max_side_px:
+        scale = max_side_px / longest
+        size = max(round(width * scale), 1), max(round(height * scale), 1)
+        picture = picture.resize(size, PillowImage.Resampling.BOX, reducing_gap=2.0)
+    else:
+        scale = max(SHOWN_SIDE_PX // longest, 1)
+        if scale > 1:
+            size = width * int(scale), height * int(scale)
+            picture = picture.resize(size, PillowImage.Resampling.BICUBIC)
+    return _Canvas(picture, scale, _unit(*picture.size))
+
+
+def _unit(width: int, height: int) -> int:
+    """Lines and letters grow with the picture, but not beyond what a narrow strip has room for."""
+    return max(1, round(min(max(width, height) / SHOWN_SIDE_PX, min(width, height) / 400)))
+
+
+def _font(unit: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(_FONT_PX * unit)
+
+
+def _dim_around(canvas: _Canvas, box: tuple[int, int, int, int]) -> _Canvas:
+    x1, y1, x2, y2 = box
+    bright = np.asarray(canvas.picture)
+    dimmed = (bright * _DIMMED).astype(np.uint8)
+    dimmed[max(y1, 0) : y2, max(x1, 0) : x2] = bright[max(y1, 0) : y2, max(x1, 0) : x2]
+    return replace(canvas, picture=PillowImage.fromarray(dimmed))
+
+
+def _draw_box(
+    drawing: ImageDraw.ImageDraw, box: tuple[int, int, int, int], label: str, unit: int
+) -> None:
+    """A dashed frame with its outer edge on the box and a halo of one px on both sides."""
+    style = look(label)
+    colour, halo = rgb(style.colour), ink_on(rgb(style.colour))
+    x1, y1, x2, y2 = box[0], box[1], box[2] - 1, box[3] - 1  # Pillow's corners are inclusive
+    line = _LINE_PX * unit
+    drawing.rectangle((x1 - unit, y1 - unit, x2 + unit, y2 + unit), None, halo, line + 2 * unit)
+    pattern = tuple(part * unit for part in style.dash)
+    for start, end in _dashes(x2 - x1 + 1, pattern):
+        drawing.rectangle((x1 + start, y1, x1 + end - 1, min(y1 + line - 1, y2)), colour)
+        drawing.rectangle((x1 + start, max(y2 - line + 1, y1), x1 + end - 1, y2), colour)
+    for start, end in _dashes(y2 - y1 + 1, pattern):
+        drawing.rectangle((x1, y1 + start, min(x1 + line - 1, x2), y1 + end - 1), colour)
+        drawing.rectangle((max(x2 - line + 1, x1), y1 + start, x2, y1 + end - 1), colour)
+
+
+def _dashes(length: int, pattern: Sequence[int]) -> list[tuple[int, int]]:
+    """Start and end of each dash along an edge; one dash where the pattern is empty."""
+    if not pattern:
+        return [(0, length)]
+    dashes, at, part = [], 0, 0
+    while at < length:
+        end = min(at + pattern[part % len(pattern)], length)
+        if part % 2 == 0:
+            dashes.append((at, end))
+        at, part = end, part + 1
+    return dashes
+
+
+def _draw_names(drawing: ImageDraw.ImageDraw, canvas: _Canvas, located: Sequence[Finding]) -> None:
+    """A tag with number, class and probability beside each finding, where there is room."""
+    font = _font(canvas.unit)
+    pad = 4 * canvas.unit
+    texts = [f"{f.number} {title(f.label)} {number(f.probability)}" for f in located]
+    boxes = [canvas.box(f.box) for f in located if f.box is not None]
+    halo = 2 * canvas.unit  # a tag touches the halo of its box, not the box
+    places = place_tags(
+        [(x1 - halo, y1 - halo, x2 + halo, y2 + halo) for x1, y1, x2, y2 in boxes],
+        [_extent(text, font, pad) for text in texts],
+        [_extent(str(f.number), font, pad) for f in located],
+        canvas.picture.size,
+    )
+    for finding, text, tag in zip(located, texts, places, strict=True):
+        shown = str(finding.number) if tag.is_short else text
+        width, height = _extent(shown, font, pad)
+        colour = rgb(look(finding.label).colour)
+        corner = (tag.x + width - 1, tag.y + height - 1)
+        drawing.rectangle((tag.x, tag.y, *corner), fill=colour, outline=ink_on(colour))
+        middle = (tag.x + width / 2, tag.y + height / 2)
+        drawing.text(middle, shown, fill=ink_on(colour), font=font, anchor="mm")
+
+
+def _extent(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, pad: int
+) -> tuple[float, float]:
+    _, top, _, bottom = font.getbbox("Ág")  # one height for all tags
+    return font.getlength(text) + 2 * pad, bottom - top + pad
+
+
+def _draw_bar(
+    drawing: ImageDraw.ImageDraw,
+    row: Finding,
+    box: tuple[int, int, int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """Class, a bar as long as it is probable, and the number."""
+    left, top, right, bottom = box
+    start, end = left + (right - left) * 2 // 5, right - (right - left) // 6
+    edge = (bottom - top) // 4
+    drawing.text((left, top), title(row.label), fill=_INK, font=font)
+    drawing.rectangle((start, top + edge, end, bottom - edge), fill=_PALE)
+    reached = start + round((end - start) * row.probability)
+    if reached > start:
+        drawing.rectangle((start, top + edge, reached, bottom - edge), rgb(look(row.label).colour))
+    drawing.text((end + edge, top), number(row.probability), fill=_INK, font=font)

@@ -1,0 +1,204 @@
+"""What happens on an event, as plain functions: no component, no layout.
+
+Our own errors become a `gr.Error` with their one sentence; anything unforeseen is written to the
+log with its traceback, and the person is told only that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+import numpy as np
+
+from core.errors import InputError, RollmarkError
+from core.records import Inspection
+from core.types import Image
+from demo.draw import Layers, overlay
+from demo.service import Comparison, Look, Service
+
+logger = logging.getLogger(__name__)
+
+SHOWN_SIDE_PX: Final = 1600  # of a large picture on the page; downloads keep full resolution
+TILE_SIDE_PX: Final = 800
+UNFORESEEN: Final = "Something failed on the server; its log says what. Please try another picture."
+# Events of the page; they are no part of the API, and nothing they do needs a caller's identity.
+PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private"}
+_FILE_TYPE: Final = "gradio.FileData"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a visitor's page is showing; small enough to be kept for every visitor."""
+
+    path: str  # of the uploaded picture, in the app's own cache or among the samples
+    name: str  # of the picture, for people and for downloads
+    inspection: Inspection
+    labels: tuple[str, ...]
+    title: str  # of the model
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn every error inside into a `gr.Error` of one sentence."""
+    try:
+        yield
+    except RollmarkError as exc:
+        raise gr.Error(str(exc), print_exception=False) from exc
+    except gr.Error:
+        raise
+    except Exception as exc:
+        logger.exception("unforeseen")
+        raise gr.Error(UNFORESEEN, print_exception=False) from exc
+
+
+def sentence_of(error: Exception) -> str:
+    """What to tell a person about an error; one that is not ours also goes to the log."""
+    if isinstance(error, RollmarkError):
+        return str(error)
+    logger.error("unforeseen", exc_info=error)
+    return UNFORESEEN
+
+
+def inspect(
+    service: Service, path: str, name: str, *, model: str, score_threshold: float | None
+) -> tuple[Shown, Look]:
+    """Let a model look at a file.
+
+    Raises:
+        RollmarkError: whatever `Service.inspect` raises.
+    """
+    look = service.inspect(Path(path), model, score_threshold=score_threshold)
+    return Shown(path, name, look.inspection, look.prediction.labels, look.title), look
+
+
+def draw(look: Look, layers: Layers, *, side_px: int = SHOWN_SIDE_PX) -> Image:
+    """The picture of an answer as a page shows it."""
+    return overlay(
+        look.image.pixels,
+        look.inspection,
+        labels=look.prediction.labels,
+        layers=layers,
+        max_side_px=side_px,
+    )
+
+
+def redraw(service: Service, shown: Shown, layers: Layers, *, selected: int | None) -> Image:
+    """The picture again, with other layers or a finding that stands out; nothing is inspected.
+
+    Raises:
+        gr.Error: if the picture has been cleared from the server meanwhile.
+    """
+    with one_sentence():
+        return overlay(
+            pixels_of(service, shown),
+            shown.inspection,
+            labels=shown.labels,
+            layers=layers,
+            selected=selected,
+            max_side_px=SHOWN_SIDE_PX,
+        )
+
+
+def pixels_of(service: Service, shown: Shown) -> Image:
+    """The pixels of the picture that a page is showing.
+
+    Raises:
+        InputError: if it has been cleared from the server meanwhile.
+    """
+    if not Path(shown.path).is_file():
+        raise InputError(
+            f"The picture {shown.name} has been cleared from the server; open it again."
+        )
+    return service.decode(Path(shown.path)).pixels
+
+
+def uploaded(picture: Any) -> tuple[str, str]:
+    """Path and name of an uploaded file, from what a page or a client sends.
+
+    The web framework has checked that the path of a marked file lies in its upload folder; an
+    unmarked dictionary has not been checked and is refused.
+
+    Raises:
+        InputError: if it is no uploaded file.
+    """
+    marked = isinstance(picture, dict) and isinstance(picture.get("meta"), dict)
+    if not marked or picture["meta"].get("_type") != _FILE_TYPE or not picture.get("path"):
+        raise InputError("No image was sent; upload one and send the file it became.")
+    path = str(picture["path"])
+    return path, Path(str(picture.get("orig_name") or path)).name[:120]
+
+
+def answer_inspect(
+    service: Service, image: Any, model: Any, score_threshold: Any
+) -> dict[str, Any]:
+    """`/inspect`: one Inspection as JSON.
+
+    Raises:
+        gr.Error: with one sentence, whatever is wrong.
+    """
+    with one_sentence():
+        if not isinstance(model, str):
+            raise InputError(f"Model is {model!r:.60}; the name of one, or 'auto', is wanted.")
+        if isinstance(score_threshold, bool) or not isinstance(score_threshold, int | float | None):
+            raise InputError(
+                f"Score threshold is {score_threshold!r:.60}; a number in 0 to 1 is wanted."
+            )
+        path, _ = uploaded(image)
+        look = service.inspect(Path(path), model, score_threshold=score_threshold)
+        return look.inspection.model_dump(mode="json")
+
+
+def answer_compare(service: Service, image: Any, models: Any) -> dict[str, Any]:
+    """`/compare`: every Inspection and what they say together, as JSON.
+
+    Raises:
+        gr.Error: with one sentence, whatever is wrong.
+    """
+    with one_sentence():
+        path, _ = uploaded(image)
+        comparison = service.compare(Path(path), checked_names(models))
+        return {
+            "inspections": [look.inspection.model_dump(mode="json") for look in comparison.looks],
+            "committee": committee_record(comparison),
+        }
+
+
+def answer_models(service: Service) -> list[dict[str, Any]]:
+    """`/models`: what is served."""
+    with one_sentence():
+        return [model.model_dump(mode="json") for model in service.models()]
+
+
+def answer_status(service: Service) -> dict[str, Any]:
+    """`/status`: review queue, loaded models, last training run."""
+    with one_sentence():
+        return service.status()
+
+
+def checked_names(models: Any) -> Sequence[str] | None:
+    """Names of models as a caller sent them.
+
+    Raises:
+        InputError: if it is neither a list of names nor nothing.
+    """
+    if models is None:
+        return None
+    if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+        raise InputError(f"Models is {models!r:.60}; a list of names, or null, is wanted.")
+    return models
+
+
+def committee_record(comparison: Comparison) -> dict[str, Any]:
+    """What the models say together, as the API sends it."""
+    committee = comparison.committee
+    return {
+        "disagreement": float(np.clip(committee.disagreement, 0, 1)),
+        "reasons": list(committee.reasons),
+        "sentence": committee.sentence,
+    }

@@ -1,0 +1,182 @@
+"""Networks in memory: which release of a model is live, and a bounded number of them loaded.
+
+A promotion is noticed without a restart: the few files that decide which release is live are looked
+at (not read) on every request, and the new revision is loaded when one of them has changed. A new
+revision that cannot be loaded leaves the one before it in service. Safe to use from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import RollmarkError, WeightsError, WeightsNotFoundError
+from core.settings import PathSettings, ServingSettings
+from core.types import Predictor
+from hub.registry import Release, resolve
+from models import load, names
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A network in memory and the release it was built from."""
+
+    release: Release
+    predictor: Predictor
+
+
+_Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A release read from disk, and the files whose change would mean another one is live."""
+
+    release: Release
+    files: tuple[Path, ...]
+    stamp: _Stamp
+
+
+class LoadedModels:
+    """The live release of every model, and the networks that are in memory.
+
+    Args:
+        paths: where releases lie.
+        serving: where networks run and how many stay in memory.
+    """
+
+    def __init__(self, paths: PathSettings, serving: ServingSettings) -> None:
+        self._paths = paths
+        self._serving = serving
+        self._known: dict[str, _Known] = {}
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()  # least recently used first
+        self._refused: set[str] = set()  # hashes of weights that could not be loaded
+        self._reported: dict[str, str] = {}  # damage already written to the log, by model
+        self._lock = threading.Lock()  # of the four above; held for moments only
+        # One network is built at a time: ultralytics sets class attributes while it builds.
+        self._building = threading.Lock()
+
+    def releases(self) -> tuple[Release, ...]:
+        """The live release of every model that has a sound one, in the order of their names."""
+        found = []
+        for name in names():
+            try:
+                found.append(self._release(name))
+            except WeightsNotFoundError:
+                continue
+            except WeightsError as exc:
+                self._report_once(name, exc)
+        return tuple(found)
+
+    def revisions(self) -> dict[str, str]:
+        """Revision in memory of each model that is."""
+        with self._lock:
+            return {name: held.release.config.revision for name, held in self._loaded.items()}
+
+    def load(self, release: Release) -> Loaded:
+        """The network of a release, built now if it is not in memory.
+
+        Raises:
+            WeightsError: if the weights are damaged and no earlier revision is in memory.
+        """
+        held = self._in_memory(release)
+        if held is not None:
+            return held
+        with self._building:
+            held = self._in_memory(release)  # another thread may have been faster
+            return held if held is not None else self._build(release)
+
+    def _release(self, name: str) -> Release:
+        with self._lock:
+            known = self._known.get(name)
+        if known is not None and _stamp(known.files) == known.stamp:
+            return known.release
+        switches = (
+            self._paths.releases / name / "channel.json",
+            self._paths.bundled / name / "config.json",
+        )
+        before = _stamp(switches)  # taken first: a change while reading is noticed next time
+        release = resolve(name, self._paths)
+        own = (release.folder / "config.json",)
+        known = _Known(release, switches + own, before + _stamp(own))
+        with self._lock:
+            self._known[name] = known
+        return release
+
+    def _report_once(self, name: str, cause: WeightsError) -> None:
+        with self._lock:
+            is_news = self._reported.get(name) != str(cause)
+            self._reported[name] = str(cause)
+        if is_news:
+            logger.error("%s is not offered: %s", name, cause)
+
+    def _in_memory(self, release: Release) -> Loaded | None:
+        config = release.config
+        with self._lock:
+            held = self._loaded.get(config.name)
+            if held is None:
+                return None
+            if held.release.config.weights_sha256 != config.weights_sha256:
+                return held if config.weights_sha256 in self._refused else None
+            if held.release != release:  # same weights, newly described: a calibration, say
+                held = self._loaded[config.name] = Loaded(release, held.predictor)
+            self._loaded.move_to_end(config.name)
+            return held
+
+    def _build(self, release: Release) -> Loaded:
+        config = release.config
+        try:
+            held = Loaded(release, load(release.folder, device=self._device()))
+        except RollmarkError as exc:
+            logger.error("%s %s cannot be loaded: %s", config.name, config.revision, exc)
+            return self._keep_previous(release, exc)
+        with self._lock:
+            self._loaded[config.name] = held
+            self._loaded.move_to_end(config.name)
+            while len(self._loaded) > self._serving.max_models:
+                gone, _ = self._loaded.popitem(last=False)
+                logger.info("put %s out of memory", gone)
+        logger.info("loaded %s %s", config.name, config.revision)
+        return held
+
+    def _keep_previous(self, release: Release, cause: RollmarkError) -> Loaded:
+        config = release.config
+        with self._lock:
+            held = self._loaded.get(config.name)
+            if held is not None:
+                self._refused.add(config.weights_sha256)
+                return held
+        # The cause names folders of this machine; it is for the log, not for strangers.
+        raise WeightsError(
+            f"The weights of {config.name} (revision {config.revision}) are damaged; "
+            "fetch the release again or choose another model."
+        ) from cause
+
+    def _device(self) -> str:
+        """Where networks run; also tells torch how many threads it may use."""
+        import torch
+
+        if self._serving.threads is not None:
+            torch.set_num_threads(self._serving.threads)
+        if self._serving.device != "auto":
+            return self._serving.device
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _stamp(files: Sequence[Path]) -> _Stamp:
+    """What changes when a file is replaced: its time, size and inode; None where it is missing."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for file in files:
+        try:
+            facts = file.stat()
+        except OSError:
+            stamps.append(None)
+        else:
+            stamps.append((facts.st_mtime_ns, facts.st_size, facts.st_ino))
+    return tuple(stamps)

@@ -1,0 +1,233 @@
+"""What the app can do, without any web page: list models, inspect an image, compare opinions.
+
+All methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from active_learning.committee import Committee, compare
+from active_learning.inspection import to_inspection
+from active_learning.uncertainty import ACQUISITION_THRESHOLD
+from core.errors import (
+    InputError,
+    RollmarkError,
+    UnknownModelError,
+    WeightsError,
+    WeightsNotFoundError,
+)
+from core.images import decode
+from core.records import Inspection, ServedModel
+from core.settings import Settings
+from core.types import DecodedImage, Prediction
+from demo.loaded import LoadedModels
+from hub.registry import Release
+
+logger = logging.getLogger(__name__)
+
+AUTO: Final = "auto"
+NOTHING_SERVED: Final = (
+    "No model has weights yet: put a release into hub/bundled, or train one with "
+    "`python -m training train grace --data neu-det`."
+)
+_QUEUE_STATES: Final = ("pending", "sending", "sent", "verified", "parked", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One model's answer about one image, with everything needed to draw it."""
+
+    image: DecodedImage
+    prediction: Prediction
+    inspection: Inspection
+    title: str  # of the model, for people
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several models' answers about the same image, and what they say together."""
+
+    looks: tuple[Look, ...]
+    committee: Committee
+
+
+class Service:
+    """Every model that has a release, ready to look at images.
+
+    Args:
+        settings: where releases lie, how large an image may be, how many networks stay in memory.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._models = LoadedModels(settings.paths, settings.serving)
+
+    def releases(self) -> tuple[Release, ...]:
+        """The live release of every model that has a sound one, in the order of their names."""
+        return self._models.releases()
+
+    def models(self) -> tuple[ServedModel, ...]:
+        """What `/models` answers."""
+        return tuple(release.served() for release in self.releases())
+
+    def choose(self, model: str = AUTO) -> Release:
+        """The release behind a name; `auto` is the detector that validated best, else the first.
+
+        Raises:
+            UnknownModelError: if no served model has that name.
+            WeightsNotFoundError: if no model is served at all.
+        """
+        offered = self.releases()
+        if not offered:
+            raise WeightsNotFoundError(NOTHING_SERVED)
+        if model == AUTO:
+            detectors = [r for r in offered if r.config.task == "detect"]
+            return max(detectors, key=_validated) if detectors else offered[0]
+        for release in offered:
+            if release.config.name == model:
+                return release
+        raise UnknownModelError(model[:60], [AUTO, *(r.config.name for r in offered)])
+
+    def decode(self, source: Path | bytes) -> DecodedImage:
+        """Open a picture from outside, within the caps of the settings.
+
+        Raises:
+            InputError: if it is not a readable picture within the caps.
+        """
+        return decode(source, limits=self._settings.serving.image_limits)
+
+    def inspect(
+        self,
+        source: Path | bytes | DecodedImage,
+        model: str = AUTO,
+        *,
+        score_threshold: float | None = None,
+    ) -> Look:
+        """Let one model look at one image.
+
+        Args:
+            source: the file, its bytes, or a picture that is already decoded.
+            model: name of a served model, or `auto`.
+            score_threshold: lowest score of a finding, in [0, 1]; None: the settings', else the
+                release's own.
+
+        Raises:
+            InputError: if the image or the threshold cannot be used.
+            UnknownModelError: if no served model has that name.
+            WeightsError: if its weights are damaged.
+            WeightsNotFoundError: if no model is served at all.
+        """
+        threshold = self._threshold(score_threshold)
+        release = self.choose(model)
+        image = source if isinstance(source, DecodedImage) else self.decode(source)
+        loaded = self._models.load(release)
+        config = loaded.release.config  # not always the one asked for: see LoadedModels
+        asked = config.score_threshold if threshold is None else threshold
+        # Near misses make a detector's uncertainty, so it is asked for more than will be shown.
+        [prediction] = loaded.predictor([image], score_threshold=min(asked, ACQUISITION_THRESHOLD))
+        inspection = to_inspection(
+            prediction,
+            release=config,
+            review_threshold=self._settings.review.review_threshold,
+            score_threshold=threshold,
+        )
+        logger.info(
+            "inspected %s with %s %s: %s",
+            image.sha256[:12],
+            config.name,
+            config.revision,
+            inspection.verdict,
+        )
+        return Look(image, prediction, inspection, config.title)
+
+    def chosen(self, models: Sequence[str] | None) -> tuple[str, ...]:
+        """Names for a comparison: those given, each once, or every served model.
+
+        Raises:
+            InputError: if the list is empty.
+            UnknownModelError: if no served model has one of the names.
+            WeightsNotFoundError: if no model is served at all.
+        """
+        if models is None:
+            self.choose()  # raises when there is nothing to compare
+            return tuple(release.config.name for release in self.releases())
+        if not models:
+            raise InputError("No model is chosen; choose at least one to compare.")
+        return tuple(dict.fromkeys(self.choose(name).config.name for name in models))
+
+    def looks(
+        self, source: Path | bytes | DecodedImage, models: Sequence[str] | None = None
+    ) -> Iterator[Look]:
+        """One model after the other on the same decoded image, each answer as it is ready.
+
+        Raises:
+            InputError: if the image cannot be used, or no model is chosen.
+            UnknownModelError: if no served model has one of the names.
+            WeightsError: if weights are damaged.
+            WeightsNotFoundError: if no model is served at all.
+        """
+        chosen = self.chosen(models)
+        image = source if isinstance(source, DecodedImage) else self.decode(source)
+        for name in chosen:
+            yield self.inspect(image, name)
+
+    def compare(self, source: Path | bytes, models: Sequence[str] | None = None) -> Comparison:
+        """All answers about one image, and how far they agree; raises what `looks` raises."""
+        looks = tuple(self.looks(source, models))
+        return Comparison(looks, compare([look.inspection for look in looks]))
+
+    def status(self) -> dict[str, Any]:
+        """What `/status` answers: the review queue, what is loaded, the last training run."""
+        loaded = self._models.revisions()
+        return {
+            "queue": self._queue_counts(),
+            "models": {
+                model.name: {
+                    "revision": model.revision,
+                    "source": model.source,
+                    "loaded": loaded.get(model.name) == model.revision,
+                }
+                for model in self.models()
+            },
+            "last_run": None,
+        }
+
+    def preload(self) -> threading.Thread:
+        """Load what fits into memory in the background, the automatic choice first."""
+        thread = threading.Thread(target=self._preload, name="preload", daemon=True)
+        thread.start()
+        return thread
+
+    def _preload(self) -> None:
+        try:
+            first = self.choose()
+        except RollmarkError as exc:
+            logger.warning("nothing to load: %s", exc)
+            return
+        others = [r for r in self.releases() if r.config.name != first.config.name]
+        for release in (first, *others[: self._settings.serving.max_models - 1]):
+            try:
+                self._models.load(release)
+            except WeightsError as exc:
+                logger.error("%s could not be loaded: %s", release.config.name, exc)
+
+    def _threshold(self, given: float | None) -> float | None:
+        threshold = self._settings.serving.score_threshold if given is None else given
+        if threshold is not None and not (math.isfinite(threshold) and 0 <= threshold <= 1):
+            raise InputError(f"Score threshold is {threshold:g}; it must lie in 0 to 1.")
+        return threshold
+
+    def _queue_counts(self) -> Mapping[str, int]:
+        """Review items per state; nothing is queued where there is no review queue."""
+        return dict.fromkeys(_QUEUE_STATES, 0)
+
+
+def _validated(release: Release) -> float:
+    return release.config.run.validation.get("mAP50_95", 0.0)

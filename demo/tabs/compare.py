@@ -1,0 +1,170 @@
+"""The same picture seen by every model, at one scale, under what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+
+from active_learning.committee import compare
+from core.errors import RollmarkError
+from demo import handlers, markup
+from demo.draw import Layers, fitted
+from demo.handlers import PRIVATE, TILE_SIDE_PX, Shown
+from demo.samples import picture_address, samples
+from demo.service import Look, Service
+from demo.tabs.inspect import InspectTab
+from demo.words import labels_found
+
+_WHAT: Final = "The models look at the same picture; choose at least one and press Compare."
+_DRAWN: Final = Layers(boxes=True, mask=True, names=False)
+
+
+class _Page:
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.seen = gr.State("")  # path of the picture in the grid
+        self.sentence = gr.HTML(_sentence(_WHAT), elem_id="compare-sentence")
+        with gr.Row(elem_classes="controls"):
+            self.picture = gr.Image(
+                type="filepath",
+                image_mode=None,
+                sources=["upload", "clipboard"],
+                label="Picture",
+                height=150,
+                buttons=[],
+                scale=2,
+                min_width=200,
+                alt_text="The picture that is compared",
+                elem_classes="picture",
+                elem_id="compare-picture",
+            )
+            with gr.Column(scale=7, min_width=300):
+                self.models = gr.CheckboxGroup(choices=[], label="Models", elem_id="compare-models")
+                with gr.Row():
+                    self.run = gr.Button(
+                        "Compare", variant="primary", elem_classes="runs", elem_id="compare-run"
+                    )
+                    self.stop = gr.Button("Stop", elem_id="compare-stop", interactive=False)
+        self.legend = gr.HTML("", elem_id="compare-legend")
+        self.grid = gr.HTML("", elem_id="compare-grid")
+
+    def offered(self) -> Any:
+        """The models that are served now, all of them chosen."""
+        named = [(r.config.title, r.config.name) for r in self.service.releases()]
+        return gr.CheckboxGroup(choices=named, value=[name for _, name in named])
+
+    def enter(self, shown: Shown | None, seen: str, chosen: list[str]) -> Iterator[tuple[Any, ...]]:
+        """Bring along the picture of the first tab, unless it is here already."""
+        path = shown.path if shown is not None else str(samples()[0].path)
+        if path == seen:
+            yield (gr.skip(),) * 6
+            return
+        try:
+            picture = fitted(self.service.decode(Path(path)).pixels, TILE_SIDE_PX)
+        except RollmarkError as exc:
+            yield (gr.skip(), *_failed(str(exc)))
+            return
+        for results in self._looks(path, chosen):
+            yield (picture, *results)
+
+    def receive(self, picture: Any, chosen: list[str]) -> Iterator[tuple[Any, ...]]:
+        """Compare on the picture that was dropped or pasted."""
+        if picture is None:
+            yield _sentence(_WHAT), "", "", gr.Button(interactive=False), ""
+            return
+        try:
+            path, _ = handlers.uploaded(picture)
+        except RollmarkError as exc:
+            yield _failed(str(exc))
+            return
+        yield from self._looks(path, chosen)
+
+    def again(self, seen: str, chosen: list[str]) -> Iterator[tuple[Any, ...]]:
+        """Compare on the same picture with the models chosen now."""
+        yield from self._looks(seen or str(samples()[0].path), chosen)
+
+    def _looks(self, path: str, chosen: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """After each model: sentence, legend, grid, stop button, path of the picture."""
+        looks: list[Look] = []
+        try:
+            names = self.service.chosen(chosen)
+            titles = [self.service.choose(name).config.title for name in names]
+            waiting = [markup.waiting_tile(title) for title in titles]
+            tiles: list[str] = []
+            yield (
+                _sentence(f"{titles[0]} is looking (1 of {len(names)}) …"),
+                "",
+                markup.grid(waiting),
+                gr.Button(interactive=True),
+                path,
+            )
+            for look in self.service.looks(Path(path), names):
+                looks.append(look)
+                drawn = handlers.draw(look, _DRAWN, side_px=TILE_SIDE_PX)
+                tiles.append(markup.tile(look.inspection, look.title, picture_address(drawn)))
+                n = len(tiles)
+                is_last = n == len(names)
+                text = (
+                    compare([each.inspection for each in looks]).sentence
+                    if is_last
+                    else f"{titles[n]} is looking ({n + 1} of {len(names)}) …"
+                )
+                yield (
+                    _sentence(text),
+                    markup.legend(labels_found([each.inspection for each in looks])),
+                    markup.grid([*tiles, *waiting[n:]]),
+                    gr.Button(interactive=not is_last),
+                    path,
+                )
+        except Exception as exc:
+            yield _failed(handlers.sentence_of(exc))
+
+
+def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> None:
+    """Lay out the tab and wire its events.
+
+    Args:
+        service: what inspects.
+        inspected: the first tab, whose picture is brought along.
+        blocks: the page, whose opening lists the models.
+        tab: this tab, whose selection starts the first comparison.
+    """
+    page = _Page(service)
+    results = [page.sentence, page.legend, page.grid, page.stop, page.seen]
+    working: dict[str, Any] = {
+        "show_progress": "hidden",  # the sentence counts the models
+        "concurrency_id": "models",
+        **PRIVATE,
+    }
+    blocks.load(page.offered, outputs=page.models, show_progress="hidden", **PRIVATE)
+    runs = [
+        tab.select(
+            page.enter,
+            [inspected.shown, page.seen, page.models],
+            [page.picture, *results],
+            **working,
+        ),
+        page.picture.input(
+            page.receive, [page.picture, page.models], results, preprocess=False, **working
+        ),
+        page.run.click(page.again, [page.seen, page.models], results, **working),
+    ]
+    page.stop.click(
+        lambda: (_sentence("Stopped; the answers so far are below."), gr.Button(interactive=False)),
+        outputs=[page.sentence, page.stop],
+        cancels=runs,
+        show_progress="hidden",
+        **PRIVATE,
+    )
+
+
+def _failed(sentence: str) -> tuple[Any, ...]:
+    return markup.failed(sentence), "", "", gr.Button(interactive=False), ""
+
+
+def _sentence(text: str) -> str:
+    return f'<p class="sentence" role="status">{escape(text)}</p>'

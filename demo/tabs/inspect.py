@@ -1,0 +1,290 @@
+"""The first page: one picture, one model, one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import gradio as gr
+
+from core.errors import InputError
+from core.types import Task
+from demo import handlers, markup
+from demo.draw import Layers
+from demo.exports import KINDS, Exports, Kind, encode, file_name
+from demo.handlers import PRIVATE, Shown
+from demo.samples import samples, thumbnail
+from demo.service import AUTO, Service
+
+_BOXES, _MASK, _NAMES = "Boxes", "Mask", "Names"
+# What can be drawn for each task, and what is drawn until somebody chooses otherwise.
+_LAYERS: Final[dict[Task, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "detect": ((_BOXES, _NAMES), (_BOXES, _NAMES)),
+    "segment": ((_MASK, _BOXES, _NAMES), (_MASK, _NAMES)),
+    "classify": ((), ()),
+}
+_PICK: Final = """
+element.addEventListener('click', (event) => {
+  const row = event.target.closest('tr[data-number]');
+  if (!row) return;
+  const was = row.classList.contains('is-selected');
+  for (const other of element.querySelectorAll('tr[data-number]')) {
+    const is = other === row && !was;
+    other.classList.toggle('is-selected', is);
+    other.querySelector('.pick').setAttribute('aria-pressed', String(is));
+  }
+  trigger('click', {number: was ? 0 : Number(row.dataset.number)});
+});
+element.addEventListener('keydown', (event) => {
+  const step = {ArrowDown: 1, ArrowUp: -1}[event.key];
+  if (!step || !event.target.matches('.pick')) return;
+  const picks = [...element.querySelectorAll('.pick')];
+  picks[picks.indexOf(event.target) + step]?.focus();
+  event.preventDefault();
+});
+"""
+_TAKE: Final = """
+element.addEventListener('click', (event) => {
+  const sample = event.target.closest('.sample');
+  if (sample) trigger('click', {index: Number(sample.dataset.index)});
+});
+"""
+# The button that hands a file out stays out of sight; it is pressed when the file is ready.
+_HAND_OUT: Final = "() => document.getElementById('export').click()"
+_DROP: Final = "# Drop a picture here\nor paste it, or choose a file\nPNG, JPEG, BMP, TIFF, WebP"
+
+
+@dataclass(frozen=True, slots=True)
+class InspectTab:
+    """What other tabs need of this one."""
+
+    shown: Any  # gr.State of Shown | None
+
+
+class _Page:
+    """The components that an answer fills, and the functions that fill them."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.samples = samples()
+        self.exports = Exports()
+        self.shown = gr.State(None)
+        with gr.Row(elem_classes="inspect"):
+            with gr.Column(scale=6, min_width=320):
+                self._left()
+            with gr.Column(scale=7, min_width=320):
+                self._right()
+
+    def _left(self) -> None:
+        self.picture = gr.Image(
+            type="filepath",
+            image_mode=None,  # the header alone is read; our own decoder opens the picture
+            sources=["upload", "clipboard", "webcam"],
+            label="Picture",
+            height="min(56vh, 560px)",
+            buttons=["fullscreen"],
+            placeholder=_DROP,
+            alt_text="The inspected picture; the verdict says what is on it",
+            elem_classes="picture",
+            elem_id="inspect-picture",
+        )
+        self.tray = gr.HTML(
+            markup.samples([(sample.title, thumbnail(sample)) for sample in self.samples]),
+            js_on_load=_TAKE,
+            elem_id="inspect-samples",
+        )
+
+    def _right(self) -> None:
+        with gr.Row(elem_classes="controls"):
+            self.model = gr.Dropdown(
+                choices=[], label="Model", scale=5, min_width=200, elem_id="inspect-model"
+            )
+            self.threshold = gr.Slider(
+                0,
+                1,
+                0.25,
+                step=0.01,
+                label="Score threshold",
+                scale=4,
+                min_width=180,
+                elem_id="inspect-threshold",
+            )
+            self.run = gr.Button(
+                "Inspect",
+                variant="primary",
+                scale=1,
+                min_width=96,
+                elem_classes="runs",
+                elem_id="inspect-run",
+            )
+        self.verdict = gr.HTML(
+            markup.working("Opening the first sample …"), elem_id="inspect-verdict"
+        )
+        self.findings = gr.HTML("", js_on_load=_PICK, elem_id="inspect-findings")
+        self.layers = gr.CheckboxGroup(
+            choices=[], label="Show on the picture", elem_id="inspect-layers"
+        )
+        with gr.Row(elem_classes="downloads"):
+            self.save = {
+                kind: gr.Button(f"Download {kind.upper()}", size="sm", min_width=90)
+                for kind in KINDS
+            }
+        self.export = gr.DownloadButton("Export", visible="hidden", elem_id="export")
+        self.details = gr.HTML("", elem_id="inspect-details")
+
+    def answer(self) -> list[Any]:
+        """The components that an answer fills, in the order of `_filled`."""
+        return [
+            *(self.shown, self.picture, self.verdict, self.findings, self.layers, self.details),
+            *(self.threshold, *self.save.values()),
+        ]
+
+    def look(
+        self, path: str, name: str, model: str, threshold: float | None, drawn: Sequence[str]
+    ) -> tuple[Any, ...]:
+        """Inspect a file and fill the page; a failure is said in the verdict's place."""
+        try:
+            shown, look = handlers.inspect(
+                self.service, path, name, model=model, score_threshold=threshold
+            )
+            inspection = look.inspection
+            possible, usual = _LAYERS[inspection.task]
+            kept = tuple(drawn) if drawn and set(drawn) <= set(possible) else usual
+            picture = handlers.draw(look, _layers(kept))
+        except Exception as exc:
+            return self._failed(handlers.sentence_of(exc))
+        usual_threshold = self.service.choose(inspection.model).config.score_threshold
+        return (
+            shown,
+            picture,
+            markup.verdict(inspection, look.title),
+            markup.findings_table(inspection),
+            gr.CheckboxGroup(choices=list(possible), value=list(kept), visible=bool(possible)),
+            markup.details(inspection, look.title),
+            gr.Slider(
+                value=usual_threshold if threshold is None else threshold,
+                interactive=inspection.task != "classify",  # it has no findings to leave out
+            ),
+            *(gr.Button(interactive=True) for _ in KINDS),
+        )
+
+    def empty(self) -> tuple[Any, ...]:
+        """The page without a picture."""
+        return self._blank(markup.empty())
+
+    def _failed(self, sentence: str) -> tuple[Any, ...]:
+        return self._blank(markup.failed(sentence))
+
+    def _blank(self, verdict: str) -> tuple[Any, ...]:
+        nothing = (None, None, verdict, "", gr.CheckboxGroup(visible=False), "", gr.Slider())
+        return (*nothing, *(gr.Button(interactive=False) for _ in KINDS))
+
+    def open(self, model: str, drawn: list[str]) -> tuple[Any, ...]:
+        """The first sample, so that the page never opens empty."""
+        sample = self.samples[0]
+        return self.look(str(sample.path), sample.path.name, model or AUTO, None, drawn)
+
+    def take(
+        self, model: str, threshold: float, drawn: list[str], event: gr.EventData
+    ) -> tuple[Any, ...]:
+        """The sample that was chosen."""
+        sample = self.samples[int(event.index) % len(self.samples)]
+        return self.look(str(sample.path), sample.path.name, model, threshold, drawn)
+
+    def receive(
+        self, picture: Any, model: str, threshold: float, drawn: list[str]
+    ) -> tuple[Any, ...]:
+        """The picture that was dropped, pasted or photographed."""
+        if picture is None:
+            return self.empty()
+        try:
+            path, name = handlers.uploaded(picture)
+        except InputError as exc:
+            return self._failed(str(exc))
+        return self.look(path, name, model, threshold, drawn)
+
+    def again(
+        self, shown: Shown | None, model: str, threshold: float | None, drawn: list[str]
+    ) -> tuple[Any, ...]:
+        """The same picture, with what is set now."""
+        if shown is None:
+            return self.empty()
+        return self.look(shown.path, shown.name, model, threshold, drawn)
+
+    def switch(self, shown: Shown | None, model: str, drawn: list[str]) -> tuple[Any, ...]:
+        """The same picture seen by another model, at that model's own threshold."""
+        return self.again(shown, model, None, drawn)
+
+    def redraw(self, shown: Shown | None, drawn: list[str]) -> Any:
+        """The same answer with other layers."""
+        if shown is None:
+            return gr.skip()
+        return handlers.redraw(self.service, shown, _layers(drawn), selected=None)
+
+    def highlight(self, shown: Shown | None, drawn: list[str], event: gr.EventData) -> Any:
+        """The same answer with one finding standing out; number 0 lets go."""
+        if shown is None:
+            return gr.skip()
+        number = int(event.number)
+        return handlers.redraw(self.service, shown, _layers(drawn), selected=number or None)
+
+    def hand_out(self, shown: Shown | None, drawn: list[str], kind: Kind) -> Any:
+        """The answer as a file."""
+        if shown is None:
+            return gr.skip()
+        with handlers.one_sentence():
+            pixels = handlers.pixels_of(self.service, shown)
+            data = encode(
+                kind, pixels, shown.inspection, labels=shown.labels, layers=_layers(drawn)
+            )
+            name = file_name(shown.name, shown.inspection.model, kind)
+            return gr.DownloadButton(value=str(self.exports.write(name, data)))
+
+    def models(self) -> Any:
+        """The models that are served now, as choices."""
+        releases = self.service.releases()
+        named = [(release.config.title, release.config.name) for release in releases]
+        automatic = [(f"Automatic: {self.service.choose().config.title}", AUTO)] if named else []
+        return gr.Dropdown(choices=[*automatic, *named], value=AUTO if named else None)
+
+
+def build(service: Service, blocks: Any) -> InspectTab:
+    """Lay out the tab and wire its events.
+
+    Args:
+        service: what inspects.
+        blocks: the page, whose opening fills the tab.
+    """
+    page = _Page(service)
+    settings = [page.model, page.threshold, page.layers]
+    answers: dict[str, Any] = {
+        "outputs": page.answer(),
+        "show_progress": "minimal",
+        "show_progress_on": [page.verdict],
+        "concurrency_id": "models",
+        **PRIVATE,
+    }
+    opened = blocks.load(page.models, outputs=page.model, show_progress="hidden", **PRIVATE)
+    opened.then(page.open, [page.model, page.layers], **answers)
+    # Not preprocessed: the framework would decode the picture before our caps are applied.
+    page.picture.input(page.receive, [page.picture, *settings], preprocess=False, **answers)
+    page.picture.clear(page.empty, outputs=page.answer(), show_progress="hidden", **PRIVATE)
+    page.tray.click(page.take, settings, **answers)
+    page.model.input(page.switch, [page.shown, page.model, page.layers], **answers)
+    page.threshold.input(page.again, [page.shown, *settings], trigger_mode="always_last", **answers)
+    page.run.click(page.again, [page.shown, *settings], **answers)
+    drawn = [page.shown, page.layers]
+    redraws: dict[str, Any] = {"outputs": page.picture, "show_progress": "hidden", **PRIVATE}
+    page.layers.input(page.redraw, drawn, trigger_mode="always_last", **redraws)
+    page.findings.click(page.highlight, drawn, trigger_mode="always_last", **redraws)
+    for kind, button in page.save.items():
+        button.click(
+            partial(page.hand_out, kind=kind), drawn, page.export, show_progress="hidden", **PRIVATE
+        ).success(None, js=_HAND_OUT, **PRIVATE)
+    return InspectTab(shown=page.shown)
+
+
+def _layers(drawn: Sequence[str]) -> Layers:
+    return Layers(boxes=_BOXES in drawn, mask=_MASK in drawn, names=_NAMES in drawn)

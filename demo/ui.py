@@ -1,0 +1,155 @@
+"""The page: tabs, API and the server's own routes put together; layout and wiring only."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import gradio as gr
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from core.images import MEGA
+from core.settings import Settings
+from demo import api, source
+from demo.service import Service
+from demo.tabs import compare, inspect, models
+from demo.theme import STYLE, head, theme
+
+_MASTHEAD: Final = """
+<header class="masthead">
+  <h1>Rollmark</h1><p>Steel surface inspection</p>
+  <button type="button" id="show-keys">Keys <kbd>?</kbd></button>
+</header>
+<dialog id="keys" aria-labelledby="keys-title">
+  <h2 id="keys-title">Keys</h2>
+  <dl>
+    <dt><kbd>Enter</kbd></dt><dd>Inspect or compare the picture again</dd>
+    <dt><kbd>O</kbd></dt><dd>Open a picture</dd>
+    <dt><kbd>Ctrl</kbd> <kbd>V</kbd></dt><dd>Paste a picture</dd>
+    <dt><kbd>↑</kbd> <kbd>↓</kbd></dt><dd>Go through the findings</dd>
+    <dt><kbd>Space</kbd></dt><dd>Highlight the finding</dd>
+    <dt><kbd>Esc</kbd></dt><dd>Let go of the finding</dd>
+    <dt><kbd>?</kbd></dt><dd>Show or hide these keys</dd>
+  </dl>
+  <form method="dialog"><button>Close</button></form>
+</dialog>
+"""
+_FOOT: Final = """
+<footer class="foot">Rollmark is free software under the AGPL-3.0.
+<a href="source" download>Source of this very version ({commit})</a></footer>
+"""
+_CACHE_CHECK_S, _CACHE_AGE_S = 600, 3600
+_VISITORS: Final = 500  # whose pages are remembered at a time
+_MODEL_CALLS: Final = 2  # at a time; a network itself answers one after the other
+
+
+def build(settings: Settings, *, service: Service | None = None) -> Any:
+    """The whole app, not yet launched.
+
+    Args:
+        settings: how it is served.
+        service: what inspects; a new one if None.
+
+    Returns:
+        A `gr.Blocks`.
+    """
+    service = service or Service(settings)
+    with gr.Blocks(
+        title="Rollmark",
+        analytics_enabled=False,
+        delete_cache=(_CACHE_CHECK_S, _CACHE_AGE_S),
+        fill_width=True,
+    ) as blocks:
+        gr.HTML(_MASTHEAD)
+        with gr.Tabs():
+            with gr.Tab("Inspect", id="inspect"):
+                inspected = inspect.build(service, blocks)
+            with gr.Tab("Compare", id="compare") as tab:
+                compare.build(service, inspected, blocks, tab)
+            with gr.Tab("Models", id="models") as tab:
+                models.build(service, tab)
+        gr.HTML(_FOOT.format(commit=source.commit()))
+        api.register(service)
+    _refuse_addresses(blocks)
+    blocks.queue(max_size=settings.serving.queue_size, default_concurrency_limit=_MODEL_CALLS)
+    return blocks
+
+
+def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = True) -> str:
+    """Serve the app.
+
+    Args:
+        blocks: what `build` returned.
+        settings: host, port and caps.
+        service: whose models `/health` counts.
+        wait: return only when the server is stopped.
+
+    Returns:
+        The address of the app.
+    """
+    serving = settings.serving
+    is_space = gr.utils.get_space() is not None
+    _, address, _ = blocks.launch(
+        server_name=None if is_space else serving.host,  # a Space says where to listen
+        server_port=None if is_space else serving.port,
+        prevent_thread_lock=not wait,
+        quiet=True,
+        share=False,
+        show_error=False,  # only sentences that were written for people leave the server
+        run_history=False,  # a mill's pictures do not stay in a browser
+        enable_monitoring=False,
+        footer_links=["api", "gradio", "settings"],
+        max_file_size=int(serving.max_image_mb * MEGA),
+        allowed_paths=[],
+        blocked_paths=[str(settings.paths.data.resolve()), str(settings.paths.runs.resolve())],
+        state_session_capacity=_VISITORS,
+        ssr_mode=False,
+        app_kwargs={"routes": _routes(service)},
+        theme=theme(),
+        css_paths=[STYLE],
+        head=head(),
+    )
+    return str(address)
+
+
+def _routes(service: Service) -> list[Route]:
+    """Routes beside Gradio's own; they come first."""
+
+    def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok", "models": len(service.models())})
+
+    def source_code(_: Request) -> Response:
+        name = f"rollmark-{source.commit()}.tar.gz"
+        return Response(
+            source.archive(),
+            media_type="application/gzip",
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+
+    return [Route("/health", health), Route("/source", source_code)]
+
+
+def _refuse_addresses(blocks: Any) -> None:
+    """Let no caller make the server fetch a web address in place of an uploaded file.
+
+    Gradio would download any public address that stands where an uploaded file's path belongs,
+    however large, before a handler runs.
+    """
+    for event in blocks.fns.values():
+        for component in event.inputs:
+            component.async_move_resource_to_block_cache = _only_files(component)
+
+
+def _only_files(component: Any) -> Any:
+    original = component.async_move_resource_to_block_cache
+
+    async def move(path: Any) -> Any:
+        if path is not None and str(path).lower().startswith(("http://", "https://")):
+            raise gr.Error(
+                "An address was sent in place of a picture; upload the picture itself.",
+                print_exception=False,
+            )
+        return await original(path)
+
+    return move

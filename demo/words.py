@@ -1,0 +1,142 @@
+"""An inspection in the mill's words: findings as rows, the verdict as one line, numbers as read.
+
+Pure functions from `core.records`; nothing here knows a web page or a picture.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from core.records import Box, Inspection
+from core.taxonomy import title
+
+NOT_SURE: Final = "Not sure: a person should look"
+NOTHING: Final = "Nothing found"
+_COLUMNS: Final = ("left", "centre", "right")
+_ROWS: Final = ("upper", "middle", "lower")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of the findings table; a box of None means the whole image."""
+
+    number: int  # from 1, in the order shown
+    label: str
+    probability: float
+    box: Box | None = None  # px of the source image
+    area_px: int | None = None  # of a region of a mask
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The verdict in large type, and what is worth adding in small type."""
+
+    text: str
+    detail: str
+
+
+def findings(inspection: Inspection) -> tuple[Finding, ...]:
+    """What was found, most probable first; of a classifier every class, of a mask every region.
+
+    Regions of a mask keep their own order, largest first.
+    """
+    if inspection.task == "classify":
+        ranked = sorted(inspection.probabilities.items(), key=lambda entry: -entry[1])
+        return tuple(Finding(k, label, p) for k, (label, p) in enumerate(ranked, start=1))
+    if inspection.task == "segment":
+        return tuple(
+            Finding(k, s.label, s.score, s.box, s.area_px)
+            for k, s in enumerate(inspection.segments, start=1)
+        )
+    boxes = sorted(inspection.detections, key=lambda found: -found.probability)
+    return tuple(Finding(k, d.label, d.probability, d.box) for k, d in enumerate(boxes, start=1))
+
+
+def headline(inspection: Inspection) -> Headline:
+    """The verdict: "Scratches, 0.93 probable · 2 places", "Nothing found", or a call for a person.
+
+    The detail names the other classes that were found, or what an unsure model leans to.
+    """
+    summaries = summarise(inspection)
+    if inspection.verdict == "review":
+        leaning = f"Most likely {'; '.join(summaries)}." if summaries else "Nothing stands out."
+        return Headline(NOT_SURE, leaning)
+    if inspection.verdict == "accept" or not summaries:
+        return Headline(NOTHING, "No defect is probable enough to be shown.")
+    others = f"Also {'; '.join(summaries[1:])}." if len(summaries) > 1 else ""
+    return Headline(summaries[0], others)
+
+
+def summarise(inspection: Inspection) -> tuple[str, ...]:
+    """One phrase a class, the most probable class first: "Scratches, 0.93 probable · 2 places"."""
+    found = findings(inspection)
+    if inspection.task == "classify":
+        return tuple(f"{title(f.label)}, {number(f.probability)} probable" for f in found[:1])
+    best: dict[str, float] = {}
+    for finding in found:
+        best[finding.label] = max(finding.probability, best.get(finding.label, 0.0))
+    places = Counter(finding.label for finding in found)
+    return tuple(
+        f"{title(label)}, {number(p)} probable · {count(places[label], 'place')}"
+        for label, p in sorted(best.items(), key=lambda entry: -entry[1])
+    )
+
+
+def number(fraction: float) -> str:
+    """A probability with two significant digits; never a rounded 0 or 1, which would be a claim."""
+    if fraction >= 0.995:
+        return "> 0.99"
+    if fraction < 0.01:
+        return "< 0.01"
+    return f"{fraction:.2f}" if fraction >= 0.1 else f"{fraction:.2g}"
+
+
+def count(n: int, noun: str) -> str:
+    """`1 place`, `2 places`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def size(box: Box) -> str:
+    """Width × height in px."""
+    x1, y1, x2, y2 = box
+    return f"{x2 - x1:.0f} × {y2 - y1:.0f} px"
+
+
+def place(box: Box, width: int, height: int) -> str:
+    """Where the middle of a box lies in a grid of three by three: "upper left", "centre"."""
+    x1, y1, x2, y2 = box
+    if x2 - x1 > 0.8 * width and y2 - y1 > 0.8 * height:
+        return "whole image"
+    column = _COLUMNS[min(int(1.5 * (x1 + x2) / width), 2)]
+    row = _ROWS[min(int(1.5 * (y1 + y2) / height), 2)]
+    if row == "middle":
+        return column
+    return row if column == "centre" else f"{row} {column}"
+
+
+def duration(milliseconds: float) -> str:
+    """Two significant digits with the unit that suits: "23 ms", "1.4 s"."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.2g} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def alternative_text(inspection: Inspection) -> str:
+    """The picture in words, for people who do not see it."""
+    summaries = summarise(inspection)
+    shown = "; ".join(summaries) if summaries else "nothing found"
+    return f"Steel surface, {inspection.image.width} × {inspection.image.height} pixels: {shown}."
+
+
+def labels_found(inspections: Sequence[Inspection]) -> tuple[str, ...]:
+    """Every label that is drawn for these inspections, in the order first met."""
+    labels: dict[str, None] = {}
+    for inspection in inspections:
+        rows = findings(inspection)
+        for row in rows[:1] if inspection.task == "classify" else rows:
+            labels.setdefault(row.label)
+    return tuple(labels)
