@@ -11,6 +11,9 @@ RollmarkError
 ├── HubError               the Hugging Face Hub refused or could not be reached
 ├── PromotionRefused       the gate said no
 ├── LedgerError            the ledger cannot be opened or written
+│   ├── IllegalTransition  a review item cannot go from its state to the one asked for
+│   ├── LeaseHeld          another process is doing what only one may do at a time
+│   └── LeaseLost          this process was replaced and must write no more
 └── LabelStudioError       Label Studio refused or could not be reached
     └── LabelFormatError   a task or prediction does not fit the labelling configuration
 
@@ -68,6 +71,18 @@ class PromotionRefused(RollmarkError):
 
 class LedgerError(RollmarkError):
     """The ledger cannot be opened, migrated or written."""
+
+
+class IllegalTransition(LedgerError):
+    """A review item cannot go from the state it is in to the one that was asked for."""
+
+
+class LeaseHeld(LedgerError):
+    """Another process holds the lease on something that only one may do at a time."""
+
+
+class LeaseLost(LedgerError):
+    """The lease ran out and another process took it; what this one wanted to write is refused."""
 
 
 class LabelStudioError(RollmarkError):

@@ -7,7 +7,7 @@ Boxes are `(x1, y1, x2, y2)` pixels of the source image. Times are UTC. `Release
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,8 @@ from core.types import Task
 Box = tuple[float, float, float, float]
 Verdict = Literal["accept", "defect", "review"]
 Source = Literal["bundled", "local", "hub"]
+ReviewState = Literal["pending", "sending", "sent", "verified", "parked", "unknown"]
+REVIEW_STATES: tuple[ReviewState, ...] = get_args(ReviewState)
 
 
 class Record(BaseModel):
@@ -190,6 +192,50 @@ class Annotation(Record):
     created_at: datetime
     task_id: int | None = None
     annotation_id: int | None = None
+
+
+class ReviewItem(Record):
+    """One image that waits for a person, or has reached one; the same image is one item.
+
+    `predictions` holds the last answer of each model, at most one a model. `next_attempt_at` is
+    when the item may next be sent (pending) or asked about (unknown); None: at once.
+    """
+
+    id: str
+    image_sha256: str
+    project: str
+    config_revision: str  # of the labelling configuration the item is made for
+    dedupe_key: str  # SHA-256 of image, project and configuration: travels with the task
+    predictions: tuple[Inspection, ...] = ()
+    reasons: tuple[str, ...] = ()
+    note: str = ""
+    priority: float  # in [0, 1], higher is sooner
+    state: ReviewState
+    parked_reason: str | None = None
+    last_error: str | None = None  # why the last attempt did not end well
+    task_id: int | None = None
+    attempts: int = 0  # how often sending began
+    next_attempt_at: datetime | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+class DatasetVersion(Record):
+    """One frozen state of a growing data set.
+
+    `counts` gives for each split its images and, per label, its boxes (detect) or images. The test
+    split is the same in every descendant of a data set, so their `test_id` is equal.
+    """
+
+    id: str  # SHA-256 of the sorted manifest
+    parent: str | None
+    dataset: str  # name of the public set it grew from
+    folder: str  # its name among the prepared data sets
+    protocol: Literal["paper", "leak-free"]
+    counts: dict[str, dict[str, int]]
+    test_id: str  # SHA-256 of the sorted image hashes of the test split
+    reviewed: int  # images whose labels are a reviewer's
+    created_at: datetime
 
 
 class ServedModel(Record):
