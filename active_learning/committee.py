@@ -302,7 +302,8 @@ def _sentence(opinions: Sequence[_Opinion]) -> str:
             votes.setdefault(name, []).append(probability)
     if not votes:
         return "No model finds a defect."
-    ranked = sorted(votes, key=lambda name: (-len(votes[name]), -sum(votes[name]), name))
+    asked = {name: sum(name in opinion.known for opinion in opinions) for name in votes}
+    ranked = sorted(votes, key=lambda n: (-len(votes[n]), -asked[n], -sum(votes[n]), n))
     parts = [_vote(opinions, ranked[0])]
     also = [name for name in ranked[1:] if any(_sees_both(o, ranked[0], name) for o in opinions)]
     parts += [_vote(opinions, name, also=True) for name in also]

@@ -191,8 +191,9 @@ def _box_doubts(
     # The most open first: nearest to one half.
     for k in open_boxes[np.argsort(np.abs(p[open_boxes] - LIKELY), kind="stable")][:_NAMED_BOXES]:
         doubts.append(f"{named(labels[k])} {number(p[k])} is {_BAND}")
-    if len(open_boxes) > _NAMED_BOXES:
-        doubts.append(f"so are {count(len(open_boxes) - _NAMED_BOXES, 'more box')}")
+    more = len(open_boxes) - _NAMED_BOXES
+    if more > 0:
+        doubts.append(f"so {'is' if more == 1 else 'are'} {more} more")
     low, high = measure.count_range(p)
     if high - low > 1:
         doubts.append(f"there may be {low} to {high} defects")

@@ -235,5 +235,5 @@ def _why(
     else:
         parts.append(f"{named(group)} has {count(labelled.get(group, 0), 'label')}")
     if distance is not None:
-        parts.append(f"differs from all chosen before by {number(max(distance, 0.0))}")
+        parts.append(f"differs from all chosen before by {number(max(distance, 0.0) / 2)} of 1")
     return "; ".join(parts)

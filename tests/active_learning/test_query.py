@@ -1,0 +1,222 @@
+"""Which images are labelled next: quotas, diversity, the random share, and an order that holds."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from active_learning.query import Candidate, Ranked, rank
+from core.errors import InputError
+
+COMMON, RARE = "patches", "crazing"
+
+
+def ids(ranked: list[Ranked]) -> list[str]:
+    return [entry.id for entry in ranked]
+
+
+def at(name: str, uncertainty: float, degrees: float, *classes: str) -> Candidate:
+    """An image whose embedding lies on the unit circle."""
+    angle = math.radians(degrees)
+    return Candidate(name, uncertainty, classes, (math.cos(angle), math.sin(angle)))
+
+
+def without_chance(pool, budget, **labelled_counts) -> list[Ranked]:
+    return rank(pool, budget, labelled_counts=labelled_counts, random_share=0, seed=0)
+
+
+# --- uncertainty -------------------------------------------------------------------------------
+
+
+def test_without_embeddings_the_most_uncertain_come_first():
+    pool = [Candidate(name, u, (COMMON,)) for name, u in (("a", 0.1), ("b", 0.9), ("c", 0.5))]
+    found = without_chance(pool, 2, patches=7)
+    assert found == [
+        Ranked("b", 1.0, "uncertainty 0.90; patches has 7 labels"),
+        Ranked("c", 0.5, "uncertainty 0.50; patches has 7 labels"),
+    ]
+
+
+def test_an_image_that_is_there_twice_counts_once_with_its_higher_uncertainty():
+    pool = [Candidate("a", 0.2), Candidate("b", 0.5), Candidate("a", 0.8)]
+    assert ids(without_chance(pool, 5)) == ["a", "b"]
+
+
+def test_an_image_without_a_class_says_so():
+    [found] = without_chance([Candidate("a", 0.2)], 1)
+    assert found.why == "uncertainty 0.20; no class was found in it"
+
+
+# --- diversity ---------------------------------------------------------------------------------
+
+
+def test_diversity_beats_a_clump_of_the_most_uncertain():
+    # Four near-copies are the most uncertain; alone they would fill the budget of three.
+    clump = [at(f"clump{k}", 0.9 - k / 100, k) for k in range(4)]
+    apart = [at("quarter", 0.6, 90), at("half", 0.5, 180)]
+    found = without_chance(clump + apart, 3)
+    # The most uncertain, then the furthest from it (1 - cos 180° = 2, half of it 1), then 90°
+    # from both (half of 1).
+    assert ids(found) == ["clump0", "half", "quarter"]
+    assert found[0].why == "uncertainty 0.90; no class was found in it"
+    assert found[1].why.endswith("differs from all chosen before by 1.00 of 1")
+    assert found[2].why.endswith("differs from all chosen before by 0.50 of 1")
+
+
+def test_diversity_chooses_among_the_most_uncertain_only():
+    # Quota 1: the shortlist is the 4 most uncertain, so the far and certain image never enters;
+    # alone, the first pick is the most uncertain.
+    pool = [at(f"a{k}", 0.9 - k / 100, k) for k in range(4)] + [at("far", 0.1, 180)]
+    assert ids(without_chance(pool, 1)) == ["a0"]
+
+
+def test_classes_keep_away_from_what_other_classes_took():
+    # The rare class is served first and takes 0°; of the common ones 5° is nearer to it than 90°.
+    pool = [at("r", 0.9, 0, RARE), at("near", 0.9, 5, COMMON), at("away", 0.8, 90, COMMON)]
+    assert sorted(ids(without_chance(pool, 2, patches=0, crazing=0))) == ["away", "r"]
+
+
+def test_one_image_without_an_embedding_leaves_the_order_to_uncertainty():
+    pool = [at("a", 0.9, 0), at("b", 0.8, 1), at("c", 0.1, 180), Candidate("d", 0.5)]
+    assert ids(without_chance(pool, 3)) == ["a", "b", "d"]
+
+
+# --- quotas ------------------------------------------------------------------------------------
+
+
+def of_classes(**sizes: int) -> list[Candidate]:
+    return [
+        Candidate(f"{name}{k:03d}", 0.5, (name,)) for name, n in sizes.items() for k in range(n)
+    ]
+
+
+def taken(ranked: list[Ranked]) -> Counter[str]:
+    return Counter(entry.id.rstrip("0123456789") for entry in ranked)
+
+
+def test_a_class_short_of_labels_gets_the_larger_quota():
+    # Weights 1/sqrt(3 + 1) and 1/sqrt(99 + 1) = 5 : 1 of 12 places.
+    found = without_chance(of_classes(crazing=50, patches=50), 12, crazing=3, patches=99)
+    assert taken(found) == {"crazing": 10, "patches": 2}
+
+
+def test_a_class_that_was_never_labelled_weighs_most():
+    # Weights 1 and 1/sqrt(8 + 1) = 3 : 1 of 8 places.
+    assert taken(without_chance(of_classes(crazing=9, patches=9), 8, patches=8)) == {
+        "crazing": 6,
+        "patches": 2,
+    }
+
+
+def test_places_that_one_class_cannot_fill_go_to_the_others():
+    found = without_chance(of_classes(crazing=2, patches=50), 12, crazing=3, patches=99)
+    assert taken(found) == {"crazing": 2, "patches": 10}
+
+
+def test_an_image_of_two_classes_serves_the_one_short_of_labels():
+    pool = [Candidate("both", 0.1, (COMMON, RARE)), Candidate("sure", 0.9, (COMMON,))]
+    found = without_chance(pool, 1, patches=100, crazing=1)
+    assert found == [Ranked("both", 1.0, "uncertainty 0.10; crazing has 1 label")]
+
+
+def test_images_in_which_nothing_was_found_weigh_as_the_mean_class():
+    # Weights 1, 1/3 and their mean 2/3 = 3 : 1 : 2 of 12 places.
+    pool = of_classes(crazing=20, patches=20) + [Candidate(f"none{k}", 0.5) for k in range(20)]
+    found = without_chance(pool, 12, crazing=0, patches=8)
+    assert taken(found) == {"crazing": 6, "patches": 2, "none": 4}
+
+
+def test_every_beginning_of_the_list_is_balanced_too():
+    found = without_chance(of_classes(crazing=50, patches=50), 12, crazing=3, patches=99)
+    assert taken(found[:6]) == {"crazing": 5, "patches": 1}
+
+
+# --- the random share --------------------------------------------------------------------------
+
+
+def test_a_tenth_of_the_budget_is_random_and_says_so():
+    pool = [Candidate(f"a{k:03d}", k / 1000) for k in range(500)]
+    found = rank(pool, 50, labelled_counts={}, random_share=0.1, seed=3)
+    drawn = [entry for entry in found if entry.why.startswith("drawn at random")]
+    assert len(drawn) == 5
+    # The other 45 are the most uncertain that chance has left.
+    rest = set(ids(found)) - set(ids(drawn))
+    expected = [c.id for c in reversed(pool) if c.id not in set(ids(drawn))][:45]
+    assert rest == set(expected)
+
+
+def test_the_random_share_is_fair_to_sure_images():
+    pool = [Candidate(f"a{k:03d}", k / 1000) for k in range(100)]
+    seen = Counter(
+        entry.id
+        for seed in range(300)
+        for entry in rank(pool, 10, labelled_counts={}, random_share=1, seed=seed)
+    )
+    # 300 draws of 10 in 100: 30 each, standard deviation sqrt(300 · 0.1 · 0.9) = 5.2.
+    assert len(seen) == 100
+    assert 30 - 5 * 5.2 < min(seen.values()) <= max(seen.values()) < 30 + 5 * 5.2
+
+
+def test_another_seed_draws_other_images_and_the_same_seed_the_same():
+    pool = [Candidate(f"a{k:03d}", 0.5) for k in range(500)]
+    once, again, other = (
+        rank(pool, 20, labelled_counts={}, random_share=1, seed=seed) for seed in (1, 1, 2)
+    )
+    assert once == again != other
+
+
+# --- properties --------------------------------------------------------------------------------
+
+candidates = st.builds(
+    Candidate,
+    id=st.integers(0, 30).map(str),
+    uncertainty=st.floats(0, 1),
+    classes=st.lists(st.sampled_from(["a", "b", "c"]), max_size=2).map(tuple),
+    embedding=st.lists(st.floats(-1, 1, width=16), min_size=3, max_size=3),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pool=st.lists(candidates, max_size=25),
+    budget=st.integers(0, 40),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 9),
+)
+def test_the_budget_is_used_up_nobody_comes_twice_and_order_does_not_matter(
+    pool, budget, share, seed
+):
+    unlike = list({c.id: c for c in pool}.values())
+    options = {"labelled_counts": {"a": 9}, "random_share": share, "seed": seed}
+    found = rank(unlike, budget, **options)
+    assert len(found) == len(set(ids(found))) == min(budget, len(unlike))
+    assert set(ids(found)) <= {c.id for c in unlike}
+    assert rank(unlike[::-1], budget, **options) == found
+    random_places = sum(entry.why.startswith("drawn") for entry in found)
+    assert abs(random_places - share * len(found)) <= 0.5
+    steps = [entry.priority for entry in found]
+    assert steps == pytest.approx([1 - k / len(found) for k in range(len(found))])
+
+
+@pytest.mark.parametrize(
+    ("pool", "budget", "share", "words"),
+    [
+        pytest.param([], -1, 0.1, "Budget is -1", id="budget"),
+        pytest.param([], 1, 1.5, "Random share is 1.5", id="share"),
+        pytest.param([Candidate("a", 1.2)], 1, 0, "Uncertainty of a is 1.2", id="uncertainty"),
+        pytest.param([Candidate("a", math.nan)], 1, 0, "Uncertainty of a is nan", id="nan"),
+        pytest.param(
+            [Candidate("a", 0, embedding=np.ones(3)), Candidate("b", 0, embedding=np.ones(4))],
+            *(1, 0, r"lengths \[3, 4\]"),
+            id="embeddings",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(pool, budget, share, words):
+    with pytest.raises(InputError, match=words):
+        rank(pool, budget, labelled_counts={}, random_share=share, seed=0)
