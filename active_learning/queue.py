@@ -136,7 +136,7 @@ class ReviewQueue:
             row = session.scalars(
                 ranked(self.project).where(ReviewItemRow.id == item_id)
             ).one_or_none()
-            return row and row.to_record()
+            return row.to_record() if row else None
 
     def find(self, key: str) -> ReviewItem | None:
         """The item with this dedupe key, None if the project has none."""
@@ -144,7 +144,7 @@ class ReviewQueue:
             row = session.scalars(
                 ranked(self.project).where(ReviewItemRow.dedupe_key == key)
             ).one_or_none()
-            return row and row.to_record()
+            return row.to_record() if row else None
 
     def items(
         self,

@@ -1,0 +1,262 @@
+"""The inbox: what people answered, each answer applied exactly once.
+
+An arrival is one state of one annotation, named by task, annotation and the time it was last
+changed. It may be delivered any number of times and in any order: a row already there is left
+alone, and what holds for an image is read from the newest state of each of its annotations. A
+deletion can only be seen by absence; it is an arrival like the others, dated when it was noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, get_args
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from core.errors import InputError
+from core.ledger import Base, Ledger
+from core.records import Annotation
+
+Kind = Literal["annotated", "skipped", "deleted"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class AnnotationRow(Base):
+    """Table of every state of every annotation that ever arrived; rows are only ever added."""
+
+    __tablename__ = "annotations"
+    __table_args__ = (
+        sa.UniqueConstraint(
+            "project", "task_id", "annotation_id", "updated_at", name="uq_annotations_once"
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    project: Mapped[str] = mapped_column(sa.String(50))
+    task_id: Mapped[int]
+    annotation_id: Mapped[int]
+    updated_at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(sa.String(10))
+    image_sha256: Mapped[str] = mapped_column(sa.String(64), index=True)
+    content: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
+    applied_at: Mapped[datetime]
+    dataset_version: Mapped[str | None] = mapped_column(sa.String(64), index=True)
+
+
+class CursorRow(Base):
+    """Table of how far each project has been read."""
+
+    __tablename__ = "cursors"
+
+    name: Mapped[str] = mapped_column(sa.String(100), primary_key=True)
+    updated_at: Mapped[datetime]
+    last_id: Mapped[int]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """How far a project has been read: the last annotation in the order (updated_at, id)."""
+
+    updated_at: datetime
+    last_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One state of one annotation as it was read from the labelling tool.
+
+    `annotation` is what the person says about the image; only kind "annotated" has one.
+    """
+
+    task_id: int
+    annotation_id: int
+    updated_at: datetime
+    kind: Kind
+    image_sha256: str
+    annotation: Annotation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a batch of arrivals; `repeated` had been applied before."""
+
+    seen: int = 0
+    applied: int = 0
+    skipped: int = 0
+    deleted: int = 0
+    repeated: int = 0
+
+    def __add__(self, other: Taken) -> Taken:
+        return Taken(
+            self.seen + other.seen,
+            self.applied + other.applied,
+            self.skipped + other.skipped,
+            self.deleted + other.deleted,
+            self.repeated + other.repeated,
+        )
+
+
+class Inbox:
+    """The answers of one labelling project.
+
+    Args:
+        ledger: where they lie.
+        project: title of the labelling project.
+        who: name of this process in the audit trail.
+    """
+
+    def __init__(self, ledger: Ledger, *, project: str, who: str) -> None:
+        self.ledger = ledger
+        self.project = project
+        self._who = who
+
+    def take(self, arrivals: Iterable[Arrival], *, cursor: Cursor | None = None) -> Taken:
+        """Apply a batch and move the cursor, both or neither.
+
+        Args:
+            arrivals: in any order, also ones taken before.
+            cursor: how far the project is read with this batch; it never moves back.
+
+        Raises:
+            InputError: if an arrival contradicts itself; then nothing of the batch is applied.
+            LedgerError: if the ledger cannot be written.
+        """
+        taken = Taken()
+        with self.ledger.session() as session:
+            for arrival in arrivals:
+                _check(arrival)
+                taken += self._apply(session, arrival)
+            if cursor is not None:
+                self._advance(session, cursor)
+        return taken
+
+    def cursor(self) -> Cursor | None:
+        """How far the project has been read; None: not at all."""
+        with self.ledger.reading() as session:
+            row = session.get(CursorRow, self.project)
+            return Cursor(row.updated_at, row.last_id) if row else None
+
+    def current(self) -> tuple[Annotation, ...]:
+        """What people now say, one annotation an image, sorted by image.
+
+        The newest state of each annotation counts, and of several annotations of an image the
+        newest; a skipped or deleted one says nothing.
+        """
+        with self.ledger.reading() as session:
+            return current_annotations(session, self.project)
+
+    def live(self) -> dict[int, frozenset[int]]:
+        """Ids of the annotations not known to be deleted, by task: what a full sweep compares."""
+        with self.ledger.reading() as session:
+            found: dict[int, set[int]] = {}
+            for row in _newest_states(session, self.project):
+                if row.kind != "deleted":
+                    found.setdefault(row.task_id, set()).add(row.annotation_id)
+        return {task: frozenset(ids) for task, ids in found.items()}
+
+    def counts(self) -> dict[Kind, int]:
+        """How many annotations stand in each kind, by their newest state."""
+        with self.ledger.reading() as session:
+            kinds = [row.kind for row in _newest_states(session, self.project)]
+        return {kind: kinds.count(kind) for kind in KINDS}
+
+    def _apply(self, session: Session, arrival: Arrival) -> Taken:
+        at = arrival.updated_at
+        if arrival.kind == "deleted":
+            newest = self._newest_state(session, arrival)
+            if newest is not None and newest.kind == "deleted":
+                return Taken(seen=1, repeated=1)
+            if newest is not None:  # dated by our clock, and the labelling tool's may be ahead
+                at = max(at, newest.updated_at + timedelta(microseconds=1))
+        row = AnnotationRow(
+            project=self.project,
+            task_id=arrival.task_id,
+            annotation_id=arrival.annotation_id,
+            updated_at=at,
+            kind=arrival.kind,
+            image_sha256=arrival.image_sha256,
+            content=arrival.annotation and arrival.annotation.model_dump(mode="json"),
+            applied_at=self.ledger.clock.now(),
+        )
+        try:
+            with session.begin_nested():
+                session.add(row)
+        except IntegrityError:  # applied before
+            return Taken(seen=1, repeated=1)
+        self.ledger.record(
+            session,
+            arrival.kind,
+            who=self._who,
+            entity=f"annotation:{arrival.annotation_id}",
+            after=arrival.kind,
+            task_id=arrival.task_id,
+            image_sha256=arrival.image_sha256,
+            updated_at=at.isoformat(),
+        )
+        return Taken(
+            seen=1,
+            applied=int(arrival.kind == "annotated"),
+            skipped=int(arrival.kind == "skipped"),
+            deleted=int(arrival.kind == "deleted"),
+        )
+
+    def _newest_state(self, session: Session, arrival: Arrival) -> AnnotationRow | None:
+        return session.scalars(
+            sa.select(AnnotationRow)
+            .where(AnnotationRow.project == self.project)
+            .where(AnnotationRow.task_id == arrival.task_id)
+            .where(AnnotationRow.annotation_id == arrival.annotation_id)
+            .order_by(AnnotationRow.updated_at.desc(), AnnotationRow.id.desc())
+            .limit(1)
+        ).one_or_none()
+
+    def _advance(self, session: Session, cursor: Cursor) -> None:
+        row = session.get(CursorRow, self.project, with_for_update=True)
+        if row is None:
+            session.add(
+                CursorRow(name=self.project, updated_at=cursor.updated_at, last_id=cursor.last_id)
+            )
+        elif Cursor(row.updated_at, row.last_id) < cursor:
+            row.updated_at, row.last_id = cursor.updated_at, cursor.last_id
+
+
+def current_annotations(session: Session, project: str) -> tuple[Annotation, ...]:
+    """What `Inbox.current` returns, as this transaction sees it."""
+    newest: dict[str, AnnotationRow] = {}
+    for row in _newest_states(session, project):
+        other = newest.get(row.image_sha256)
+        if row.kind == "annotated" and (other is None or _age(other) < _age(row)):
+            newest[row.image_sha256] = row
+    return tuple(Annotation.model_validate(row.content) for _, row in sorted(newest.items()))
+
+
+def _newest_states(session: Session, project: str) -> Sequence[AnnotationRow]:
+    """The newest row of each annotation; of two noticed at one time the one that came last."""
+    rows = session.scalars(sa.select(AnnotationRow).where(AnnotationRow.project == project))
+    newest: dict[tuple[int, int], AnnotationRow] = {}
+    for row in rows:
+        key = row.task_id, row.annotation_id
+        if key not in newest or _age(newest[key]) < _age(row):
+            newest[key] = row
+    return list(newest.values())
+
+
+def _age(row: AnnotationRow) -> tuple[datetime, int]:
+    return row.updated_at, row.id
+
+
+def _check(arrival: Arrival) -> None:
+    name = f"Annotation {arrival.annotation_id} of task {arrival.task_id}"
+    if (arrival.annotation is not None) != (arrival.kind == "annotated"):
+        raise InputError(f"{name} is {arrival.kind}: only an annotated one says something.")
+    if arrival.annotation and arrival.annotation.image_sha256 != arrival.image_sha256:
+        raise InputError(
+            f"{name} is about image {arrival.annotation.image_sha256[:12]}, but its task shows "
+            f"{arrival.image_sha256[:12]}."
+        )
+    if arrival.updated_at.tzinfo is None:
+        raise InputError(f"{name} was changed at {arrival.updated_at} of no time zone; UTC is.")
