@@ -1,0 +1,125 @@
+"""What a person is asked: the one labelling configuration of a project, from the classes in it.
+
+It serves all three tasks: rectangles (`box`), brush masks (`mask`), one choice for the whole image
+(`verdict`), and above them the reasons why a person is asked (`$why`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from xml.etree import ElementTree
+
+from core import taxonomy
+from core.errors import LabelFormatError
+from core.types import Task
+
+NO_DEFECT: Final = "no defect"  # the choice of a sheet without any
+BOX, MASK, VERDICT, IMAGE = "box", "mask", "verdict", "image"  # names in the configuration
+
+_NO_DEFECT_COLOUR: Final = "#808080"
+# Label Studio has had holes where a label's name became HTML.
+_SAFE_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}")
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """The classes a person may choose from, for each way of marking them."""
+
+    boxes: tuple[str, ...]
+    masks: tuple[str, ...]
+    choices: tuple[str, ...]  # of the whole image; `NO_DEFECT` comes on top
+
+    def config(self) -> str:
+        """The labelling configuration, XML; the same text for the same classes.
+
+        Raises:
+            LabelFormatError: if a class has a name that Label Studio might not show as it is.
+        """
+        view = ElementTree.Element("View")
+        ElementTree.SubElement(view, "Header", value="$why", size="5")
+        # Rotation would make boxes that no detector can learn; it is not offered.
+        ElementTree.SubElement(
+            view,
+            "Image",
+            {"name": IMAGE, "value": "$image", "zoom": "true", "rotateControl": "false"},
+        )
+        if self.boxes:
+            _control(view, "RectangleLabels", BOX, self.boxes, canRotate="false")
+        if self.masks:
+            _control(view, "BrushLabels", MASK, self.masks)
+        _control(view, "Choices", VERDICT, (*self.choices, NO_DEFECT), choice="single")
+        ElementTree.indent(view)
+        return ElementTree.tostring(view, encoding="unicode")
+
+    @property
+    def revision(self) -> str:
+        """Short name of this very configuration: 12 hex digits of its SHA-256."""
+        return hashlib.sha256(self.config().encode()).hexdigest()[:12]
+
+    def joined(self, other: Labelling) -> Labelling:
+        """The classes of both, ours first: an older project loses none."""
+        return Labelling(
+            boxes=_union(self.boxes, other.boxes),
+            masks=_union(self.masks, other.masks),
+            choices=_union(self.choices, other.choices),
+        )
+
+
+def labelling_of(models: Iterable[tuple[Task, Sequence[str]]]) -> Labelling:
+    """The configuration that serves models of these tasks and classes."""
+    of_task: dict[Task, tuple[str, ...]] = {"detect": (), "segment": (), "classify": ()}
+    for task, labels in models:
+        of_task[task] = _union(of_task[task], labels)
+    return Labelling(of_task["detect"], of_task["segment"], of_task["classify"])
+
+
+def read_config(xml: str) -> Labelling:
+    """The classes of a project that Rollmark made.
+
+    Raises:
+        LabelFormatError: if it is not such a configuration.
+    """
+    try:
+        view = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as exc:
+        raise LabelFormatError("The project's labelling configuration is not XML.") from exc
+    image = view.find(f"Image[@name='{IMAGE}']")
+    verdict = view.find(f"Choices[@name='{VERDICT}']")
+    if image is None or image.get("value") != "$image" or verdict is None:
+        raise LabelFormatError(
+            "The project's labelling configuration is not Rollmark's: it needs an Image named "
+            f"{IMAGE!r} and Choices named {VERDICT!r}; name another project."
+        )
+
+    def values(path: str) -> tuple[str, ...]:
+        return tuple(str(entry.get("value")) for entry in view.findall(path))
+
+    return Labelling(
+        boxes=values(f"RectangleLabels[@name='{BOX}']/Label"),
+        masks=values(f"BrushLabels[@name='{MASK}']/Label"),
+        choices=tuple(
+            value for value in values(f"Choices[@name='{VERDICT}']/Choice") if value != NO_DEFECT
+        ),
+    )
+
+
+def _control(
+    view: ElementTree.Element, tag: str, name: str, labels: Sequence[str], **more: str
+) -> None:
+    control = ElementTree.SubElement(view, tag, {"name": name, "toName": IMAGE, **more})
+    for label in labels:
+        if not _SAFE_LABEL.fullmatch(label):
+            raise LabelFormatError(
+                f"Class {label!r} cannot be sent: 1 to 40 letters, digits, blanks, '-' and '_' can."
+            )
+        colour = _NO_DEFECT_COLOUR if label == NO_DEFECT else taxonomy.look(label).colour
+        entry = "Choice" if tag == "Choices" else "Label"
+        ElementTree.SubElement(control, entry, value=label, background=colour)
+
+
+def _union(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first, *second)))
