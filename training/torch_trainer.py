@@ -199,9 +199,7 @@ def _finish(spec: ModelSpec, run: runs.RunFolder, network: nn.Module) -> RunReco
 
     network.load_state_dict(load_file(run.best))
     record = run.load_record().model_copy(update={"finished_at": datetime.now(UTC)})
-    release = write_release(
-        run.release, network, record=record, title=spec.title, task=spec.task
-    )
+    release = write_release(run.release, network, record=record, title=spec.title, task=spec.task)
     run.save_record(release.run)
     logger.info("run %s kept epoch %s: %s", run.id, record.best_epoch, record.validation)
     return release.run

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from core.errors import ConfigError, DatasetError, TrainingError, WeightsError
+from core.images import decode
 from core.records import RunRecord
+from core.types import Classification, Predictor
 from models import get_spec
 from models._predictors import make_predictor
 from models._release import read_release
@@ -60,6 +63,13 @@ def train(
         **changes,
     }
     return train_network(spec, dataset, **options)
+
+
+def best_of(folder: Path, spec: ModelSpec, dataset: Dataset) -> Predictor:
+    """The best epoch of a run as the app would use it."""
+    network = spec.build(2, spec.default_scale)
+    network.load_state_dict(load_file(folder / "best.safetensors"))
+    return make_predictor(spec, network, labels=dataset.labels, image_size=32, revision="best")
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -131,12 +141,25 @@ def test_validation_counts_what_the_predictor_earns(
     dataset = request.getfixturevalue("classes" if task == "classify" else "regions")
     spec = tiny(task)
     record = train(spec, dataset, tmp_path / "run", epochs=1)
-    network = spec.build(2, spec.default_scale)
-    network.load_state_dict(load_file(tmp_path / "run" / "best.safetensors"))
-    predictor = make_predictor(spec, network, labels=dataset.labels, image_size=32, revision="best")
+    predictor = best_of(tmp_path / "run", spec, dataset)
     measured = evaluate(predictor, dataset, protocol="leak-free", split="val", resamples=0)
     for metric in measured.metrics:
         assert record.validation[metric.name] == pytest.approx(metric.value, abs=2e-3)
+
+
+def test_the_validation_loss_is_that_of_the_predictor_s_probabilities(
+    classes: Dataset, uninterrupted: Path
+) -> None:
+    predictor = best_of(uninterrupted, tiny("classify"), classes)
+    samples = classes.split("leak-free", "val")
+    predictions = predictor([decode(s.path) for s in samples], score_threshold=0.0)
+    losses = [
+        -math.log(p.probabilities[classes.labels.index(str(sample.label))])
+        for sample, p in zip(samples, predictions, strict=True)
+        if isinstance(p, Classification)
+    ]
+    validation = RunFolder(uninterrupted).load_record().validation
+    assert validation["val_loss"] == pytest.approx(sum(losses) / 6, rel=1e-3)
 
 
 def test_on_epoch_is_called_before_each_epoch_counted_from_0(
