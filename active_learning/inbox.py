@@ -44,7 +44,6 @@ class AnnotationRow(Base):
     image_sha256: Mapped[str] = mapped_column(sa.String(64), index=True)
     content: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
     applied_at: Mapped[datetime]
-    dataset_version: Mapped[str | None] = mapped_column(sa.String(64), index=True)
 
 
 class CursorRow(Base):
@@ -147,7 +146,7 @@ class Inbox:
         newest; a skipped or deleted one says nothing.
         """
         with self.ledger.reading() as session:
-            return current_annotations(session, self.project)
+            return tuple(to_annotation(row) for row in standing_rows(session, self.project))
 
     def live(self) -> dict[int, frozenset[int]]:
         """Ids of the annotations not known to be deleted, by task: what a full sweep compares."""
@@ -224,14 +223,19 @@ class Inbox:
             row.updated_at, row.last_id = cursor.updated_at, cursor.last_id
 
 
-def current_annotations(session: Session, project: str) -> tuple[Annotation, ...]:
-    """What `Inbox.current` returns, as this transaction sees it."""
+def standing_rows(session: Session, project: str) -> tuple[AnnotationRow, ...]:
+    """The rows behind `Inbox.current` as this transaction sees them, in the same order."""
     newest: dict[str, AnnotationRow] = {}
     for row in _newest_states(session, project):
         other = newest.get(row.image_sha256)
         if row.kind == "annotated" and (other is None or _age(other) < _age(row)):
             newest[row.image_sha256] = row
-    return tuple(Annotation.model_validate(row.content) for _, row in sorted(newest.items()))
+    return tuple(row for _, row in sorted(newest.items()))
+
+
+def to_annotation(row: AnnotationRow) -> Annotation:
+    """What a row of kind "annotated" says."""
+    return Annotation.model_validate(row.content)
 
 
 def _newest_states(session: Session, project: str) -> Sequence[AnnotationRow]:

@@ -118,6 +118,8 @@ class Ledger:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
         self._reader = engine.execution_options(**{_READS: True})
+        if engine.dialect.name == "postgresql":  # SQLite's readers see one state anyway
+            self._reader = self._reader.execution_options(isolation_level="REPEATABLE READ")
         self.clock = clock
         self.where = engine.url.render_as_string(hide_password=True)
 

@@ -1,4 +1,4 @@
-"""The versions of a growing data set, and which of them first held an answer."""
+"""The versions of growing data sets, and which of them each answer went into."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Make the table, and give every answer the version it first went into."""
+    """Make the three tables."""
     op.create_table(
         "dataset_versions",
         sa.Column("id", sa.String(64), primary_key=True),
@@ -23,12 +23,23 @@ def upgrade() -> None:
         sa.Column("reviewed", sa.Integer, nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
     )
-    op.add_column("annotations", sa.Column("dataset_version", sa.String(64)))
-    op.create_index("ix_annotations_dataset_version", "annotations", ["dataset_version"])
+    op.create_table(
+        "dataset_heads",
+        sa.Column("dataset", sa.String(50), primary_key=True),
+        sa.Column("version", sa.String(64), sa.ForeignKey("dataset_versions.id"), nullable=False),
+    )
+    op.create_table(
+        "version_answers",
+        sa.Column("annotation", sa.Integer, sa.ForeignKey("annotations.id"), primary_key=True),
+        sa.Column("dataset", sa.String(50), primary_key=True),
+        sa.Column("version", sa.String(64), sa.ForeignKey("dataset_versions.id"), nullable=False),
+        sa.Column("outcome", sa.Text, nullable=False),
+    )
+    op.create_index("ix_version_answers_version", "version_answers", ["version"])
 
 
 def downgrade() -> None:
-    """Drop the table and the column; the answers themselves stay."""
-    op.drop_index("ix_annotations_dataset_version", "annotations")
-    op.drop_column("annotations", "dataset_version")
+    """Drop the three tables; answers and prepared folders stay."""
+    op.drop_table("version_answers")
+    op.drop_table("dataset_heads")
     op.drop_table("dataset_versions")
