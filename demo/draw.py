@@ -27,9 +27,11 @@ from demo.words import Finding, findings, headline, labels_found, number
 SHOWN_SIDE_PX: Final = 800  # of a small picture once enlarged
 MAX_NAMED: Final = 30  # findings that get a name; the rest are drawn only
 _DIMMED: Final = 0.45  # brightness that is left around a selected finding
-# At SHOWN_SIDE_PX; a page shows that picture about 530 px wide, so that 3 px become 2.
-_LINE_PX: Final = 3
-_FONT_PX: Final = 22
+# As they are seen, whatever the size of the canvas.
+_LINE_PX: Final = 2
+_HALO_PX: Final = 0.7
+_DASH_PX: Final = 1.5  # of one px in a class's dash pattern, which is made for lines of one px
+_FONT_PX: Final = 14
 
 _WHITE: Final[Colour] = (255, 255, 255)
 _INK: Final[Colour] = (31, 41, 51)
@@ -54,7 +56,11 @@ class _Canvas:
 
     picture: PillowImage.Image
     scale: float  # canvas px per source px
-    unit: int  # px that a "pixel" of a line has, grown with large pictures
+    pixel: float  # canvas px per px as seen
+
+    def px(self, seen: float) -> int:
+        """Whole px of the canvas for px as seen, at least one."""
+        return max(round(seen * self.pixel), 1)
 
     def box(self, box: Box) -> tuple[int, int, int, int]:
         """A source box in whole px of the canvas, at least one px wide and high."""
@@ -70,6 +76,7 @@ def overlay(
     layers: Layers = ALL_LAYERS,
     selected: int | None = None,
     max_side_px: int | None = None,
+    seen_side_px: int = SHOWN_SIDE_PX,
 ) -> Image:
     """The image with its findings drawn on it.
 
@@ -80,28 +87,26 @@ def overlay(
         layers: what to draw.
         selected: number of a finding to stand out; all around it is dimmed.
         max_side_px: shrink larger pictures to this side; None keeps full resolution.
+        seen_side_px: how long the long side is on the screen that lines and letters are made for.
 
     Returns:
         (H', W', 3) uint8: the source size times a whole number for small pictures.
     """
-    canvas = _canvas(pixels, max_side_px)
+    canvas = _canvas(pixels, max_side_px, seen_side_px)
     found = findings(inspection)
     if inspection.mask is not None and layers.mask:
         class_map = class_map_from_record(inspection.mask)
-        painted = paint_mask(np.asarray(canvas.picture), class_map, labels, unit=canvas.unit)
+        painted = paint_mask(np.asarray(canvas.picture), class_map, labels, pixel=canvas.pixel)
         canvas = replace(canvas, picture=PillowImage.fromarray(painted))
     located = [finding for finding in found if finding.box is not None]
-    chosen = next((f for f in located if f.number == selected), None)
+    chosen = next((finding for finding in located if finding.number == selected), None)
+    if layers.boxes:
+        _draw_boxes(canvas, [finding for finding in located if finding is not chosen])
     if chosen is not None and chosen.box is not None:
         canvas = _dim_around(canvas, canvas.box(chosen.box))
-    drawing = ImageDraw.Draw(canvas.picture)
-    for finding in reversed(located):  # the most probable on top
-        is_chosen = finding is chosen
-        if finding.box is not None and (layers.boxes or is_chosen):
-            weight = 2 if is_chosen else 1
-            _draw_box(drawing, canvas.box(finding.box), finding.label, canvas.unit * weight)
+        _draw_boxes(canvas, [chosen], bold=True)
     if layers.names:
-        _draw_names(drawing, canvas, located[:MAX_NAMED] if chosen is None else [chosen])
+        _draw_names(canvas, located[:MAX_NAMED] if chosen is None else [chosen])
     return np.asarray(canvas.picture)
 
 
@@ -112,40 +117,38 @@ def sheet(
 
     Arguments are those of `overlay`.
     """
-    drawn = PillowImage.fromarray(overlay(pixels, inspection, labels=labels, layers=layers))
-    unit = _unit(*drawn.size)
-    font = _font(unit)
-    line = round(1.6 * _FONT_PX * unit)
-    verdict = headline(inspection)
-    texts = [verdict.text, f"{inspection.model}, revision {inspection.revision}"]
-    width = max(drawn.width, 24 * _FONT_PX * unit)
+    drawn = overlay(pixels, inspection, labels=labels, layers=layers)
+    above = _canvas(drawn, None, SHOWN_SIDE_PX)
+    font = _font(above)
+    line, margin = above.px(1.6 * _FONT_PX), above.px(0.8 * _FONT_PX)
     classes = labels_found([inspection])
-    rows = tuple(findings(inspection)) if inspection.task == "classify" else ()
-    height = line * (len(texts) + (len(rows) or len(classes))) + line // 2
-    page = PillowImage.new("RGB", (width, drawn.height + height), _WHITE)
-    page.paste(drawn, (0, 0))
+    rows = findings(inspection) if inspection.task == "classify" else ()
+    width = max(above.picture.width, above.px(24 * _FONT_PX))
+    height = line * (2 + (len(rows) or len(classes))) + 2 * margin
+    page = PillowImage.new("RGB", (width, above.picture.height + height), _WHITE)
+    page.paste(above.picture, (0, 0))
     drawing = ImageDraw.Draw(page)
-    left, top = line // 2, drawn.height + line // 4
-    drawing.text((left, top), texts[0], fill=_INK, font=font)
-    top += line
+    top = above.picture.height + margin
+    drawing.text((margin, top), headline(inspection).text, fill=_INK, font=font)
     for row in rows:
-        _draw_bar(drawing, row, (left, top, width - left, top + line), font)
         top += line
+        _draw_bar(drawing, row, (margin, top, width - margin, top + line), font)
     for label in () if rows else classes:
-        middle = top + line // 2
-        _draw_box(drawing, (left, middle - line // 4, left + line, middle + line // 4), label, unit)
-        drawing.text((left + line + line // 2, top), title(label), fill=_INK, font=font)
         top += line
-    drawing.text((left, top), texts[1], fill=_INK, font=font)
+        frame = (margin, top + line // 8, margin + 2 * line, top + line * 5 // 8)
+        _draw_box(drawing, above, frame, label)
+        drawing.text((2 * margin + 2 * line, top), title(label), fill=_INK, font=font)
+    provenance = f"{inspection.model}, revision {inspection.revision}"
+    drawing.text((margin, top + line), provenance, fill=_INK, font=font)
     return np.asarray(page)
 
 
 def fitted(pixels: Image, max_side_px: int) -> Image:
     """The image alone, at the size in which `overlay` would draw on it."""
-    return np.asarray(_canvas(pixels, max_side_px).picture)
+    return np.asarray(_canvas(pixels, max_side_px, SHOWN_SIDE_PX).picture)
 
 
-def _canvas(pixels: Image, max_side_px: int | None) -> _Canvas:
+def _canvas(pixels: Image, max_side_px: int | None, seen_side_px: int) -> _Canvas:
     height, width = pixels.shape[:2]
     longest = max(width, height)
     picture = PillowImage.fromarray(pixels)
@@ -158,16 +161,13 @@ def _canvas(pixels: Image, max_side_px: int | None) -> _Canvas:
         if scale > 1:
             size = width * int(scale), height * int(scale)
             picture = picture.resize(size, PillowImage.Resampling.BICUBIC)
-    return _Canvas(picture, scale, _unit(*picture.size))
+    # A narrow strip has no room for letters that suit its length.
+    pixel = min(max(picture.size) / seen_side_px, 2 * min(picture.size) / seen_side_px)
+    return _Canvas(picture, scale, max(pixel, 0.5))
 
 
-def _unit(width: int, height: int) -> int:
-    """Lines and letters grow with the picture, but not beyond what a narrow strip has room for."""
-    return max(1, round(min(max(width, height) / SHOWN_SIDE_PX, min(width, height) / 400)))
-
-
-def _font(unit: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(_FONT_PX * unit)
+def _font(canvas: _Canvas) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(canvas.px(_FONT_PX))
 
 
 def _dim_around(canvas: _Canvas, box: tuple[int, int, int, int]) -> _Canvas:
@@ -178,16 +178,28 @@ def _dim_around(canvas: _Canvas, box: tuple[int, int, int, int]) -> _Canvas:
     return replace(canvas, picture=PillowImage.fromarray(dimmed))
 
 
+def _draw_boxes(canvas: _Canvas, located: Sequence[Finding], *, bold: bool = False) -> None:
+    drawing = ImageDraw.Draw(canvas.picture)
+    for finding in reversed(located):  # the first, most probable one ends on top
+        if finding.box is not None:
+            _draw_box(drawing, canvas, canvas.box(finding.box), finding.label, bold=bold)
+
+
 def _draw_box(
-    drawing: ImageDraw.ImageDraw, box: tuple[int, int, int, int], label: str, unit: int
+    drawing: ImageDraw.ImageDraw,
+    canvas: _Canvas,
+    box: tuple[int, int, int, int],
+    label: str,
+    *,
+    bold: bool = False,
 ) -> None:
-    """A dashed frame with its outer edge on the box and a halo of one px on both sides."""
+    """A dashed frame with its outer edge on the box, and a halo on both sides of it."""
     style = look(label)
     colour, halo = rgb(style.colour), ink_on(rgb(style.colour))
+    line, rim = canvas.px(_LINE_PX * (2 if bold else 1)), canvas.px(_HALO_PX)
     x1, y1, x2, y2 = box[0], box[1], box[2] - 1, box[3] - 1  # Pillow's corners are inclusive
-    line = _LINE_PX * unit
-    drawing.rectangle((x1 - unit, y1 - unit, x2 + unit, y2 + unit), None, halo, line + 2 * unit)
-    pattern = tuple(part * unit for part in style.dash)
+    drawing.rectangle((x1 - rim, y1 - rim, x2 + rim, y2 + rim), None, halo, line + 2 * rim)
+    pattern = tuple(canvas.px(part * _DASH_PX) for part in style.dash)
     for start, end in _dashes(x2 - x1 + 1, pattern):
         drawing.rectangle((x1 + start, y1, x1 + end - 1, min(y1 + line - 1, y2)), colour)
         drawing.rectangle((x1 + start, max(y2 - line + 1, y1), x1 + end - 1, y2), colour)
@@ -209,13 +221,14 @@ def _dashes(length: int, pattern: Sequence[int]) -> list[tuple[int, int]]:
     return dashes
 
 
-def _draw_names(drawing: ImageDraw.ImageDraw, canvas: _Canvas, located: Sequence[Finding]) -> None:
+def _draw_names(canvas: _Canvas, located: Sequence[Finding]) -> None:
     """A tag with number, class and probability beside each finding, where there is room."""
-    font = _font(canvas.unit)
-    pad = 4 * canvas.unit
+    drawing = ImageDraw.Draw(canvas.picture)
+    font = _font(canvas)
+    pad = canvas.px(3)
     texts = [f"{f.number} {title(f.label)} {number(f.probability)}" for f in located]
     boxes = [canvas.box(f.box) for f in located if f.box is not None]
-    halo = 2 * canvas.unit  # a tag touches the halo of its box, not the box
+    halo = canvas.px(_HALO_PX) + 1  # a tag touches the halo of its box, not the box
     places = place_tags(
         [(x1 - halo, y1 - halo, x2 + halo, y2 + halo) for x1, y1, x2, y2 in boxes],
         [_extent(text, font, pad) for text in texts],

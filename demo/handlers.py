@@ -25,7 +25,9 @@ from demo.service import Comparison, Look, Service
 logger = logging.getLogger(__name__)
 
 SHOWN_SIDE_PX: Final = 1600  # of a large picture on the page; downloads keep full resolution
+SEEN_SIDE_PX: Final = 500  # how large a page shows it
 TILE_SIDE_PX: Final = 800
+TILE_SEEN_PX: Final = 260
 UNFORESEEN: Final = "Something failed on the server; its log says what. Please try another picture."
 # Events of the page; they are no part of the API, and nothing they do needs a caller's identity.
 PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private"}
@@ -77,14 +79,27 @@ def inspect(
     return Shown(path, name, look.inspection, look.prediction.labels, look.title), look
 
 
-def draw(look: Look, layers: Layers, *, side_px: int = SHOWN_SIDE_PX) -> Image:
-    """The picture of an answer as a page shows it."""
+def draw(look: Look, layers: Layers) -> Image:
+    """The picture of an answer as the first tab shows it."""
     return overlay(
         look.image.pixels,
         look.inspection,
         labels=look.prediction.labels,
         layers=layers,
-        max_side_px=side_px,
+        max_side_px=SHOWN_SIDE_PX,
+        seen_side_px=SEEN_SIDE_PX,
+    )
+
+
+def draw_tile(look: Look, layers: Layers) -> Image:
+    """The picture of an answer as one of many."""
+    return overlay(
+        look.image.pixels,
+        look.inspection,
+        labels=look.prediction.labels,
+        layers=layers,
+        max_side_px=TILE_SIDE_PX,
+        seen_side_px=TILE_SEEN_PX,
     )
 
 
@@ -102,6 +117,7 @@ def redraw(service: Service, shown: Shown, layers: Layers, *, selected: int | No
             layers=layers,
             selected=selected,
             max_side_px=SHOWN_SIDE_PX,
+            seen_side_px=SEEN_SIDE_PX,
         )
 
 

@@ -11,6 +11,11 @@
     target.tagName === "TEXTAREA" ||
     (target.tagName === "INPUT" && !["radio", "checkbox", "range", "file"].includes(target.type));
 
+  const chooser = () => {
+    const panel = visible(".picture");
+    return panel?.querySelector("input[type=file]");
+  };
+
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const dialog = document.getElementById("keys");
@@ -21,11 +26,22 @@
     } else if (event.key === "Enter" && !isTaken(event.target) && !dialog?.open) {
       visible("button.runs")?.click();
     } else if (event.key.toLowerCase() === "o" && !isTyping(event.target) && !dialog?.open) {
-      visible(".picture input[type=file]:not([disabled])")?.click() ??
-        document.querySelector(".picture input[type=file]")?.click();
-    } else if (event.key === "Escape") {
+      chooser()?.click();
+    } else if (event.key === "Escape" && !dialog?.open) {
       visible(".findings tr.is-selected .pick")?.click();
     }
+  });
+
+  document.addEventListener("paste", (event) => {
+    const files = event.clipboardData?.files ?? [];
+    const picture = [...files].find((file) => file.type.startsWith("image/"));
+    const input = chooser();
+    if (!picture || !input || isTyping(event.target)) return;
+    const transfer = new DataTransfer();
+    transfer.items.add(picture);
+    input.files = transfer.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+    event.preventDefault();
   });
 
   document.addEventListener("click", (event) => {

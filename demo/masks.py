@@ -14,14 +14,14 @@ from demo.colours import ink_on, rgb
 
 OPACITY: Final = 0.45
 _HATCH_OPACITY: Final = 0.8
-# At unit 1; see demo.draw.
-_OUTLINE_PX: Final = 3
-_HATCH_PX: Final = 2
-_PERIOD_PX: Final = 16
+# As they are seen, whatever the size of the canvas.
+_OUTLINE_PX: Final = 2
+_HATCH_PX: Final = 1.2
+_PERIOD_PX: Final = 11
 
 
 def paint_mask(
-    canvas: Image, class_map: NDArray[np.uint8], labels: Sequence[str], *, unit: int
+    canvas: Image, class_map: NDArray[np.uint8], labels: Sequence[str], *, pixel: float
 ) -> Image:
     """Each class tinted in its colour, hatched in its pattern and outlined.
 
@@ -29,13 +29,14 @@ def paint_mask(
         canvas: (H', W', 3), the picture at the size it is shown.
         class_map: (H, W) at any size; 0 is background, k is `labels[k - 1]`.
         labels: names of the classes.
-        unit: px of the canvas that count as one px of a line.
+        pixel: px of the canvas that are seen as one px.
 
     Returns:
         (H', W', 3) uint8, a new picture.
     """
     height, width = canvas.shape[:2]
     class_map = _stretched(class_map, height, width)
+    line, rim = max(round(_OUTLINE_PX * pixel), 1), max(round(pixel), 1)
     painted = canvas.astype(np.float32)
     for k, label in enumerate(labels, start=1):
         inside = class_map == k
@@ -43,12 +44,12 @@ def paint_mask(
             continue
         style = look(label)
         colour = np.array(rgb(style.colour), dtype=np.float32)
-        hatched = inside & _hatch(style.hatch, height, width, unit)
-        outline = inside & ~_shrunk(inside, _OUTLINE_PX * unit)
+        hatched = inside & _hatch(style.hatch, height, width, pixel)
+        outline = inside & ~_shrunk(inside, line)
         painted[inside] += OPACITY * (colour - painted[inside])
         painted[hatched] += _HATCH_OPACITY * (colour - painted[hatched])
         painted[outline] = colour
-        halo = _grown(inside, unit) & (class_map == 0)
+        halo = _grown(inside, rim) & (class_map == 0)
         painted[halo] = ink_on(rgb(style.colour))
     return painted.round().astype(np.uint8)
 
@@ -95,9 +96,10 @@ _HATCHES: Final[dict[str, Callable[..., NDArray[np.bool_]]]] = {
 }
 
 
-def _hatch(sign: str, height: int, width: int, unit: int) -> NDArray[np.bool_]:
+def _hatch(sign: str, height: int, width: int, pixel: float) -> NDArray[np.bool_]:
     """(height, width), true on the lines of the pattern."""
-    period = _PERIOD_PX * unit
+    period = max(round(_PERIOD_PX * pixel), 4)
     rows = np.arange(height)[:, None] % period
     columns = np.arange(width)[None, :] % period
-    return np.broadcast_to(_HATCHES[sign](rows, columns, period, _HATCH_PX * unit), (height, width))
+    pattern = _HATCHES[sign](rows, columns, period, max(_HATCH_PX * pixel, 1))
+    return np.broadcast_to(pattern, (height, width))

@@ -85,6 +85,11 @@ def summarise(inspection: Inspection) -> tuple[str, ...]:
     )
 
 
+def short(model_title: str) -> str:
+    """A model's title without what it is made of: "GRACE (YOLO11s + …)" is "GRACE"."""
+    return model_title.partition(" (")[0]
+
+
 def number(fraction: float) -> str:
     """A probability with two significant digits; never a rounded 0 or 1, which would be a claim."""
     if fraction >= 0.995:

@@ -17,7 +17,7 @@ from demo.handlers import PRIVATE, TILE_SIDE_PX, Shown
 from demo.samples import picture_address, samples
 from demo.service import Look, Service
 from demo.tabs.inspect import InspectTab
-from demo.words import labels_found
+from demo.words import labels_found, short
 
 _WHAT: Final = "The models look at the same picture; choose at least one and press Compare."
 _DRAWN: Final = Layers(boxes=True, mask=True, names=False)
@@ -34,6 +34,7 @@ class _Page:
                 image_mode=None,
                 sources=["upload", "clipboard"],
                 label="Picture",
+                show_label=False,
                 height=150,
                 buttons=[],
                 scale=2,
@@ -50,11 +51,11 @@ class _Page:
                     )
                     self.stop = gr.Button("Stop", elem_id="compare-stop", interactive=False)
         self.legend = gr.HTML("", elem_id="compare-legend")
-        self.grid = gr.HTML("", elem_id="compare-grid")
+        self.grid = gr.HTML("", apply_default_css=False, elem_id="compare-grid")
 
     def offered(self) -> Any:
         """The models that are served now, all of them chosen."""
-        named = [(r.config.title, r.config.name) for r in self.service.releases()]
+        named = [(short(r.config.title), r.config.name) for r in self.service.releases()]
         return gr.CheckboxGroup(choices=named, value=[name for _, name in named])
 
     def enter(self, shown: Shown | None, seen: str, chosen: list[str]) -> Iterator[tuple[Any, ...]]:
@@ -73,9 +74,6 @@ class _Page:
 
     def receive(self, picture: Any, chosen: list[str]) -> Iterator[tuple[Any, ...]]:
         """Compare on the picture that was dropped or pasted."""
-        if picture is None:
-            yield _sentence(_WHAT), "", "", gr.Button(interactive=False), ""
-            return
         try:
             path, _ = handlers.uploaded(picture)
         except RollmarkError as exc:
@@ -92,7 +90,7 @@ class _Page:
         looks: list[Look] = []
         try:
             names = self.service.chosen(chosen)
-            titles = [self.service.choose(name).config.title for name in names]
+            titles = [short(self.service.choose(name).config.title) for name in names]
             waiting = [markup.waiting_tile(title) for title in titles]
             tiles: list[str] = []
             yield (
@@ -104,8 +102,10 @@ class _Page:
             )
             for look in self.service.looks(Path(path), names):
                 looks.append(look)
-                drawn = handlers.draw(look, _DRAWN, side_px=TILE_SIDE_PX)
-                tiles.append(markup.tile(look.inspection, look.title, picture_address(drawn)))
+                drawn = handlers.draw_tile(look, _DRAWN)
+                tiles.append(
+                    markup.tile(look.inspection, short(look.title), picture_address(drawn))
+                )
                 n = len(tiles)
                 is_last = n == len(names)
                 text = (
@@ -148,7 +148,7 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
             [page.picture, *results],
             **working,
         ),
-        page.picture.input(
+        page.picture.upload(
             page.receive, [page.picture, page.models], results, preprocess=False, **working
         ),
         page.run.click(page.again, [page.seen, page.models], results, **working),

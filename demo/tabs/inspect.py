@@ -17,6 +17,7 @@ from demo.exports import KINDS, Exports, Kind, encode, file_name
 from demo.handlers import PRIVATE, Shown
 from demo.samples import samples, thumbnail
 from demo.service import AUTO, Service
+from demo.words import short
 
 _BOXES, _MASK, _NAMES = "Boxes", "Mask", "Names"
 # What can be drawn for each task, and what is drawn until somebody chooses otherwise.
@@ -83,6 +84,7 @@ class _Page:
             image_mode=None,  # the header alone is read; our own decoder opens the picture
             sources=["upload", "clipboard", "webcam"],
             label="Picture",
+            show_label=False,  # it would cover a corner of the picture
             height="min(56vh, 560px)",
             buttons=["fullscreen"],
             placeholder=_DROP,
@@ -122,7 +124,9 @@ class _Page:
         self.verdict = gr.HTML(
             markup.working("Opening the first sample …"), elem_id="inspect-verdict"
         )
-        self.findings = gr.HTML("", js_on_load=_PICK, elem_id="inspect-findings")
+        self.findings = gr.HTML(
+            "", js_on_load=_PICK, apply_default_css=False, elem_id="inspect-findings"
+        )
         self.layers = gr.CheckboxGroup(
             choices=[], label="Show on the picture", elem_id="inspect-layers"
         )
@@ -197,8 +201,6 @@ class _Page:
         self, picture: Any, model: str, threshold: float, drawn: list[str]
     ) -> tuple[Any, ...]:
         """The picture that was dropped, pasted or photographed."""
-        if picture is None:
-            return self.empty()
         try:
             path, name = handlers.uploaded(picture)
         except InputError as exc:
@@ -245,8 +247,10 @@ class _Page:
     def models(self) -> Any:
         """The models that are served now, as choices."""
         releases = self.service.releases()
-        named = [(release.config.title, release.config.name) for release in releases]
-        automatic = [(f"Automatic: {self.service.choose().config.title}", AUTO)] if named else []
+        named = [(short(release.config.title), release.config.name) for release in releases]
+        automatic = (
+            [(f"Automatic: {short(self.service.choose().config.title)}", AUTO)] if named else []
+        )
         return gr.Dropdown(choices=[*automatic, *named], value=AUTO if named else None)
 
 
@@ -269,8 +273,11 @@ def build(service: Service, blocks: Any) -> InspectTab:
     opened = blocks.load(page.models, outputs=page.model, show_progress="hidden", **PRIVATE)
     opened.then(page.open, [page.model, page.layers], **answers)
     # Not preprocessed: the framework would decode the picture before our caps are applied.
-    page.picture.input(page.receive, [page.picture, *settings], preprocess=False, **answers)
-    page.picture.clear(page.empty, outputs=page.answer(), show_progress="hidden", **PRIVATE)
+    page.picture.upload(page.receive, [page.picture, *settings], preprocess=False, **answers)
+    # A dropped picture first clears the one before it: that must not wait behind other visitors.
+    page.picture.clear(
+        page.empty, outputs=page.answer(), queue=False, show_progress="hidden", **PRIVATE
+    )
     page.tray.click(page.take, settings, **answers)
     page.model.input(page.switch, [page.shown, page.model, page.layers], **answers)
     page.threshold.input(page.again, [page.shown, *settings], trigger_mode="always_last", **answers)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import gradio as gr
 
 from core.errors import RollmarkError
-from core.records import Evaluation, Metric
+from core.records import Evaluation, Metric, ReleaseConfig
 from demo.handlers import PRIVATE
 from demo.service import NOTHING_SERVED, Service
 from demo.words import count
@@ -26,6 +26,7 @@ element.addEventListener('click', (event) => {
 });
 """
 _TASKS: Final = {"detect": "boxes", "segment": "mask", "classify": "class"}
+_FRACTIONS: Final = ("mAP", "mIoU", "MPA", "accuracy", "precision", "recall", "F1")
 _HEADS: Final = (
     *("Model", "Answers with", "Size", "Measured on the test split", "Reported by the paper"),
     *("Data and training", "Revision"),
@@ -40,7 +41,7 @@ def build(service: Service, tab: Any) -> None:
         tab: this tab, whose selection reads the shelf again.
     """
     sentence = gr.HTML(_sentence(0), elem_id="models-sentence")
-    table = gr.HTML("", js_on_load=_CHOOSE, elem_id="models-table")
+    table = gr.HTML("", js_on_load=_CHOOSE, apply_default_css=False, elem_id="models-table")
     card = gr.Markdown("", elem_id="models-card", elem_classes="card", sanitize_html=True)
 
     def read() -> tuple[str, str, str]:
@@ -85,6 +86,17 @@ def card_of(release: Release) -> str:
     return text.strip()
 
 
+def comparable(config: ReleaseConfig, test: Evaluation | None) -> tuple[ReportedMetric, ...]:
+    """What the paper reports on the release's own data set, once for each metric measured too.
+
+    Where none of them was measured, every fraction that it reports on that data set.
+    """
+    reported = [r for r in get_spec(config.name).reported if r.dataset == config.dataset]
+    measured = {metric.name for metric in test.metrics} if test else set()
+    same = {r.name: r for r in reversed(reported) if r.name in measured}  # the first one stays
+    return tuple(same.values()) or tuple(r for r in reported if r.name.startswith(_FRACTIONS))
+
+
 def _sentence(n: int) -> str:
     text = f"{count(n, 'model')} served." if n else NOTHING_SERVED
     return f'<p class="sentence" role="status">{escape(text)}</p>'
@@ -94,7 +106,7 @@ def _row(release: Release, *, is_first: bool) -> str:
     config, run = release.config, release.config.run
     test = next((e for e in config.evaluations if e.split == "test"), None)
     measured = "<br>".join(_measured(m) for m in test.metrics) if test else "not measured yet"
-    reported = "<br>".join(_reported(r) for r in get_spec(config.name).reported) or "–"
+    reported = "<br>".join(_reported(r) for r in comparable(config, test)) or "–"
     seen = f"{config.dataset}, {config.protocol} split"
     n = f"<br>{_tested(test)}" if test else ""
     name = (
@@ -120,14 +132,9 @@ def _measured(metric: Metric) -> str:
 def _reported(metric: ReportedMetric) -> str:
     where = " ".join(part for part in (metric.dataset, metric.split) if part)
     return (
-        f"{escape(metric.name)} {_reported_value(metric)} "
+        f"{escape(metric.name)} {100 * metric.value:.1f} % "
         f'<span class="quiet">{escape(where)}</span>'
     )
-
-
-def _reported_value(metric: ReportedMetric) -> str:
-    """Fractions in percent; a name that carries its unit ("parameters M") keeps its number."""
-    return f"{100 * metric.value:.1f} %" if 0 <= metric.value <= 1 else f"{metric.value:g}"
 
 
 def _tested(evaluation: Evaluation) -> str:
