@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Debian keeps PostgreSQL's own programs off the PATH.
+INITDB := $(shell command -v initdb || ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -1)
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 export GRADIO_ANALYTICS_ENABLED := False
 export YOLO_AUTOINSTALL := false
 
-.PHONY: demo test check label-studio browser clean help
+.PHONY: demo test check label-studio browser postgres clean help
 
 help:
 	@echo "make demo          build .venv and open the app at http://127.0.0.1:7860"
@@ -44,7 +46,13 @@ ifeq ($(CHROMIUM),)
 	$(SUDO) apt-get install -y -qq chromium
 endif
 
-test: $(VENV)/.dev browser
+postgres:
+ifeq ($(INITDB),)
+	$(SUDO) apt-get update -qq
+	$(SUDO) apt-get install -y -qq postgresql
+endif
+
+test: $(VENV)/.dev browser postgres
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.dev

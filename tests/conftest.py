@@ -10,6 +10,8 @@ import pytest
 
 from training.datasets import Dataset, open_dataset, prepare
 
+pytest_plugins = ("tests.databases",)
+
 FIXTURES = Path(__file__).parent / "fixtures"
 PUBLIC_SETS = ("neu-det", "neu-cls", "neu-seg", "x-sdd")
 _SOURCE = {"neu-cls": "neu-det"}  # the same images

@@ -30,10 +30,10 @@ def upgrade() -> None:
         sa.Column("name", sa.String(100), primary_key=True),
         sa.Column("holder", sa.String(100)),
         sa.Column("fence", sa.Integer, nullable=False),
-        sa.Column("ttl_s", sa.Float, nullable=False),
+        sa.Column("ttl_s", sa.Double, nullable=False),
         sa.Column("expires_at", UtcDateTime, nullable=False),
         sa.Column("boot_id", sa.String(50), nullable=False),
-        sa.Column("expires_monotonic_s", sa.Float, nullable=False),
+        sa.Column("expires_monotonic_s", sa.Double, nullable=False),
     )
     if op.get_bind().dialect.name == "sqlite":
         for verb in ("UPDATE", "DELETE"):

@@ -21,7 +21,7 @@ def upgrade() -> None:
         sa.Column("predictions", sa.JSON, nullable=False),
         sa.Column("reasons", sa.JSON, nullable=False),
         sa.Column("note", sa.Text, nullable=False),
-        sa.Column("priority", sa.Float, nullable=False),
+        sa.Column("priority", sa.Double, nullable=False),
         sa.Column("state", sa.String(10), nullable=False),
         sa.Column("parked_reason", sa.Text),
         sa.Column("last_error", sa.Text),
