@@ -7,6 +7,8 @@ imports torch until a spec is asked for, so that names can be listed by anyone.
 from __future__ import annotations
 
 import importlib
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,13 @@ from core.errors import UnknownModelError
 if TYPE_CHECKING:
     from core.types import Predictor
     from models._spec import ModelSpec
+
+# Ultralytics reads these once, when first imported, and that may be by any file of this folder: no
+# installing of packages on its own account, no asking whether it is online, no folder in the home.
+os.environ["YOLO_AUTOINSTALL"] = "false"
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ.setdefault("YOLO_VERBOSE", "false")
+os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / "rollmark-ultralytics"))
 
 _BASELINES = "baselines"
 

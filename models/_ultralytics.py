@@ -2,23 +2,16 @@
 
 A YOLO variant is described by the YAML dictionary ultralytics understands, with harmless
 placeholders where a paper puts its own block; `replace_layer` then swaps them by index. The parser
-itself is neither patched nor copied. Importing this file switches off what ultralytics does on its
-own account: installing packages, telemetry, and asking the network whether it is online.
+itself is neither patched nor copied. Importing this file switches off ultralytics' telemetry; what
+else it does on its own account is switched off by the package, before any file imports it.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-os.environ["YOLO_AUTOINSTALL"] = "false"
-os.environ.setdefault("YOLO_OFFLINE", "true")
-os.environ.setdefault("YOLO_VERBOSE", "false")
-os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / "rollmark-ultralytics"))
 
 import numpy as np
 import torch

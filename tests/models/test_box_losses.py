@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -145,3 +148,13 @@ def test_an_image_without_positives_costs_nothing_and_still_has_a_gradient() -> 
     box, dfl = PluggableBboxLoss(focal_eiou_loss)(**arguments)
     (box + dfl).backward()
     assert box.item() == dfl.item() == 0.0
+
+
+def test_ultralytics_installs_nothing_whichever_file_of_the_zoo_imports_it_first() -> None:
+    code = (
+        "import models._box_losses\n"
+        "from ultralytics.utils import AUTOINSTALL, ONLINE\n"
+        "assert not AUTOINSTALL and not ONLINE"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("YOLO_")}
+    subprocess.run([sys.executable, "-c", code], env=clean, check=True, timeout=120)
