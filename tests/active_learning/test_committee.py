@@ -93,12 +93,14 @@ def test_a_place_that_only_one_model_marks_counts_by_its_probability():
     assert found.reasons == ("grace marks scratches 0.70 in a place where da_yolo does not",)
 
 
-def test_one_long_box_and_its_two_halves_are_one_finding():
-    halves = [("scratches", 0.9, (0, 0, 50, 20)), ("scratches", 0.9, (50, 0, 100, 20))]
+def test_one_long_box_and_its_three_thirds_are_one_finding():
+    thirds = [("scratches", 0.9, (x, 0, x + 30, 20)) for x in (0, 30, 60)]
     found = judge(
-        by_detector("grace", *halves), by_detector("da_yolo", ("scratches", 0.9, (0, 0, 100, 20)))
+        by_detector("grace", *thirds), by_detector("da_yolo", ("scratches", 0.9, (0, 0, 90, 20)))
     )
-    assert found.disagreement == pytest.approx(0.25)  # one half matched: 1 - 0.5, weighed by half
+    # One third is matched, half of 1 - 1/3; the other two lie in the long box all the same.
+    assert found.disagreement == pytest.approx(1 / 3, abs=1e-4)
+    assert found.reasons == ("boxes of scratches by grace and da_yolo overlap by 0.33",)
 
 
 def test_a_mask_and_a_box_are_compared_by_the_area_they_cover():

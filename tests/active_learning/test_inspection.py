@@ -106,11 +106,11 @@ def test_a_likely_defect_is_never_hidden_silently():
 
 
 def test_the_score_threshold_is_compared_as_the_predictor_compares_it():
-    # 0.3 is 0.30000001 in float32: a box that was predicted at 0.3 is shown at 0.3.
-    prediction = boxes(("scratches", 0.3, A))
-    assert len(inspect(prediction, score_threshold=0.3).detections) == 1
+    # 0.7 is 0.69999999 in float32: a box that was predicted at 0.7 is shown at 0.7.
+    prediction = boxes(("scratches", 0.7, A))
+    assert len(inspect(prediction, score_threshold=0.7).detections) == 1
     assert len(inspect(prediction).detections) == 1  # the release's 0.25
-    assert len(inspect(prediction, score_threshold=0.31).detections) == 0
+    assert len(inspect(prediction, score_threshold=0.71).detections) == 0
 
 
 def test_verdict_and_reasons_speak_of_probabilities_not_scores():

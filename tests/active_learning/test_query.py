@@ -69,10 +69,16 @@ def test_diversity_beats_a_clump_of_the_most_uncertain():
 
 
 def test_diversity_chooses_among_the_most_uncertain_only():
-    # Quota 1: the shortlist is the 4 most uncertain, so the far and certain image never enters;
-    # alone, the first pick is the most uncertain.
-    pool = [at(f"a{k}", 0.9 - k / 100, k) for k in range(4)] + [at("far", 0.1, 180)]
-    assert ids(without_chance(pool, 1)) == ["a0"]
+    # The common class has one place and so a shortlist of 4: the furthest of those from 0° is a3,
+    # while the certain image at 180° never enters.
+    near = [at(f"a{k}", 0.9 - k / 100, 1 + k, COMMON) for k in range(4)]
+    pool = [at("r", 0.9, 0, RARE), *near, at("far", 0.1, 180, COMMON)]
+    assert sorted(ids(without_chance(pool, 2, patches=0, crazing=0))) == ["a3", "r"]
+
+
+def test_images_that_look_the_same_are_still_taken_once_each():
+    pool = [Candidate(name, 0.5, (), (0.0, 0.0)) for name in "abc"]
+    assert sorted(ids(without_chance(pool, 3))) == ["a", "b", "c"]
 
 
 def test_classes_keep_away_from_what_other_classes_took():
@@ -110,6 +116,14 @@ def test_a_class_that_was_never_labelled_weighs_most():
     assert taken(without_chance(of_classes(crazing=9, patches=9), 8, patches=8)) == {
         "crazing": 6,
         "patches": 2,
+    }
+
+
+def test_a_lesser_class_has_its_place_before_a_greater_one_has_two():
+    # Weights 1 and 1/sqrt(5 + 1) = 0.41, which is more than 1 / 3.
+    assert taken(without_chance(of_classes(crazing=9, patches=9), 2, patches=5)) == {
+        "crazing": 1,
+        "patches": 1,
     }
 
 
