@@ -291,12 +291,8 @@ SPEC = ModelSpec(
         code="none published",
     ),
     reported=(
-        ReportedMetric(
-            "mAP50 gain over YOLO11m", 0.0542, dataset="gc10-det", split="test", where="abstract"
-        ),
-        ReportedMetric(
-            "mAP50 gain over YOLO11m", 0.0405, dataset="neu-det", split="test", where="abstract"
-        ),
+        ReportedMetric("mAP50 gain over YOLO11m", 0.0542, dataset="gc10-det", where="text"),
+        ReportedMetric("mAP50 gain over YOLO11m", 0.0405, dataset="neu-det", where="text"),
         ReportedMetric(
             "mAP50 gain over YOLO11m, 3DAM alone", 0.0238, dataset="gc10-det", where="ablation"
         ),
