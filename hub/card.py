@@ -7,6 +7,8 @@ and puts what the paper reported in a column of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from core.records import Evaluation, Metric, ReleaseConfig
 from models._spec import ModelSpec
 
@@ -26,10 +28,13 @@ _METRIC_TITLES = {
     "mAP50": "mAP50",
     "mAP50_95": "mAP50_95",
     "mIoU": "mIoU",
-    "MPA": "MPA (mean class recall)",
+    "MPA": "MPA",
     "accuracy": "accuracy",
     "macro_F1": "macro F1",
 }
+
+
+_HEADLINES = ("mAP50", "mAP50_95", "mIoU", "MPA", "accuracy", "macro_F1")
 
 
 def _percent(value: float | None) -> str:
@@ -127,6 +132,28 @@ def _training(config: ReleaseConfig) -> list[str]:
         ("run", f"`{run.id}`, code `{run.git_commit[:12]}`"),
     ]
     return ["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows), ""]
+
+
+def results_table(configs: Iterable[ReleaseConfig]) -> str:
+    """The bundled models beside each other, as the README prints them: leak-free test splits."""
+    lines = [
+        "| model | task | data | parameters | GFLOPs at px | measured on the leak-free test split "
+        "(95 % interval, %) | n |",
+        "| --- | --- | --- | ---: | ---: | --- | ---: |",
+    ]
+    for config in configs:
+        tests = [e for e in config.evaluations if (e.protocol, e.split) == ("leak-free", "test")]
+        metrics = [m for m in tests[0].metrics if m.name in _HEADLINES] if tests else []
+        measured = ", ".join(
+            f"{_title(m)} {_percent(m.value)} ({_interval(m).replace(' ', '')})" for m in metrics
+        )
+        n = str(metrics[0].n) if metrics else "–"
+        lines.append(
+            f"| `{config.name}` ({config.scale}) | {config.task} | {config.dataset} | "
+            f"{config.parameters:,} | {config.gflops:.2f} at {config.image_size} | "
+            f"{measured or 'not measured'} | {n} |"
+        )
+    return "\n".join(lines)
 
 
 def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:

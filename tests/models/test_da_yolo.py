@@ -339,7 +339,8 @@ def test_the_published_network_carries_the_iaj_loss_and_an_ablation_the_stock_on
     network: DetectionNetwork,
 ) -> None:
     assert isinstance(network.init_criterion(), IAJLoss)
-    assert SPEC.criterion is IAJLoss
+    assert SPEC.criterion.func is IAJLoss
+    assert SPEC.criterion.keywords == {"tau": 5.0}
     stock = build_variant(6, "n", variant=STOCK)
     stock.args = get_cfg()
     assert type(stock.init_criterion()) is v8DetectionLoss

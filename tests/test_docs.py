@@ -1,0 +1,86 @@
+"""The documents say what the code does: settings, commands, errors, models, measured numbers."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from core import errors
+from core.settings import PathSettings, known_variables
+from hub.card import results_table
+from hub.registry import resolve_all
+from models import baseline_names, names
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+BUNDLED = PathSettings(bundled=ROOT / "hub" / "bundled", data=ROOT / "none")
+
+
+def settings_row(name, field):
+    """How docs/settings.md writes a setting; paths outside the code are shown as they are."""
+    default = field.get_default()
+    if field.default_factory is not None:
+        shown = "see description"
+    elif name.endswith("__BUNDLED"):
+        shown = "`hub/bundled`"
+    else:
+        shown = "empty" if default is None else f"`{default}`"
+    return f"| `{name}` | {shown} | {field.description} |"
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), known_variables(), ids=[name for name, _ in known_variables()]
+)
+def test_every_setting_is_documented_with_its_default_and_unit(name, field):
+    assert settings_row(name, field) in SETTINGS.splitlines()
+
+
+def test_no_setting_is_documented_that_does_not_exist():
+    documented = set(re.findall(r"ROLLMARK_[A-Z_]+__[A-Z_]+", SETTINGS + README))
+    assert documented <= {name for name, _ in known_variables()}
+
+
+@pytest.mark.parametrize("room", ["training", "hub", "active_learning"])
+def test_every_command_is_in_the_readme(room):
+    if not (ROOT / room / "__main__.py").is_file():
+        assert f"python -m {room}" not in README
+        return
+    app = importlib.import_module(f"{room}.__main__").app
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__.replace("_", "-")
+        assert f"python -m {room} {name}" in README
+
+
+def test_every_model_and_baseline_is_in_the_readme():
+    for name in (*names(), *baseline_names()):
+        assert f"`{name}`" in README
+
+
+def test_every_error_is_drawn_in_the_tree():
+    drawn = set(re.findall(r"\w+", errors.__doc__))
+    declared = {
+        n for n, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == "core.errors"
+    }
+    assert declared <= drawn
+
+
+def test_the_readmes_results_are_those_of_the_bundled_records():
+    table = results_table([release.config for release in resolve_all(BUNDLED)])
+    assert table in README
+
+
+def test_every_picture_the_readme_shows_exists():
+    for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    for document in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", document.read_text("utf-8")):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
