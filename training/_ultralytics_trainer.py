@@ -100,7 +100,11 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         self._epoch_started = self._images_per_s = 0.0
         self.best_fitness: float | None = None
         self.start_epoch = 0
+        threads = torch.get_num_threads()
         super().__init__(overrides=dict(arguments))
+        torch.set_num_threads(threads)  # ultralytics takes all cores but one, whoever else runs
+        # Deterministic kernels suffice; filling every new tensor with NaN first only costs time.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         self.args.workers = workers  # ultralytics sets 0 on a CPU
         network.criterion_factory = spec.criterion
         if self.device.type == "cpu" and cpu_has_bf16():
