@@ -104,7 +104,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         super().__init__(overrides=dict(arguments))
         torch.set_num_threads(threads)  # ultralytics takes all cores but one, whoever else runs
         # Deterministic kernels suffice; filling every new tensor with NaN first only costs time.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.args.workers = workers  # ultralytics sets 0 on a CPU
         network.criterion_factory = spec.criterion
         if self.device.type == "cpu" and cpu_has_bf16():
