@@ -165,7 +165,7 @@ def _reported(dataset: str, split: str, where: str, **values: float) -> tuple[Re
 
 SPEC = ModelSpec(
     name="grace",
-    title="GRACE (YOLO11s + Lite-FEN + DS-CBSM++)",
+    title="GRACE (YOLO11 + Lite-FEN + DS-CBSM++)",
     task="detect",
     image_size=640,
     build=build,
