@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from active_learning import uncertainty as measure
 from active_learning.calibration import apply, apply_temperature
-from active_learning.uncertainty import NOT_SURE, SURE
+from active_learning.uncertainty import LIKELY, NOT_SURE, SURE
 from active_learning.wording import count, listed, named, number
 from core.errors import InputError
 from core.geometry import mask_record, regions
@@ -31,10 +31,10 @@ from core.records import (
 )
 from core.types import Classification, Detections, Prediction, Segmentation
 
-LIKELY: Final = 0.5  # probability from which a finding makes the sheet defective
 # A speck of a mask is shown and does not decide: 20 px of a 200 × 200 image.
 DECISIVE_AREA_SHARE: Final = 0.0005
 MAX_SEGMENTS: Final = 300  # listed per image, largest first; the mask itself is always whole
+_TELL: Final = 0.5  # a doubt from which it is worth a sentence of its own
 _NAMED_BOXES: Final = 3  # doubtful boxes that a reason names before it only counts
 
 _BACKGROUND: Final = "background"
@@ -147,6 +147,7 @@ def _read_boxes(prediction: Detections, release: ReleaseConfig, shown_from: floa
     return _Answer(
         uncertainty=max(
             measure.box_ambiguity(p),
+            measure.escape_ambiguity(p),
             measure.count_ambiguity(p),
             overlap.ambiguity if overlap else 0.0,
         ),
@@ -178,7 +179,7 @@ def _box_doubts(
     overlap: measure.Overlap | None,
 ) -> tuple[str, ...]:
     doubts = []
-    if overlap and overlap.ambiguity >= NOT_SURE:
+    if overlap and overlap.ambiguity >= _TELL:
         x1, y1, x2, y2 = prediction.xyxy[[overlap.first, overlap.second]].mean(axis=0)
         pair = listed(
             [f"{named(labels[k])} {number(p[k])}" for k in (overlap.first, overlap.second)]
@@ -194,6 +195,12 @@ def _box_doubts(
     more = len(open_boxes) - _NAMED_BOXES
     if more > 0:
         doubts.append(f"so {'is' if more == 1 else 'are'} {more} more")
+    escape = measure.escape_ambiguity(p)
+    if escape >= _TELL and not len(open_boxes):
+        doubts.append(
+            f"{len(p)} faint boxes together make a defect {number(escape)} probable, "
+            f"the best is {named(labels[int(p.argmax())])} {number(float(p.max()))}"
+        )
     low, high = measure.count_range(p)
     if high - low > 1:
         doubts.append(f"there may be {low} to {high} defects")
@@ -246,7 +253,7 @@ def _read_mask(prediction: Segmentation, release: ReleaseConfig, shown_from: flo
     return _Answer(
         uncertainty=max(outline, inside),
         likely=bool(decisive),
-        doubts=tuple(words for value, words in sorted(doubts, reverse=True) if value >= NOT_SURE),
+        doubts=tuple(words for value, words in sorted(doubts, reverse=True) if value >= _TELL),
         summary=_mask_summary(found, decisive),
         segments=tuple(_rounded(region) for region in found[:MAX_SEGMENTS]),
         mask=mask_record(class_map, len(labels)),
@@ -282,7 +289,7 @@ def _read_classes(prediction: Classification, release: ReleaseConfig) -> _Answer
     if len(ranked) > 1:
         next_best = f"{named(prediction.labels[ranked[1]])} {number(float(p[ranked[1]]))}"
         summary = f"{best} leads {next_best}"
-        close = f"{best} and {next_best} are close" if doubt >= NOT_SURE else ""
+        close = f"{best} and {next_best} are close" if doubt >= _TELL else ""
     return _Answer(
         uncertainty=doubt,
         likely=True,

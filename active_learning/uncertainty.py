@@ -1,8 +1,9 @@
 """How unsure a model is about one image: pure functions on calibrated probabilities.
 
 Every function answers in [0, 1]: 0 when nothing is open, 1 when a person should look first. A
-detector gives each box one class and one probability, so its doubts are three: boxes that may or
-may not be defects, how many there are, and two classes in one place. For a mask it is how sharp
+detector gives each box one class and one probability, so its doubts are four: boxes that may or may
+not be defects, many faint ones that together may hide one, how many defects there are, and two
+classes in one place. For a mask it is how sharp
 the outline is; for a whole image, how close the two best classes are. `novelty` asks whether the
 image looks like anything the model has learned from.
 
@@ -22,12 +23,13 @@ from core.geometry import box_iou
 
 Floats = NDArray[np.float64]
 
-ACQUISITION_THRESHOLD: Final = (
-    0.05  # raw score down to which boxes are predicted for these measures
-)
-# Between these two probabilities it is open whether a finding is a defect.
-NOT_SURE: Final = 0.3
-SURE: Final = 0.7
+# Raw score down to which boxes are predicted for these measures.
+ACQUISITION_THRESHOLD: Final = 0.05
+# Between these two probabilities it is open whether a finding is a defect: the ambiguity of a lone
+# box, 1 - |2p - 1|, is at least one half.
+NOT_SURE: Final = 0.25
+SURE: Final = 0.75
+LIKELY: Final = 0.5  # from here on a finding is more likely a defect than not
 
 _BAND_SHARE: Final = 0.02  # of the short side, to either side of an outline
 _LEAST_SURE_SHARE: Final = 0.01  # of the pixels away from any outline
@@ -110,6 +112,23 @@ def box_ambiguity(probabilities: ArrayLike) -> float:
     if total == 0:
         return 0.0
     return float((weights * (1 - np.abs(2 * p - 1))).sum() / total)
+
+
+def escape_ambiguity(probabilities: ArrayLike) -> float:
+    """How open it is whether an image without a likely box hides a defect after all.
+
+    It is the chance that any of the faint boxes is a defect, were they independent. Boxes that
+    stand or fall together make it too high, which errs on the side of asking: five boxes at 0.15
+    are no reason to be confident.
+
+    Args:
+        probabilities: (n,), of being a true defect.
+
+    Returns:
+        1 - Π(1 - p); 0 if any box is likely, for then the sheet is defective anyway.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    return 0.0 if (p >= LIKELY).any() else float(1 - (1 - p).prod())
 
 
 def count_range(probabilities: ArrayLike) -> tuple[int, int]:

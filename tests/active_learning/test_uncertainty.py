@@ -77,12 +77,25 @@ def test_a_crowd_of_faint_boxes_hardly_hides_the_open_one():
 
 
 @pytest.mark.parametrize(
+    ("p", "expected"),
+    [
+        pytest.param([], 0.0, id="no box"),
+        pytest.param([0.2, 0.2, 0.15], 0.456, id="1 - 0.8 · 0.8 · 0.85"),
+        pytest.param([0.4], 0.4, id="one alone"),
+        pytest.param([0.5, 0.15, 0.15], 0.0, id="a likely box decides"),
+    ],
+)
+def test_faint_boxes_add_up_unless_one_is_likely(p, expected):
+    assert measure.escape_ambiguity(p) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
     ("p", "span", "expected"),
     [
         pytest.param([], (0, 0), 0.0, id="no box"),
         pytest.param([0.9, 0.1], (1, 1), 0.0, id="nothing open"),
         pytest.param([0.5], (0, 1), 0.5, id="1 / 2"),
-        pytest.param([0.9, 0.8, 0.7, 0.3], (3, 4), 0.2, id="1 / 5, the limits count as inside"),
+        pytest.param([0.9, 0.8, 0.75, 0.25], (3, 4), 0.2, id="1 / 5, limits count as inside"),
         pytest.param([0.5] * 4, (0, 4), 0.8, id="4 / 5"),
     ],
 )
