@@ -181,7 +181,7 @@ class Service:
     def compare(self, source: Path | bytes, models: Sequence[str] | None = None) -> Comparison:
         """All answers about one image, and how far they agree; raises what `looks` raises."""
         looks = tuple(self.looks(source, models))
-        return Comparison(looks, compare([look.inspection for look in looks]))
+        return Comparison(looks, judge(looks))
 
     def status(self) -> dict[str, Any]:
         """What `/status` answers: the review queue, what is loaded, the last training run."""
@@ -227,6 +227,12 @@ class Service:
     def _queue_counts(self) -> Mapping[str, int]:
         """Review items per state; nothing is queued where there is no review queue."""
         return dict.fromkeys(_QUEUE_STATES, 0)
+
+
+def judge(looks: Sequence[Look]) -> Committee:
+    """What several looks at one image say together; nobody can miss what it was never taught."""
+    taught = {look.inspection.model: look.prediction.labels for look in looks}
+    return compare([look.inspection for look in looks], labels=taught)
 
 
 def _validated(release: Release) -> float:

@@ -9,13 +9,12 @@ from typing import Any, Final
 
 import gradio as gr
 
-from active_learning.committee import compare
 from core.errors import RollmarkError
 from demo import handlers, markup
 from demo.draw import Layers, fitted
 from demo.handlers import PRIVATE, TILE_SIDE_PX, Shown
 from demo.samples import picture_address, samples
-from demo.service import Look, Service
+from demo.service import Look, Service, judge
 from demo.tabs.inspect import InspectTab
 from demo.words import labels_found, short
 
@@ -109,7 +108,7 @@ class _Page:
                 n = len(tiles)
                 is_last = n == len(names)
                 text = (
-                    compare([each.inspection for each in looks]).sentence
+                    judge(looks).sentence
                     if is_last
                     else f"{titles[n]} is looking ({n + 1} of {len(names)}) …"
                 )
