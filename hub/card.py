@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from core.records import Evaluation, Metric, ReleaseConfig
-from models._spec import ModelSpec
+from models._spec import ModelSpec, ReportedMetric
 
 _PIPELINE = {
     "detect": "object-detection",
@@ -92,7 +92,10 @@ def _results(evaluation: Evaluation, spec: ModelSpec) -> list[str]:
         "| metric (%) | measured | 95 % interval | reported by the paper |",
         "| --- | ---: | :---: | ---: |",
     ]
-    reported = {r.name: r for r in spec.reported if r.dataset.lower() == evaluation.dataset.lower()}
+    reported: dict[str, ReportedMetric] = {}
+    for figure in spec.reported:
+        if figure.dataset.lower() == evaluation.dataset.lower():
+            reported.setdefault(figure.name, figure)  # the full model comes before its ablations
     for metric in evaluation.metrics:
         theirs = reported.get(metric.name)
         said = "–" if theirs is None else f"{_percent(theirs.value)} ({theirs.where or 'paper'})"

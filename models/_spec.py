@@ -65,6 +65,7 @@ class ModelSpec:
     channel 0 being background; a classifier maps to logits (N, n_classes). `criterion(network)`
     returns a replacement for the trainer's own loss, `sampler(labels_per_image, n_classes, seed)`
     one for uniform sampling, and `on_epoch(network, epoch)` is called before each training epoch.
+    Of several reported metrics of one name and data set the first is the full model's.
     """
 
     name: str

@@ -1,5 +1,6 @@
 import yaml
 
+from core.records import Metric
 from hub.card import write_card
 from models import get_spec
 from tests.records import make_config, make_evaluation, make_run
@@ -58,3 +59,14 @@ def test_weights_that_were_never_measured_say_so_and_print_no_metric():
     text = write_card(make_config(), get_spec("grace"))
     assert "Not evaluated yet." in text
     assert "model-index" not in text
+
+
+def test_the_reported_figure_is_the_full_models_and_not_an_ablations():
+    run = make_run(model="sme_deeplabv3plus", dataset="neu-seg")
+    config = make_config(run=run, task="segment")
+    metric = Metric(name="mIoU", value=0.5, n=666)
+    evaluation = make_evaluation(config, metrics=(metric,))
+    config = config.model_copy(update={"evaluations": (evaluation,)})
+    text = write_card(config, get_spec("sme_deeplabv3plus"))
+    row = next(line for line in text.splitlines() if line.startswith("| mIoU |"))
+    assert "88.9 (full model, section 4.6)" in row
