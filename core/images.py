@@ -15,9 +15,7 @@ What comes out is always uint8 RGB, upright:
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +33,7 @@ from PIL import (
 from PIL import Image as PillowImage
 
 from core.errors import InputError, LedgerError
+from core.files import write_atomically
 from core.types import DecodedImage, Image
 
 MEGA = 1_000_000
@@ -141,7 +140,7 @@ class ImageStore:
         target = self.path(sha256)
         try:
             if not (target.exists() and target.stat().st_size == len(data)):
-                _write_durably(target, data)
+                write_atomically(target, data)
         except OSError as exc:
             raise LedgerError(
                 f"Image {sha256[:12]} could not be stored under {self.root}: {exc.strerror}; "
@@ -310,29 +309,3 @@ def _orientation(image: PillowImage.Image) -> int:
     except Exception:  # damaged metadata beside an intact picture is no reason to refuse it
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _write_durably(target: Path, data: bytes) -> None:
-    """Complete on disk under its name, or not there at all, even if the power fails."""
-    made = [folder for folder in (target.parent, *target.parents[1:3]) if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    for folder in (target.parent, *(new.parent for new in made)):
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -156,9 +156,9 @@ def evaluate(
 ) -> None:
     """Measure a model on a split, with 95 % intervals."""
     with _errors_on_one_line():
+        from core.files import write_atomically
         from training.datasets import open_dataset
         from training.evaluate import evaluate as measure
-        from training.runs import write_atomically
 
         settings = _settings()
         dataset = open_dataset(data, settings.paths.datasets)

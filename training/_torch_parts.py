@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from core.files import write_atomically
 from models._runtime import cpu_has_bf16
-from training import runs
 from training.plan import Plan
 
 
@@ -49,7 +49,7 @@ def save_weights(path: Path, network: nn.Module) -> None:
     from safetensors.torch import save
 
     state = {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
-    runs.write_atomically(path, save(state))
+    write_atomically(path, save(state))
 
 
 def has_bf16(device: torch.device) -> bool:

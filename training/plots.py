@@ -6,7 +6,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from training.runs import RunFolder, write_atomically
+from core.files import write_atomically
+from training.runs import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from core.errors import InputError
+from core.files import write_atomically
 from core.images import decode
 from core.types import (
     Classification,
@@ -26,7 +27,6 @@ from core.types import (
     Predictor,
     Segmentation,
 )
-from training.runs import write_atomically
 
 logger = logging.getLogger(__name__)
 

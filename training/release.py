@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import WeightsError
+from core.files import write_atomically
 from core.records import Evaluation, ReleaseConfig, RunRecord
 from core.types import Task
 from models._release import CONFIG_FILE
-from training.runs import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import platform
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from core.errors import TrainingError, WeightsNotFoundError
+from core.files import write_atomically
 from core.records import RunRecord
 
 if TYPE_CHECKING:
@@ -36,29 +35,6 @@ def new_run_id(model: str, scale: str, *, seed: int, now: datetime) -> str:
     """Sortable name of a run: `20261121-101530-grace-n-s0`; `now` is taken to UTC."""
     stamp = now.astimezone(UTC).strftime("%Y%m%d-%H%M%S")
     return f"{stamp}-{model}-{scale}-s{seed}"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`; after a crash it holds the old bytes or the new, not a mixture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes it private to the owner
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the rename itself must survive a power cut
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 @dataclass(frozen=True, slots=True)
