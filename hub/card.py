@@ -137,6 +137,23 @@ def _training(config: ReleaseConfig) -> list[str]:
     return ["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows), ""]
 
 
+def _calibration(config: ReleaseConfig) -> list[str]:
+    """What was fitted on validation to turn scores into probabilities, with its error."""
+    fitted = config.calibration
+    if not fitted:
+        return ["Scores are raw: no calibration was fitted.", ""]
+    error, items = ("dece", "D-ECE"), "boxes" if config.task == "detect" else "pixels"
+    if fitted["kind"] == "temperature":
+        error, items = ("ece", "ECE"), "images"
+    before, after = fitted[f"{error[0]}_before"], fitted[f"{error[0]}_after"]
+    how = "one temperature" if fitted["kind"] == "temperature" else "one rising curve per class"
+    return [
+        f"Probabilities come from {how}, fitted on {fitted['n']} {items} of the validation split: "
+        f"{error[1]} {_percent(before)} % before, {_percent(after)} % after (cross-validated).",
+        "",
+    ]
+
+
 def results_table(configs: Iterable[ReleaseConfig]) -> str:
     """The bundled models beside each other, as the README prints them: leak-free test splits."""
     lines = [
@@ -184,6 +201,7 @@ def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
         lines += _results(evaluation, spec)
     if not config.evaluations:
         lines += ["Not evaluated yet.", ""]
+    lines += ["## Calibration", "", *_calibration(config)]
     lines += ["## Training", "", *_training(config)]
     if paper is not None:
         lines += [
@@ -204,8 +222,7 @@ def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
         "## Limits",
         "",
         "Trained on small crops of hot-rolled strip from one laboratory. On other steel, lighting "
-        "or scale expect less until images of your own have been reviewed and learned. "
-        "Scores are raw unless the release's `config.json` carries a calibration.",
+        "or scale expect less until images of your own have been reviewed and learned.",
         "",
         "## Licence",
         "",

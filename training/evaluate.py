@@ -170,7 +170,7 @@ def _rows(matrix: Counts) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(int(n) for n in row) for row in matrix)
 
 
-def _predictions(
+def predictions(
     predictor: Predictor, samples: Sequence[Sample]
 ) -> Iterator[tuple[Sample, Prediction]]:
     """Each sample with what the predictor says of it."""
@@ -188,11 +188,16 @@ def _predictions(
         yield from zip(part, predictor(images, score_threshold=SCORE_THRESHOLD), strict=True)
 
 
-def _detection(
-    predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str], weights: Counts
-) -> _Scores:
+def detection_scenes(
+    predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]
+) -> list[Scene]:
+    """What a detector says of each sample, down to SCORE_THRESHOLD, beside what is there.
+
+    Raises:
+        DatasetError: if an image is unreadable.
+    """
     scenes = []
-    for sample, found in _predictions(predictor, samples):
+    for sample, found in predictions(predictor, samples):
         if not isinstance(found, Detections):
             raise TypeError(f"{predictor.spec.name} answered {type(found).__name__}.")
         scenes.append(
@@ -204,6 +209,13 @@ def _detection(
                 class_ids=found.class_ids,
             )
         )
+    return scenes
+
+
+def _detection(
+    predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str], weights: Counts
+) -> _Scores:
+    scenes = detection_scenes(predictor, samples, labels)
     ap = coco_ap(scenes, len(labels))  # (10, C)
     rankings = rank(scenes, len(labels))
     confidence = best_confidence(rankings)
@@ -234,7 +246,7 @@ def _segmentation(
     predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str], weights: Counts
 ) -> _Scores:
     matrices = []
-    for sample, found in _predictions(predictor, samples):
+    for sample, found in predictions(predictor, samples):
         if not isinstance(found, Segmentation):
             raise TypeError(f"{predictor.spec.name} answered {type(found).__name__}.")
         truth = read_mask(sample, labels)
@@ -246,7 +258,7 @@ def _classification(
     predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str], weights: Counts
 ) -> _Scores:
     matrices = []
-    for sample, found in _predictions(predictor, samples):
+    for sample, found in predictions(predictor, samples):
         if not isinstance(found, Classification):
             raise TypeError(f"{predictor.spec.name} answered {type(found).__name__}.")
         truth = np.array([class_index(sample, labels)])

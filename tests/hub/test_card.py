@@ -70,3 +70,14 @@ def test_the_reported_figure_is_the_full_models_and_not_an_ablations():
     text = write_card(config, get_spec("sme_deeplabv3plus"))
     row = next(line for line in text.splitlines() if line.startswith("| mIoU |"))
     assert "88.9 (full model, section 4.6)" in row
+
+
+def test_the_card_says_how_probabilities_were_calibrated_or_that_they_were_not():
+    plain = write_card(make_config(), get_spec("grace"))
+    assert "Scores are raw: no calibration was fitted." in plain
+    fitted = {"kind": "curves", "n": 900, "dece_before": 0.21, "dece_after": 0.034}
+    text = write_card(make_config(calibration=fitted), get_spec("grace"))
+    assert "900 boxes of the validation split: D-ECE 21.0 % before, 3.4 % after" in text
+    fitted = {"kind": "temperature", "n": 162, "ece_before": 0.05, "ece_after": 0.012}
+    text = write_card(make_config(calibration=fitted, task="classify"), get_spec("mobilesteelnet"))
+    assert "162 images of the validation split: ECE 5.0 % before, 1.2 % after" in text

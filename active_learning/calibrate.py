@@ -1,0 +1,114 @@
+"""Teaching a release how often it is right: fit on its own validation split, stored in its config.
+
+The test split is not read. Weights and revision stay as they are; only `config.json` changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from active_learning.calibration_fitting import Pairs, fit_detection, fit_temperature
+from core.errors import DatasetError
+from core.files import write_atomically
+from core.types import Classification, Segmentation
+from models import load
+from models._release import CONFIG_FILE, read_release
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.records import ReleaseConfig
+    from core.types import Predictor
+    from training.datasets import Dataset, Sample
+
+logger = logging.getLogger(__name__)
+
+PIXEL_STRIDE = 7  # of a class map, every 7th pixel both ways: neighbours say the same
+
+
+def calibrate(release: Path, dataset: Dataset, *, device: str = "cpu") -> ReleaseConfig:
+    """Fit score → probability of being right, and write it into the release.
+
+    Detectors: a curve per class for "this box is a defect at IoU 0.5". Classifiers: a temperature.
+    Segmenters: a curve per class for "this pixel is right", background left out.
+
+    Args:
+        release: folder of a release.
+        dataset: the very data set it was trained on, prepared the same way.
+        device: "cpu" or "cuda:N".
+
+    Raises:
+        DatasetError: if the data set is not the one the release was trained on.
+        WeightsError: if the release is damaged.
+    """
+    config = read_release(release)
+    if dataset.id != config.run.dataset_id:
+        raise DatasetError(
+            f"{config.name} {config.revision} was trained on {config.dataset} "
+            f"{config.run.dataset_id[:12]}, this is {dataset.name} {dataset.id[:12]}: prepare the "
+            "same archive with the same seed."
+        )
+    predictor = load(release, device=device)
+    samples = dataset.split(config.protocol, "val")
+    fit = {"detect": _boxes, "segment": _pixels, "classify": _classes}[config.task]
+    calibration = fit(predictor, samples, config.labels)
+    config = config.model_copy(update={"calibration": calibration})
+    write_atomically(release / CONFIG_FILE, config.model_dump_json(indent=2).encode())
+    logger.info("calibrated %s %s on %d images", config.name, config.revision, len(samples))
+    return config
+
+
+def _boxes(
+    predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]
+) -> dict[str, Any]:
+    from training.detection_metrics import rank
+    from training.evaluate import detection_scenes
+
+    rankings = rank(detection_scenes(predictor, samples, labels), len(labels))
+    return fit_detection(Pairs.from_rankings(rankings, labels))
+
+
+def _classes(
+    predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]
+) -> dict[str, Any]:
+    from training.evaluate import predictions
+    from training.truth import class_index
+
+    rows, truth = [], []
+    for sample, found in predictions(predictor, samples):
+        if isinstance(found, Classification):
+            rows.append(found.probabilities)
+            truth.append(class_index(sample, labels))
+    return fit_temperature(np.stack(rows), truth)
+
+
+def _pixels(
+    predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]
+) -> dict[str, Any]:
+    from training.evaluate import predictions
+    from training.truth import read_mask
+
+    scores, correct, class_ids, images = [], [], [], []
+    for number, (sample, found) in enumerate(predictions(predictor, samples)):
+        if not isinstance(found, Segmentation):
+            continue
+        thin = (slice(None, None, PIXEL_STRIDE), slice(None, None, PIXEL_STRIDE))
+        claimed, truth = found.class_map[thin].ravel(), read_mask(sample, labels)[thin].ravel()
+        defects = claimed > 0
+        scores.append(found.scores[thin].ravel()[defects].astype(np.float64))
+        correct.append(claimed[defects] == truth[defects])
+        class_ids.append(claimed[defects].astype(np.int64) - 1)
+        images.append(np.full(int(defects.sum()), number, np.int64))
+    return fit_detection(
+        Pairs(
+            scores=np.concatenate(scores),
+            correct=np.concatenate(correct),
+            class_ids=np.concatenate(class_ids),
+            images=np.concatenate(images),
+            labels=tuple(labels),
+        )
+    )
