@@ -1,6 +1,7 @@
-"""The public API: typed endpoints that a program calls, apart from everything the pages do."""
+"""The public API: typed endpoints that a program calls, apart from everything the pages do.
 
-from __future__ import annotations
+Annotations are read at run time to describe the endpoints, so they are not postponed here.
+"""
 
 from typing import Any
 

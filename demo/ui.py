@@ -61,6 +61,7 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
         delete_cache=(_CACHE_CHECK_S, _CACHE_AGE_S),
         fill_width=True,
     ) as blocks:
+        api.register(service)  # first: an event of a page must not take an endpoint's name
         gr.HTML(_MASTHEAD)
         with gr.Tabs():
             with gr.Tab("Inspect", id="inspect"):
@@ -70,7 +71,6 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
             with gr.Tab("Models", id="models") as tab:
                 models.build(service, tab)
         gr.HTML(_FOOT.format(commit=source.commit()))
-        api.register(service)
     _refuse_addresses(blocks)
     blocks.queue(max_size=settings.serving.queue_size, default_concurrency_limit=_MODEL_CALLS)
     return blocks

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from core.images import decode
-from core.records import Evaluation, Metric, ReleaseConfig, RunRecord
+from core.records import Channel, Evaluation, Metric, ReleaseConfig, RunRecord
 from core.taxonomy import labels
-from core.types import Detections
+from core.types import Detections, Task
 from models import get_spec, load
 from training.release import save_release_config, write_release
 
@@ -20,10 +20,10 @@ EXAMPLES = Path(__file__).parents[2] / "demo" / "examples"
 PICTURE = EXAMPLES / "scratches_66.jpg"  # 200 × 200, grey
 DATASETS = {
     "grace": "neu-det",
-    "da_yolo": "neu-det",
     "sme_deeplabv3plus": "neu-seg",
     "mobilesteelnet": "neu-cls",
 }
+METRICS = {"detect": "mAP50", "segment": "mIoU", "classify": "accuracy"}
 SCALES = {"sme_deeplabv3plus": "paper", "mobilesteelnet": "light"}
 
 
@@ -46,7 +46,7 @@ def write(folder: Path, name: str, *, seed: int = 0, validated: float = 0.4) -> 
         protocol="leak-free",
         split="test",
         test_id="a" * 64,
-        metrics=(Metric(name="mAP50", value=0.75, low=0.7, high=0.8, n=275),),
+        metrics=(Metric(name=METRICS[spec.task], value=0.75, low=0.7, high=0.8, n=275),),
     )
     return write_release(
         folder,
@@ -58,11 +58,38 @@ def write(folder: Path, name: str, *, seed: int = 0, validated: float = 0.4) -> 
     )
 
 
-def describe_again(folder: Path, config: ReleaseConfig, **changes: Any) -> ReleaseConfig:
-    """The same weights with another config.json."""
-    changed = config.model_copy(update=changes)
-    save_release_config(folder, changed)
-    return changed
+def describe(
+    folder: Path, name: str, *, task: Task, validated: float = 0.4, weights: str = "d" * 64
+) -> ReleaseConfig:
+    """Write a config.json alone: enough to be offered, nothing to be loaded."""
+    dataset = {"detect": "neu-det", "segment": "neu-seg", "classify": "neu-cls"}[task]
+    record = _record(name, "n", dataset, image_size=64, validated=validated)
+    config = ReleaseConfig(
+        name=name,
+        title=f"{name.upper()} (for tests)",
+        task=task,
+        scale="n",
+        labels=labels(dataset),
+        image_size=64,
+        dataset=dataset,
+        protocol="leak-free",
+        parameters=record.parameters,
+        gflops=record.gflops,
+        weights_sha256=weights,
+        run=record,
+    )
+    save_release_config(folder, config)
+    return config
+
+
+def promote(releases: Path, name: str, **described: Any) -> ReleaseConfig:
+    """Write a description as a promoted revision and make it the live one."""
+    config = describe(releases / name / "new", name, **described)
+    folder = releases / name / config.revision
+    (releases / name / "new").rename(folder)
+    channel = Channel(live=config.revision)
+    (releases / name / "channel.json").write_text(channel.model_dump_json())
+    return config
 
 
 def _record(name: str, scale: str, dataset: str, *, image_size: int, validated: float) -> RunRecord:

@@ -1,0 +1,110 @@
+"""Settings over temporary folders, a fake loader for logic, the real app for the rest."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from core.settings import PathSettings, Settings
+from demo import loaded
+from demo.service import Service
+from tests.demo import releases
+from tests.demo.fakes import Loader
+
+APP = Path(__file__).parents[2] / "app.py"
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> PathSettings:
+    return PathSettings(bundled=tmp_path / "bundled", data=tmp_path / "data")
+
+
+@pytest.fixture
+def loader(monkeypatch: pytest.MonkeyPatch) -> Loader:
+    fake = Loader()
+    monkeypatch.setattr(loaded, "load", fake)
+    return fake
+
+
+@pytest.fixture
+def service(paths: PathSettings, loader: Loader) -> Service:
+    """Two detectors, of which grace validated better, and a classifier."""
+    for name, task, validated in (
+        ("da_yolo", "detect", 0.41),
+        ("grace", "detect", 0.43),
+        ("mobilesteelnet", "classify", 0.9),
+    ):
+        releases.describe(paths.bundled / name, name, task=task, validated=validated)
+    return Service(Settings(paths=paths))
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The real app, started as a person starts it, with small networks of every task."""
+    root = tmp_path_factory.mktemp("app")
+    for name in releases.DATASETS:
+        releases.write(root / "bundled" / name, name)
+    with served(root, root / "bundled") as started:
+        yield started
+
+
+@contextmanager
+def served(root: Path, bundled: Path) -> Iterator[str]:
+    """The address of `python app.py` with the releases of a folder, all of them in memory."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    chosen = {
+        "ROLLMARK_PATHS__BUNDLED": str(bundled),
+        "ROLLMARK_PATHS__DATA": str(root / "data"),
+        "ROLLMARK_SERVING__PORT": str(port),
+        "ROLLMARK_SERVING__THREADS": "1",
+        "ROLLMARK_SERVING__MAX_IMAGE_MB": "1",
+        "ROLLMARK_SERVING__MAX_MEGAPIXELS": "4",
+        "GRADIO_TEMP_DIR": str(root / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    log = root / "log.txt"
+    with log.open("wb") as stream:
+        app = subprocess.Popen(
+            [sys.executable, str(APP)],
+            cwd=root,
+            env=_environment() | chosen,
+            stdout=stream,
+            stderr=stream,
+        )
+        try:
+            wanted = len(list(bundled.glob("*/config.json")))
+            _wait_until_loaded(app, f"http://127.0.0.1:{port}", log, wanted)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            app.terminate()
+            app.wait(timeout=30)
+
+
+def _environment() -> dict[str, str]:
+    """This process's own, without settings that its user has made for another app."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("ROLLMARK_", "GRADIO_"))}
+
+
+def _wait_until_loaded(app: subprocess.Popen[bytes], address: str, log: Path, wanted: int) -> None:
+    """Until every network is in memory; the app's log is shown when it ends or hangs before."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and app.poll() is None:
+        if log.read_text().count(" loaded ") == wanted:
+            try:
+                if requests.get(f"{address}/health", timeout=5).ok:
+                    return
+            except requests.ConnectionError:
+                pass
+        time.sleep(0.2)
+    raise RuntimeError(f"The app did not start:\n{log.read_text()}")

@@ -1,0 +1,257 @@
+"""The pages of the real app in a real browser: pictures, keys, accessibility, screenshots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from core.settings import PathSettings
+from tests.demo.conftest import served
+from tests.demo.releases import EXAMPLES
+
+pytestmark = pytest.mark.browser
+
+SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
+TABS = ("Inspect", "Compare", "Models")
+TIMEOUT_MS = 60_000  # a busy machine answers late; an idle one within a second
+VIEWS = {
+    "light": ("light", 1440, 900),
+    "dark": ("dark", 1440, 900),
+    "narrow": ("light", 390, 844),
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.fail("The browser tests need Chromium, which is not on the PATH: `make browser`.")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    opened = _open(browser, address, *VIEWS["light"])
+    yield opened
+    opened.context.close()
+
+
+def test_the_page_opens_with_a_sample_already_inspected(page: Page) -> None:
+    expect(page.locator("#inspect-verdict .headline")).not_to_be_empty()
+    assert _source(page).endswith(".webp")
+    assert page.locator(".findings tr[data-number]").count() >= 3
+
+
+def test_the_answer_is_visible_without_scrolling(page: Page) -> None:
+    for selector in ("#inspect-picture img", "#inspect-verdict", "#inspect-findings"):
+        box = page.locator(selector).first.bounding_box()
+        assert box is not None
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= 900
+
+
+def test_an_uploaded_picture_is_inspected_at_once(page: Page) -> None:
+    before = _source(page)
+    page.locator("#inspect-picture input[type=file]").set_input_files(
+        EXAMPLES / "red_iron_2322.jpg"
+    )
+    _wait_for_another_picture(page, before)
+    page.get_by_text("Details: how sure").click()
+    expect(page.locator(".facts")).to_contain_text("ed16bedee334")
+
+
+def test_a_pasted_picture_is_inspected(page: Page) -> None:
+    before = _source(page)
+    page.evaluate(
+        """async (address) => {
+          const blob = await (await fetch(address)).blob();
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([blob], "pasted.jpg", {type: "image/jpeg"}));
+          const event = {clipboardData: transfer, bubbles: true};
+          document.body.dispatchEvent(new ClipboardEvent("paste", event));
+        }""",
+        page.locator(".sample img").nth(3).get_attribute("src"),
+    )
+    _wait_for_another_picture(page, before)
+
+
+def test_a_file_that_is_no_picture_is_refused_in_the_verdict_s_place(
+    page: Page, tmp_path: Path
+) -> None:
+    (tmp_path / "fake.png").write_text("<img onerror=alert(1)>")
+    page.locator("#inspect-picture input[type=file]").set_input_files(tmp_path / "fake.png")
+    expect(page.get_by_role("alert")).to_contain_text("This is not an image file")
+    expect(page.locator(".findings")).to_have_count(0)
+
+
+def test_another_model_answers_in_its_own_way(page: Page) -> None:
+    before = _source(page)
+    page.locator("#inspect-model input").click()
+    page.get_by_role("option", name="MobileSteelNet").click()
+    expect(page.locator("#inspect-verdict .says")).to_contain_text("MobileSteelNet")
+    expect(page.locator("#inspect-findings tbody tr")).to_have_count(6)  # classes of NEU
+    _wait_for_another_picture(page, before)
+
+
+def test_a_selected_row_highlights_its_place_and_lets_go_again(page: Page) -> None:
+    plain = _source(page)
+    row = page.locator(".findings .pick").first
+    row.focus()
+    page.keyboard.press("Space")
+    expect(row).to_have_attribute("aria-pressed", "true")
+    _wait_for_another_picture(page, plain)
+    highlighted = _source(page)
+    page.keyboard.press("Escape")
+    expect(row).to_have_attribute("aria-pressed", "false")
+    _wait_for_another_picture(page, highlighted)
+    assert _source(page) == plain  # the same picture has the same address
+
+
+def test_layers_can_be_switched_off(page: Page) -> None:
+    drawn = _source(page)
+    page.get_by_label("Boxes").click()
+    _wait_for_another_picture(page, drawn)
+
+
+def test_results_can_be_downloaded(page: Page) -> None:
+    with page.expect_download() as caught:
+        page.get_by_role("button", name="Download CSV").click()
+    assert caught.value.suggested_filename == "scratches_66_grace.csv"
+    assert caught.value.path().read_text().startswith("number,class,probability,x1")
+
+
+def test_the_question_mark_shows_the_keys_and_hides_them(page: Page) -> None:
+    page.locator("h1").click()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_an_emptied_page_says_what_to_do(page: Page) -> None:
+    page.get_by_role("button", name="Remove Image").first.click()
+    expect(page.locator("#inspect-verdict")).to_contain_text("Drop a picture on the left")
+
+
+def test_compare_shows_every_model_beside_the_others_under_one_sentence(page: Page) -> None:
+    _go(page, "Compare")
+    expect(page.locator("figure.tile")).to_have_count(3)
+    widths = {round(tile.bounding_box()["width"]) for tile in page.locator("figure.tile").all()}  # type: ignore[index]
+    assert len(widths) == 1
+    expect(page.locator("#compare-legend li").first).to_be_visible()
+    page.get_by_label("GRACE").click()
+    page.locator("#compare-run").click()
+    expect(page.locator("figure.tile")).to_have_count(2)
+
+
+def test_models_shows_the_measured_beside_the_reported_and_the_card(page: Page) -> None:
+    _go(page, "Models")
+    row = page.locator("table.models tbody tr").first
+    expect(row).to_contain_text("mAP50 75.0 % (70.0 – 80.0)")
+    expect(row).to_contain_text("mAP50 75.9 %")  # GRACE, as its paper reports it
+    page.get_by_role("button", name="SME-DeepLabV3+").click()
+    expect(page.locator("#models-card h1")).to_contain_text("SME-DeepLabV3+")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_page_has_a_serious_barrier(browser: Browser, address: str, theme: str) -> None:
+    page = _open(browser, address, theme, 1440, 900)
+    for tab in TABS:
+        _go(page, tab)
+        found = Axe().run(page).response["violations"]
+        serious = [
+            (tab, each["id"], [node["html"][:120] for node in each["nodes"]])
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        ]
+        assert serious == []
+    page.context.close()
+
+
+def test_nothing_is_fetched_from_another_host(browser: Browser, address: str) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    expect(page.locator("#inspect-verdict .says")).to_be_visible(timeout=TIMEOUT_MS)
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    context.close()
+
+
+def test_a_narrow_screen_needs_no_scrolling_sideways(browser: Browser, address: str) -> None:
+    page = _open(browser, address, *VIEWS["narrow"])
+    for tab in TABS:
+        _go(page, tab)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.context.close()
+
+
+@pytest.mark.skipif(
+    os.environ.get("ROLLMARK_WRITE_SCREENSHOTS") != "1",
+    reason="writes pictures for the documentation; it checks nothing",
+)
+def test_write_the_screenshots_of_the_documentation(
+    browser: Browser, tmp_path: Path, address: str
+) -> None:
+    bundled = PathSettings().bundled
+    if not list(bundled.glob("*/config.json")):
+        _write_screenshots(browser, address)
+        return
+    with served(tmp_path, bundled) as real:
+        _write_screenshots(browser, real)
+
+
+def _write_screenshots(browser: Browser, address: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for view, (theme, width, height) in VIEWS.items():
+        page = _open(browser, address, theme, width, height)
+        for tab in TABS:
+            _go(page, tab)
+            page.wait_for_timeout(1500)  # transitions
+            page.screenshot(path=SCREENSHOTS / f"{tab.lower()}-{view}.png")
+        page.context.close()
+
+
+def _open(browser: Browser, address: str, theme: str, width: int, height: int) -> Page:
+    """The page once it has inspected its first sample."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.set_default_timeout(TIMEOUT_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
+    page = context.new_page()
+    page.goto(f"{address}/?__theme={theme}")
+    expect(page.locator("#inspect-verdict .says")).to_be_visible()
+    expect(page.locator("#inspect-picture img").first).to_be_visible()
+    return page
+
+
+def _go(page: Page, tab: str) -> None:
+    """Open a tab and wait until it has its answer."""
+    page.get_by_role("tab", name=tab).click()
+    if tab == "Compare":
+        expect(page.locator("figure.tile").first).to_be_visible()
+        expect(page.locator("figure.tile.is-waiting")).to_have_count(0)
+        expect(page.locator("#compare-sentence")).not_to_contain_text("looking")
+    elif tab == "Models":
+        expect(page.locator("#models-card h1")).to_be_visible()
+
+
+def _source(page: Page) -> str:
+    return page.locator("#inspect-picture img").first.get_attribute("src") or ""
+
+
+def _wait_for_another_picture(page: Page, before: str) -> None:
+    expect(page.locator(f'#inspect-picture img[src="{before}"]')).to_have_count(0)
+    expect(page.locator("#inspect-picture img").first).to_be_visible()

@@ -1,0 +1,187 @@
+"""Pixels of what is drawn: in place, in the class's colour, and nothing else changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.taxonomy import look
+from core.types import Image
+from demo.colours import ink_on, rgb
+from demo.draw import Layers, fitted, overlay, sheet
+from demo.masks import paint_mask
+from demo.placement import place_tags
+from tests.demo.inspections import (
+    GREY,
+    LABELS,
+    classification,
+    detection,
+    picture,
+    segmentation,
+)
+
+VERMILION = (213, 94, 0)  # scratches: #D55E00, a solid line
+BOX = (20.0, 30.0, 60.0, 80.0)
+SCRATCH = detection(("scratches", 0.93, BOX))
+BOXES_ONLY = Layers(boxes=True, mask=False, names=False)
+NAMES_ONLY = Layers(boxes=False, mask=False, names=True)
+
+
+def test_a_small_picture_is_enlarged_by_a_whole_factor() -> None:
+    # 800 // 100 = 8; a picture of 300 px doubles, one of 900 px stays.
+    assert _drawn().shape == (800, 800, 3)
+    assert fitted(picture(300, 200), 2000).shape == (400, 600, 3)
+    assert fitted(picture(900, 10), 2000).shape == (10, 900, 3)
+
+
+def test_a_large_picture_is_shrunk_to_the_side_it_is_shown_at() -> None:
+    assert fitted(picture(3000, 1500), 1000).shape == (500, 1000, 3)
+
+
+def test_the_frame_has_the_class_s_colour_and_its_outer_edge_on_the_box() -> None:
+    drawn = _drawn(layers=BOXES_ONLY)
+    # The box spans px 160 to 479 and 240 to 639 of the canvas; row 400 crosses both sides.
+    assert tuple(drawn[400, 160]) == VERMILION
+    assert tuple(drawn[400, 479]) == VERMILION
+    assert tuple(drawn[240, 300]) == VERMILION
+    assert tuple(drawn[639, 300]) == VERMILION
+
+
+def test_a_halo_sets_the_frame_off_on_both_sides() -> None:
+    drawn = _drawn(layers=BOXES_ONLY)
+    halo = ink_on(VERMILION)
+    assert tuple(drawn[400, 159]) == halo  # outside
+    assert tuple(drawn[400, 162]) == halo  # inside the line of 2 px
+
+
+def test_inside_and_outside_of_a_frame_the_picture_is_untouched() -> None:
+    drawn = _drawn(layers=BOXES_ONLY)
+    assert (drawn[250:630, 170:470] == GREY).all()
+    assert (drawn[:, 500:] == GREY).all()
+
+
+def test_a_dashed_class_shows_its_halo_in_the_gaps() -> None:
+    # Patches are dashed (2, 2), drawn at 1.5 px each: 3 on, 3 off.
+    drawn = _drawn(detection(("patches", 0.9, BOX)), layers=BOXES_ONLY)
+    top = {tuple(int(c) for c in pixel) for pixel in drawn[240, 160:480]}
+    green = rgb("#009E73")
+    assert top == {green, ink_on(green)}
+
+
+def test_a_name_stands_outside_its_finding() -> None:
+    drawn = _drawn(layers=NAMES_ONLY)
+    assert (drawn[240:640, 160:480] == GREY).all()
+    above = (drawn[200:240, 160:480] == VERMILION).all(axis=2)
+    assert above.sum() > 500
+
+
+def test_a_name_avoids_the_neighbouring_finding() -> None:
+    # The second box lies right above the first one, so the first name cannot stand there.
+    above = ("inclusion", 0.8, (20.0, 0.0, 60.0, 30.0))
+    drawn = _drawn(detection(("scratches", 0.93, BOX), above), layers=NAMES_ONLY)
+    assert (drawn[0:640, 160:480] == GREY).all()
+
+
+def test_a_mask_is_tinted_by_45_percent() -> None:
+    drawn = _drawn(segmentation(), layers=Layers(boxes=False, mask=True, names=False))
+    inside = drawn[160 + 8 : 320 - 8, 80 + 8 : 400 - 8].reshape(-1, 3)
+    # 120 + 0.45 × (213 − 120) = 161.85, 120 + 0.45 × (94 − 120) = 108.3, 120 − 0.45 × 120 = 66
+    tint = np.array([162, 108, 66])
+    assert (inside == tint).all(axis=1).mean() > 0.5  # the rest is hatched
+
+
+def test_a_mask_has_a_crisp_outline_and_ends_there() -> None:
+    drawn = _drawn(segmentation(), layers=Layers(boxes=False, mask=True, names=False))
+    assert tuple(drawn[160, 200]) == VERMILION  # first row of the region, 20 × 8
+    assert tuple(drawn[319, 200]) == VERMILION  # last one
+    assert (drawn[:150] == GREY).all()
+
+
+def test_two_classes_of_a_mask_differ_by_their_hatch_alone() -> None:
+    patterns = [_hatched(k) for k in (1, 2, 3)]
+    for k in range(3):
+        assert 0.05 < patterns[k].mean() < 0.6
+        assert (patterns[k] != patterns[k - 1]).mean() > 0.05
+
+
+def test_a_selected_finding_stands_out_from_a_dimmed_picture() -> None:
+    drawn = _drawn(selected=1, layers=BOXES_ONLY)
+    assert (drawn[300:600, 200:440] == GREY).all()
+    assert (drawn[:200, :] == 54).all()  # 0.45 × 120
+
+
+def test_a_selected_number_that_is_not_there_changes_nothing() -> None:
+    assert (_drawn(selected=9) == _drawn()).all()
+
+
+def test_nothing_found_leaves_a_grey_picture_grey() -> None:
+    assert (_drawn(detection()) == GREY).all()
+
+
+def test_without_layers_nothing_is_drawn() -> None:
+    assert (_drawn(layers=Layers(boxes=False, mask=False, names=False)) == GREY).all()
+
+
+@pytest.mark.parametrize(
+    "inspection",
+    [SCRATCH, segmentation(), classification(crazing=0.9, patches=0.1)],
+    ids=["detect", "segment", "classify"],
+)
+def test_a_sheet_is_the_overlay_over_a_strip_on_white(inspection: object) -> None:
+    page = sheet(picture(), inspection, labels=LABELS)  # type: ignore[arg-type]
+    drawn = overlay(picture(), inspection, labels=LABELS)  # type: ignore[arg-type]
+    assert (page[:800, :800] == drawn).all()
+    assert (page[-3:] == 255).all()
+    assert (page[800:] == 31).any()  # ink
+
+
+def test_a_bar_is_as_long_as_its_class_is_probable() -> None:
+    page = sheet(picture(), classification(crazing=1.0, patches=0.5), labels=LABELS)
+    strip = page[800:]
+    whole = (strip == rgb("#E69F00")).all(axis=2).any(axis=0).sum()
+    half = (strip == rgb("#009E73")).all(axis=2).any(axis=0).sum()
+    assert abs(2 * half - whole) <= 2
+
+
+@pytest.mark.parametrize(("colour", "ink"), [("#F0E442", (0, 0, 0)), ("#661100", (255, 255, 255))])
+def test_ink_contrasts_with_its_ground(colour: str, ink: tuple[int, int, int]) -> None:
+    assert ink_on(rgb(colour)) == ink
+
+
+def test_a_box_beyond_the_edge_of_a_tiny_picture_can_be_drawn() -> None:
+    found = detection(("scratches", 0.9, (0, 0, 1, 1)), ("patches", 0.8, (0, 0, 3, 2)))
+    assert overlay(picture(3, 2), found, labels=LABELS).shape == (532, 798, 3)
+
+
+def test_a_name_without_room_beside_its_finding_is_its_number_in_a_corner() -> None:
+    [tag] = place_tags([(0, 0, 100, 100)], [(60, 20)], [(10, 20)], (100, 100))
+    assert tag.is_short
+    assert (tag.x, tag.y) in {(0, 0), (0, 80), (90, 0), (90, 80)}
+
+
+def test_a_name_slides_along_the_edge_until_it_is_on_the_picture() -> None:
+    [tag] = place_tags([(80, 50, 95, 90)], [(60, 20)], [(10, 20)], (100, 100))
+    assert (tag.x, tag.y, tag.is_short) == (40, 30, False)
+
+
+def test_two_names_do_not_cover_each_other() -> None:
+    same = (20.0, 40.0, 60.0, 60.0)
+    first, second = place_tags([same, same], [(40, 20)] * 2, [(10, 20)] * 2, (100, 100))
+    assert (first.x, first.y) == (20, 20)
+    assert (second.x, second.y) == (20, 60)
+
+
+def _drawn(
+    inspection: object = SCRATCH, *, layers: Layers | None = None, selected: int | None = None
+) -> Image:
+    chosen = Layers() if layers is None else layers
+    return overlay(picture(), inspection, labels=LABELS, layers=chosen, selected=selected)  # type: ignore[arg-type]
+
+
+def _hatched(k: int) -> NDArray[np.bool_]:
+    """Where class k of LABELS is darker or lighter than its plain tint."""
+    painted = paint_mask(picture(66, 66), np.full((66, 66), k, dtype=np.uint8), LABELS, pixel=1)
+    tint = (GREY + 0.45 * (np.array(rgb(look(LABELS[k - 1]).colour)) - GREY)).round()
+    hatched: NDArray[np.bool_] = (np.abs(painted - tint) > 1).any(axis=2)
+    return hatched

@@ -1,0 +1,77 @@
+"""Files to take away, and the source that is offered."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from demo import source
+from demo.draw import Layers, sheet
+from demo.exports import Exports, as_csv, encode, file_name
+from tests.demo.inspections import LABELS, classification, detection, picture, segmentation
+
+SCRATCH = detection(("scratches", 0.93456, (12.3456, 3, 40, 99)))
+
+
+def test_csv_has_one_line_a_finding() -> None:
+    assert as_csv(SCRATCH) == (
+        "number,class,probability,x1,y1,x2,y2,area_px\n1,scratches,0.9346,12.35,3.0,40.0,99.0,\n"
+    )
+
+
+def test_csv_of_a_mask_has_areas_and_of_a_classifier_no_boxes() -> None:
+    assert as_csv(segmentation()).splitlines()[1] == "1,scratches,0.9,10.0,20.0,50.0,40.0,800"
+    assert as_csv(classification(patches=0.97)).splitlines()[1] == "1,patches,0.97,,,,,"
+
+
+def test_json_is_the_answer_of_the_api() -> None:
+    data = encode("json", picture(), SCRATCH, labels=LABELS, layers=Layers())
+    assert json.loads(data) == SCRATCH.model_dump(mode="json")
+
+
+def test_png_is_the_sheet_pixel_for_pixel() -> None:
+    data = encode("png", picture(), SCRATCH, labels=LABELS, layers=Layers())
+    page = sheet(picture(), SCRATCH, labels=LABELS)
+    with PillowImage.open(io.BytesIO(data)) as image:
+        assert (np.asarray(image) == page).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("plate 7.jpg", "plate_7_grace.png", id="blank"),
+        pytest.param("../../etc/<b>.png", "_b__grace.png", id="hostile"),
+        pytest.param("钢板.jpg", "___grace.png", id="not ASCII"),
+        pytest.param("", "picture_grace.png", id="empty"),
+    ],
+)
+def test_file_names_are_harmless(name: str, expected: str) -> None:
+    assert file_name(name, "grace", "png") == expected
+
+
+def test_old_files_are_forgotten() -> None:
+    exports = Exports()
+    paths = [exports.write("a.csv", b"x") for _ in range(17)]
+    assert [path.exists() for path in paths] == [False, *[True] * 16]
+
+
+def test_the_offered_source_holds_this_code_and_its_licence() -> None:
+    with tarfile.open(fileobj=io.BytesIO(source.archive())) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    assert {"LICENSE", "app.py", "demo/source.py", "core/types.py", "requirements.txt"} <= names
+
+
+def test_the_offered_source_holds_no_weights_settings_or_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (".env", "core/a.py", "hub/bundled/x/model.safetensors", "data/b.py", "core/k.pem"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    monkeypatch.setattr(source, "ROOT", tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in source.files()] == ["core/a.py"]

@@ -1,0 +1,207 @@
+"""Which model answers, what stays in memory, and how a promotion is noticed."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from core.errors import InputError, UnknownModelError, WeightsError, WeightsNotFoundError
+from core.settings import PathSettings, ServingSettings, Settings
+from demo import service as service_module
+from demo.service import Service
+from tests.demo import releases
+from tests.demo.fakes import FakePredictor, Loader
+from tests.demo.releases import PICTURE
+
+
+def test_auto_is_the_detector_that_validated_best(service: Service) -> None:
+    assert service.choose("auto").config.name == "grace"
+
+
+def test_without_a_detector_auto_is_the_first_model(paths: PathSettings, loader: Loader) -> None:
+    releases.describe(paths.bundled / "mobilesteelnet", "mobilesteelnet", task="classify")
+    assert Service(Settings(paths=paths)).choose().config.name == "mobilesteelnet"
+
+
+def test_without_any_release_the_error_says_what_to_do(paths: PathSettings) -> None:
+    with pytest.raises(WeightsNotFoundError, match="put a release into hub/bundled, or train one"):
+        Service(Settings(paths=paths)).inspect(PICTURE)
+
+
+def test_an_unknown_model_is_told_which_ones_there_are(service: Service) -> None:
+    with pytest.raises(UnknownModelError) as caught:
+        service.inspect(PICTURE, "resnet")
+    assert str(caught.value) == (
+        "Unknown model 'resnet'. Available: auto, da_yolo, grace, mobilesteelnet."
+    )
+
+
+def test_a_damaged_description_keeps_one_model_away_and_no_other(
+    service: Service, paths: PathSettings
+) -> None:
+    (paths.bundled / "grace" / "config.json").write_text("{")
+    assert [model.name for model in service.models()] == ["da_yolo", "mobilesteelnet"]
+
+
+def test_an_inspection_shows_what_reaches_the_threshold(service: Service) -> None:
+    found = service.inspect(PICTURE, "grace").inspection.detections
+    assert [(box.label, box.score) for box in found] == [("scratches", 0.93), ("inclusion", 0.30)]
+    above = service.inspect(PICTURE, "grace", score_threshold=0.5).inspection.detections
+    assert [box.label for box in above] == ["scratches"]
+
+
+def test_the_threshold_of_the_settings_comes_before_the_release_s_own(
+    service: Service, paths: PathSettings
+) -> None:
+    strict = Service(Settings(paths=paths, serving=ServingSettings(score_threshold=0.5)))
+    assert len(strict.inspect(PICTURE, "grace").inspection.detections) == 1
+
+
+@pytest.mark.parametrize("threshold", [-0.01, 1.01, math.nan, math.inf])
+def test_a_threshold_outside_0_to_1_is_refused(service: Service, threshold: float) -> None:
+    with pytest.raises(InputError, match=r"it must lie in 0 to 1\."):
+        service.inspect(PICTURE, score_threshold=threshold)
+
+
+def test_a_comparison_decodes_the_image_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = _counted(monkeypatch, service_module, "decode")
+    comparison = service.compare(PICTURE)
+    assert [look.inspection.model for look in comparison.looks] == [
+        *("da_yolo", "grace", "mobilesteelnet")
+    ]
+    assert len(decoded) == 1
+
+
+def test_a_model_named_twice_is_compared_once(service: Service) -> None:
+    assert service.chosen(["grace", "auto", "grace"]) == ("grace",)
+
+
+def test_comparing_no_model_is_refused(service: Service) -> None:
+    with pytest.raises(InputError, match="choose at least one"):
+        service.compare(PICTURE, [])
+
+
+def test_a_network_is_loaded_once_however_many_ask(
+    service: Service, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_ask = threading.Barrier(4)
+
+    def ask() -> None:
+        all_ask.wait()
+        service.inspect(PICTURE, "grace")
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loader.loaded) == 1
+
+
+def test_the_least_recently_used_network_leaves_a_full_memory(
+    service: Service, paths: PathSettings
+) -> None:
+    small = Service(Settings(paths=paths, serving=ServingSettings(max_models=2)))
+    for name in ("grace", "da_yolo", "grace", "mobilesteelnet"):
+        small.inspect(PICTURE, name)
+    loaded = {name: entry["loaded"] for name, entry in small.status()["models"].items()}
+    assert loaded == {"da_yolo": False, "grace": True, "mobilesteelnet": True}
+
+
+def test_preloading_begins_with_the_automatic_choice(service: Service, paths: PathSettings) -> None:
+    one = Service(Settings(paths=paths, serving=ServingSettings(max_models=1)))
+    one.preload().join()
+    assert one.status()["models"]["grace"]["loaded"] is True
+
+
+def test_a_promotion_is_served_without_a_restart(service: Service, paths: PathSettings) -> None:
+    assert service.inspect(PICTURE, "grace").inspection.revision == "d" * 12
+    releases.promote(paths.releases, "grace", task="detect", weights="e" * 64)
+    assert service.inspect(PICTURE, "grace").inspection.revision == "e" * 12
+    assert service.status()["models"]["grace"] == {
+        "revision": "e" * 12,
+        "source": "local",
+        "loaded": True,
+    }
+
+
+def test_a_promoted_revision_that_cannot_be_loaded_leaves_the_old_one_in_service(
+    service: Service, paths: PathSettings, loader: Loader
+) -> None:
+    service.inspect(PICTURE, "grace")
+    loader.refused["e" * 12] = WeightsError("torn")
+    releases.promote(paths.releases, "grace", task="detect", weights="e" * 64)
+    for _ in range(2):
+        assert service.inspect(PICTURE, "grace").inspection.revision == "d" * 12
+    assert loader.loaded == ["d" * 12]
+
+
+def test_damaged_weights_are_reported_without_a_path_of_the_server(
+    service: Service, loader: Loader
+) -> None:
+    loader.refused["d" * 12] = WeightsError("/srv/secret/model.safetensors is torn")
+    with pytest.raises(WeightsError) as caught:
+        service.inspect(PICTURE, "grace")
+    assert str(caught.value) == (
+        "The weights of grace (revision dddddddddddd) are damaged; "
+        "fetch the release again or choose another model."
+    )
+
+
+def test_a_new_calibration_of_the_same_weights_is_used_at_once(
+    service: Service, paths: PathSettings, loader: Loader
+) -> None:
+    service.inspect(PICTURE, "grace")
+    config = releases.describe(paths.bundled / "grace", "grace", task="detect", validated=0.43)
+    releases.save_release_config(
+        paths.bundled / "grace", config.model_copy(update={"score_threshold": 0.5})
+    )
+    assert len(service.inspect(PICTURE, "grace").inspection.detections) == 1
+    assert loader.loaded == ["d" * 12]
+
+
+def test_the_review_queue_is_empty_while_there_is_none(service: Service) -> None:
+    status = service.status()
+    assert status["queue"] == {
+        "pending": 0,
+        "sending": 0,
+        "sent": 0,
+        "verified": 0,
+        "parked": 0,
+        "unknown": 0,
+    }
+    assert status["last_run"] is None
+
+
+def test_a_detector_is_asked_for_near_misses_too(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    original = FakePredictor.__call__
+
+    def noted(self: FakePredictor, images: Any, *, score_threshold: float) -> Any:
+        asked.append(score_threshold)
+        return original(self, images, score_threshold=score_threshold)
+
+    monkeypatch.setattr(FakePredictor, "__call__", noted)
+    service.inspect(PICTURE, "grace")
+    service.inspect(PICTURE, "grace", score_threshold=0.001)
+    assert asked == [0.05, 0.001]
+
+
+def _counted(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[Any]:
+    calls: list[Any] = []
+    original: Callable[..., Any] = getattr(module, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, counted)
+    return calls
