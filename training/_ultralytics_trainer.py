@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -34,9 +35,10 @@ from models._ultralytics import DetectionNetwork  # first: it sets ultralytics' 
 from ultralytics.data.build import InfiniteDataLoader, build_yolo_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 
+from core.files import write_atomically
 from training.plots import draw_curves
 from training.progress import TrainingProgress
-from training.runs import RunFolder, save_checkpoint, write_atomically
+from training.runs import RunFolder, save_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +98,10 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         self._progress: TrainingProgress | None = None
         self._sampler: Any = None
         self._attached: Any = None
-        self._batch, self._validated = 0, -1
+        self._batch, self._accumulate, self._validated = 0, 1, -1
         self._epoch_started = self._images_per_s = 0.0
         self.best_fitness: float | None = None
-        self.start_epoch = 0
+        self.start_epoch, self.accumulate = 0, 1
         threads = torch.get_num_threads()
         super().__init__(overrides=dict(arguments))
         torch.set_num_threads(threads)  # ultralytics takes all cores but one, whoever else runs
@@ -167,6 +169,18 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         self._progress = self._new_progress(
             epochs=self.epochs, batches=len(self.train_loader), done=self.start_epoch
         )
+
+    def _build_train_pipeline(self) -> None:
+        super()._build_train_pipeline()
+        # Ultralytics carries gradients over the epoch's end, where a checkpoint would lose them:
+        # it is told to step after every batch, and `optimizer_step` decides whether to.
+        self._accumulate, self.accumulate = self.accumulate, 1
+
+    def optimizer_step(self) -> None:
+        """Step after every nbs / batch batches, and after the last of the epoch."""
+        done = self._batch + 1
+        if done % self._accumulate == 0 or done == len(self.train_loader):
+            super().optimizer_step()
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """To the device, [0, 1], channels last."""
@@ -254,12 +268,17 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
             draw_curves(self._run, title=self._run.id)
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        if self.loss is None or bool(self.loss.isfinite()):
-            return False
-        raise TrainingError(
-            f"The loss of epoch {epoch + 1} is {float(self.loss)}: the last sound epoch is in "
-            f"{self._run.last}; train again with a smaller lr0 than {self.args.lr0}."
-        )
+        """Ultralytics asks here whether to repeat the epoch; a diverged run ends instead."""
+        losses = {f"train_{name}": float(value) for name, value in self.tloss.items()}
+        if self._validated == epoch:
+            losses |= {name: v for name, v in self.metrics.items() if name.startswith("val_")}
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{name} of epoch {epoch + 1} is {value}: the run has diverged; what was sound "
+                    f"is in {self._run.root}; train again with a smaller lr0 than {self.args.lr0}."
+                )
+        return False
 
     # ------------------------------------------------------------------------------ checkpoints
 
@@ -277,10 +296,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
                 "epochs": self.epoch + 1,
                 "stopped": bool(self.stop),
                 "best_fitness": self.best_fitness,
-                "stopper": {
-                    "best_fitness": self.stopper.best_fitness,
-                    "best_epoch": self.stopper.best_epoch,
-                },
+                "stopper": {k: getattr(self.stopper, k) for k in ("best_fitness", "best_epoch")},
                 "model": network_state(self.model),
                 "ema": network_state(self.ema.ema),
                 "ema_updates": self.ema.updates,
@@ -313,8 +329,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         if self._sampler is not None:
             self._sampler.load_state_dict(state["sampler"])
         self.best_fitness = state["best_fitness"]
-        self.stopper.best_fitness = state["stopper"]["best_fitness"]
-        self.stopper.best_epoch = state["stopper"]["best_epoch"]
+        self.stopper.__dict__.update(state["stopper"])
         self.start_epoch = state["epochs"]
         self.scheduler.last_epoch = self.start_epoch - 1
         logger.info("resumed %s after epoch %d of %d", self._run.id, self.start_epoch, self.epochs)
@@ -324,7 +339,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
 
 
 def network_state(network: nn.Module) -> dict[str, Tensor]:
-    """State dict without the loss, which a trained network may carry as a submodule."""
+    """State dict without the loss, which may be a submodule of a trained network."""
     return {k: v for k, v in network.state_dict().items() if not k.startswith("criterion.")}
 
 

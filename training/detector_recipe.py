@@ -43,7 +43,6 @@ FIXED = {
     "amp": False,
     "cache": "ram",
     "pretrained": False,
-    "channels_last": True,
 }
 
 

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from core.errors import ConfigError, TrainingError
+from core.images import decode
+from core.records import RunRecord
+from models import get_spec, load
+from models._release import read_release
+from models._spec import ModelSpec
+from models._ultralytics import v8DetectionLoss
+from training.datasets import Dataset, open_dataset
+from training.detector_recipe import make_recipe
+from training.runs import RunFolder, load_checkpoint
+from training.yolo_trainer import train_detector
+
+pytestmark = [
+    # told by torch when deterministic algorithms were asked for, once, of an operation on CUDA only
+    pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation:UserWarning"),
+]
+
+SMALL = {"protocol": "leak-free", "scale": "n", "image_size": 64, "batch": 8, "seed": 3}
+
+
+def train(
+    spec: ModelSpec, dataset: Dataset, run: RunFolder, *, epochs: int, **options: Any
+) -> RunRecord:
+    settings = {**SMALL, "device": "cpu", "initial_weights": None, **options}
+    return train_detector(spec, dataset, run=run, epochs=epochs, **settings)
+
+
+@pytest.fixture(scope="module")
+def blind(tiny_neu_det: Dataset) -> Dataset:
+    """A data set whose test images are not there, so that opening one would fail."""
+    samples = tuple(
+        dataclasses.replace(sample, path=Path("nowhere") / sample.file)
+        if sample.splits["leak-free"] == "test"
+        else sample
+        for sample in tiny_neu_det.samples
+    )
+    return dataclasses.replace(tiny_neu_det, samples=samples)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, blind: Dataset) -> RunFolder:
+    """Two uninterrupted epochs of GRACE: its sampler, its epoch hook, its own layer."""
+    run = RunFolder.create(tmp_path_factory.mktemp("runs"), model="grace", scale="n", seed=3)
+    train(get_spec("grace"), blind, run, epochs=2)
+    return run
+
+
+# --------------------------------------------------------------------------------------- recipe
+
+
+def test_run_much_shorter_than_the_papers_takes_the_short_schedule() -> None:
+    recipe = make_recipe(get_spec("grace"), epochs=10, batch=8)  # the paper: 200 epochs, lr0 0.001
+    assert (recipe["schedule"], recipe["lr0"], recipe["cos_lr"]) == ("short", 0.01, True)
+    assert recipe["close_mosaic"] == 2  # 20 % of 10 epochs
+    assert (recipe["hsv_h"], recipe["hsv_s"], recipe["flipud"]) == (0.0, 0.0, 0.5)
+
+
+def test_run_of_the_papers_length_takes_the_papers_schedule() -> None:
+    recipe = make_recipe(get_spec("grace"), epochs=200, batch=16)
+    assert (recipe["schedule"], recipe["lr0"], recipe["nbs"]) == ("paper", 0.001, 64)
+
+
+def test_override_wins_over_paper_and_schedule() -> None:
+    recipe = make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={"lr0": 0.5})
+    assert recipe["lr0"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["lr_0", "plots", "epochs", "amp"])
+def test_unknown_and_fixed_arguments_cannot_be_overridden(name: str) -> None:
+    with pytest.raises(TrainingError, match=f"Cannot override '{name}'"):
+        make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={name: 1})
+
+
+# ------------------------------------------------------------------------------------------ run
+
+
+def test_finished_run_holds_record_metrics_curves_log_and_release(finished: RunFolder) -> None:
+    record = finished.load_record()
+    assert (record.epochs, record.epochs_planned, record.initialisation) == (2, 2, "random")
+    assert record.finished_at is not None
+    assert record.best_epoch in (1, 2)
+    rows = finished.metrics()
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(row["images_per_s"] > 0 and row["train_box"] > 0 for row in rows)
+    kept = rows[record.best_epoch - 1]
+    assert kept["mAP50_95"] == pytest.approx(record.validation["mAP50_95"], abs=1e-5)
+    assert "epoch 2/2" in finished.log.read_text()
+    assert finished.curves.is_file()
+    assert read_release(finished.release).run == record
+    left = {path.name for path in finished.root.iterdir()}
+    assert left == {
+        "run.json",
+        "log.txt",
+        "metrics.csv",
+        "curves.png",
+        "last.pt",
+        "best.safetensors",
+        "release",
+    }
+
+
+def test_release_of_a_run_predicts(finished: RunFolder, tiny_neu_det: Dataset) -> None:
+    predictor = load(finished.release)
+    image = decode(tiny_neu_det.samples[0].path)
+    (prediction,) = predictor([image], score_threshold=0.0)
+    assert prediction.labels == tiny_neu_det.labels
+
+
+def test_checkpoint_holds_tensors_and_primitives_only(finished: RunFolder) -> None:
+    state = load_checkpoint(finished.last)  # the restricted loader refuses anything else
+    assert state["epochs"] == 2
+    assert state["sampler"]["epoch"] == 2
+    assert not any(name.startswith("criterion.") for name in state["model"])
+
+
+def test_finished_run_is_returned_as_it_is_when_resumed(
+    finished: RunFolder, blind: Dataset
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")}
+    record = train(get_spec("grace"), blind, finished, epochs=2, resume=True)
+    assert record == finished.load_record()
+    assert {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")} == before
+
+
+def test_run_is_not_begun_twice_nor_resumed_as_another(finished: RunFolder, blind: Dataset) -> None:
+    spec = get_spec("grace")
+    with pytest.raises(TrainingError, match="already holds a run"):
+        train(spec, blind, finished, epochs=2)
+    with pytest.raises(TrainingError, match="begun with epochs_planned 2, now 4"):
+        train(spec, blind, finished, epochs=4, resume=True)
+    with pytest.raises(TrainingError, match="begun with seed 3, now 4"):
+        train(spec, blind, finished, epochs=2, resume=True, seed=4)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from training import _ultralytics_trainer as loop
+from tests.training.test_yolo_trainer import train
+from models import get_spec
+from training.datasets import open_dataset
+from training.runs import RunFolder
+end_batch = loop.SteelTrainer._end_batch
+
+def killing(self):
+    end_batch(self)
+    if (self.epoch, self._batch) == (1, 1):  # after the first batch of the second epoch
+        os.kill(os.getpid(), signal.SIGKILL)
+
+loop.SteelTrainer._end_batch = killing
+dataset = open_dataset("neu-det", Path(sys.argv[1]))
+train(get_spec("grace"), dataset, RunFolder(Path(sys.argv[2])), epochs=2)
+"""
+
+
+def test_run_killed_within_an_epoch_resumes_to_what_it_would_have_become(
+    finished: RunFolder, tiny_data_root: Path, tmp_path: Path
+) -> None:
+    run = RunFolder.create(tmp_path, model="grace", scale="n", seed=3)
+    script = [sys.executable, "-c", KILLED, str(tiny_data_root), str(run.root)]
+    killed = subprocess.run(script, capture_output=True, text=True, timeout=200)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert run.load_record().epochs == 1
+    run.append_metrics(2, {"train_box": 99.0})  # killed between row and checkpoint
+    dataset = open_dataset("neu-det", tiny_data_root)
+    record = train(get_spec("grace"), dataset, run, epochs=2, resume=True)
+    assert [row["epoch"] for row in run.metrics()] == [1, 2]
+    assert record.epochs == 2
+    there, here = load_checkpoint(finished.last), load_checkpoint(run.last)
+    for part in ("model", "ema"):
+        for name, value in there[part].items():
+            torch.testing.assert_close(here[part][name], value, rtol=1e-4, atol=1e-5, msg=name)
+    whole = [row["train_box"] for row in finished.metrics()]
+    assert [row["train_box"] for row in run.metrics()] == pytest.approx(whole, rel=1e-4)
+
+
+# -------------------------------------------------------------------------- what the spec asks for
+
+
+class FirstImageOnly:
+    """A sampler that always draws image 0 and writes down how it is treated."""
+
+    calls: list[Any]  # set by the test
+
+    def __init__(self, labels: Sequence[Sequence[int]], n_classes: int, seed: int) -> None:
+        self.n = len(labels)
+        self.calls.append(("made", len(labels), n_classes, seed))
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        self.calls.append("iterated")
+        return iter([0] * self.n)
+
+    def attach(self, criterion: Any) -> None:
+        self.calls.append(("attached", type(criterion)))
+
+    def on_batch_end(self) -> None:
+        self.calls.append("batch")
+
+    def on_epoch_end(self, epoch: int) -> None:
+        self.calls.append(("epoch", epoch))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        raise AssertionError("nothing was resumed")
+
+
+class NoLoss(v8DetectionLoss):
+    """Diverges in training."""
+
+    def loss(self, *arguments: Any) -> Any:
+        loss, items = super().loss(*arguments)
+        return loss * float("nan"), items
+
+
+def test_sampler_criterion_and_epoch_hook_of_the_spec_take_part(
+    tiny_neu_det: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    hooked: list[tuple[int, int]] = []
+    losses: list[int] = []
+    monkeypatch.setattr(FirstImageOnly, "calls", calls, raising=False)
+
+    def criterion(network: Any) -> v8DetectionLoss:
+        losses.append(id(network))
+        return v8DetectionLoss(network)
+
+    spec = dataclasses.replace(
+        get_spec("yolo11"),
+        sampler=FirstImageOnly,
+        criterion=criterion,
+        on_epoch=lambda network, epoch: hooked.append((epoch, id(network))),
+    )
+    run = RunFolder.create(tmp_path, model="yolo11", scale="n", seed=3)
+    train(spec, tiny_neu_det, run, epochs=2)
+    n = len(tiny_neu_det.split("leak-free", "train"))
+    batches = ["batch"] * -(-n // 8)
+    assert calls == [
+        ("made", n, 6, 3),
+        ("attached", v8DetectionLoss),
+        "iterated",
+        *batches,
+        ("epoch", 0),
+        "iterated",
+        *batches,
+        ("epoch", 1),
+    ]
+    trained, averaged = hooked[0][1], hooked[1][1]
+    assert trained != averaged
+    assert hooked == [(0, trained), (0, averaged), (1, trained), (1, averaged)]
+    assert losses == [trained, averaged]
+
+
+def test_diverged_loss_ends_the_run_and_says_where_the_last_sound_epoch_is(
+    tiny_neu_det: Dataset, tmp_path: Path
+) -> None:
+    spec = dataclasses.replace(get_spec("yolo11"), criterion=NoLoss)
+    run = RunFolder.create(tmp_path, model="yolo11", scale="n", seed=3)
+    with pytest.raises(TrainingError, match=r"of epoch 1 is nan: the run has diverged"):
+        train(spec, tiny_neu_det, run, epochs=2)
+    assert not run.last.exists()
+
+
+def test_coco_arrays_start_a_network_and_the_record_says_so(
+    tiny_neu_det: Dataset, tmp_path: Path
+) -> None:
+    run = RunFolder.create(tmp_path, model="yolo11", scale="n", seed=3)
+    weight = np.random.default_rng(0).normal(size=(16, 3, 3, 3))
+    arrays = {"weight": weight, "bias": np.zeros(16)}
+    source = tmp_path / "coco.npz"
+    np.savez(source, **{f"model.0.conv.{k}": v.astype(np.float32) for k, v in arrays.items()})
+    record = train(get_spec("yolo11"), tiny_neu_det, run, epochs=1, initial_weights=source)
+    assert record.initialisation == "COCO (coco.npz), 2 arrays"
+    assert record.parent_revision is None
+
+
+def test_release_starts_the_next_run_and_is_named_as_its_parent(
+    finished: RunFolder, blind: Dataset, tmp_path: Path
+) -> None:
+    parent = read_release(finished.release).revision
+    run = RunFolder.create(tmp_path, model="grace", scale="n", seed=3)
+    options = {"initial_weights": finished.release, "validate_every": 3}
+    record = train(get_spec("grace"), blind, run, epochs=2, **options)
+    assert record.parent_revision == parent
+    assert [("mAP50" in row) for row in run.metrics()] == [False, True]  # the last always
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+def test_what_is_no_detector_or_no_box_is_refused(
+    tiny_neu_det: Dataset, tiny_neu_cls: Dataset, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path)
+    with pytest.raises(TrainingError, match="mobilesteelnet is made to classify"):
+        train(get_spec("mobilesteelnet"), tiny_neu_det, run, epochs=1)
+    with pytest.raises(TrainingError, match="neu-cls is a data set to classify"):
+        train(get_spec("grace"), tiny_neu_cls, run, epochs=1)
+    with pytest.raises(ConfigError, match="Unknown scale 'xxl'"):
+        train(get_spec("grace"), tiny_neu_det, run, epochs=1, scale="xxl")
+    assert not any(tmp_path.iterdir())
+
+
+def test_training_leaves_ultralytics_integrations_and_settings_alone(finished: RunFolder) -> None:
+    from ultralytics.utils import SETTINGS
+
+    assert SETTINGS["sync"] is False
+    settings = json.loads(Path(SETTINGS.file).read_text())
+    assert settings["sync"] is False
+    assert Path.home() not in Path(SETTINGS.file).parents
