@@ -2,6 +2,7 @@
 
 PYTHON ?= python3.11
 VENV := .venv
+LABEL_STUDIO := .venv-label-studio
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -37,6 +38,12 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 
+# Label Studio pins what ours must not carry, so it has an environment of its own.
+$(LABEL_STUDIO)/.installed: requirements-label-studio.txt | $(BIN)/python
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-label-studio.txt
+	@touch $@
+
 demo: $(VENV)/.runtime
 	$(BIN)/python app.py
 
@@ -52,7 +59,10 @@ ifeq ($(INITDB),)
 	$(SUDO) apt-get install -y -qq postgresql
 endif
 
-test: $(VENV)/.dev browser postgres
+label-studio: $(VENV)/.runtime $(LABEL_STUDIO)/.installed
+	$(BIN)/python -m active_learning.serve_label_studio
+
+test: $(VENV)/.dev $(LABEL_STUDIO)/.installed browser postgres
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
@@ -61,4 +71,4 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .venv-label-studio
+	rm -rf $(VENV) $(LABEL_STUDIO)

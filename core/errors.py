@@ -15,7 +15,10 @@ RollmarkError
 │   ├── LeaseHeld          another process is doing what only one may do at a time
 │   └── LeaseLost          this process was replaced and must write no more
 └── LabelStudioError       Label Studio refused or could not be reached
-    └── LabelFormatError   a task or prediction does not fit the labelling configuration
+    ├── LabelFormatError   a task or prediction does not fit the labelling configuration
+    ├── RequestRefused     it answered with a clear no; nothing was done
+    ├── RequestNotSent     it could not be reached or asked to wait; nothing was done
+    └── OutcomeUnknown     the answer was lost; what was asked may or may not have been done
 
 The message of each is one sentence for the person who sees it: what, the value seen, what would be
 right. Errors of foreign libraries are mapped to this tree where they enter (`raise ... from exc`).
@@ -91,3 +94,23 @@ class LabelStudioError(RollmarkError):
 
 class LabelFormatError(LabelStudioError):
     """A task, prediction or annotation does not fit the labelling configuration."""
+
+
+class RequestRefused(LabelStudioError):
+    """Label Studio answered with a clear no (4xx): nothing was done, and asking again is no use."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RequestNotSent(LabelStudioError):
+    """Label Studio could not be reached or asked to wait: nothing was done, try again later."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OutcomeUnknown(LabelStudioError):
+    """The answer was lost or makes no sense: what was asked may or may not have been done."""

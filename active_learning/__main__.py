@@ -1,0 +1,153 @@
+"""`python -m active_learning`: push, pull, status. Exit code 0 done, 1 error, 2 usage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from active_learning.desk import Desk
+    from active_learning.pull import SweepReport
+    from active_learning.push import PushReport
+    from core.settings import Settings
+
+app = typer.Typer(
+    help="Ask a person where the models are unsure, and learn from the answers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def push(
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Images in this pass; default: the setting's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send what waits in the review queue to Label Studio."""
+    with _desk() as (settings, desk):
+        from active_learning.label_studio import LabelStudio
+        from active_learning.push import Ranking
+        from active_learning.push import push as push_once
+        from core.errors import LabelStudioError
+
+        ranking = Ranking(
+            budget=budget or settings.review.budget,
+            random_share=settings.review.random_share,
+            labelled_counts=desk.labelled_counts(),
+            seed=datetime.now(UTC).toordinal(),  # another draw every day, the same all day
+        )
+        with LabelStudio(settings.label_studio) as studio:
+            report = push_once(
+                desk.queue,
+                studio,
+                labelling=desk.labelling,
+                mask_labels=desk.mask_labels,
+                ranking=ranking,
+            )
+        counts = {key: value for key, value in asdict(report).items() if key != "stopped"}
+        _print(counts, as_json=as_json)
+        incomplete = _incomplete(report)
+        if incomplete:
+            raise LabelStudioError(incomplete)
+
+
+@app.command()
+def pull(
+    full: Annotated[
+        bool, typer.Option("--full", help="Read the whole project and report differences.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch what people answered in Label Studio."""
+    with _desk() as (settings, desk):
+        from active_learning.label_studio import LabelStudio
+        from active_learning.pull import pull as pull_once
+        from active_learning.pull import sweep
+        from core.errors import LabelStudioError
+
+        swept: SweepReport | None = None
+        with LabelStudio(settings.label_studio) as studio:
+            if full:
+                swept = sweep(desk.queue, desk.inbox, studio, labelling=desk.labelling)
+                taken = swept.taken
+            else:
+                taken = pull_once(desk.queue, desk.inbox, studio, labelling=desk.labelling)
+        counts = {key: value for key, value in asdict(taken).items() if key != "repeated"}
+        _print(counts, as_json=as_json)
+        if swept and not as_json:
+            _print({k: v for k, v in asdict(swept).items() if k != "taken"}, as_json=False)
+        if swept and swept.divergence:
+            raise LabelStudioError(
+                f"Label Studio and the ledger differ: {swept.missing} verified tasks are gone "
+                f"there, and {swept.duplicates} images have two answered tasks."
+            )
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show the queue, the answers and the data set; Label Studio is not asked."""
+    with _desk() as (settings, desk):
+        from active_learning.status import read_status
+
+        _print(read_status(settings, desk), as_json=as_json)
+
+
+@contextmanager
+def _desk() -> Iterator[tuple[Settings, Desk]]:
+    """The desk of this installation; our errors become one line on stderr and exit code 1."""
+    from core.errors import RollmarkError
+    from core.logs import set_up_logging
+    from core.settings import load_settings
+
+    try:
+        settings = load_settings()
+        set_up_logging(settings)
+        from active_learning.desk import open_desk
+
+        desk = open_desk(settings)
+        try:
+            yield settings, desk
+        finally:
+            desk.ledger.close()
+    except RollmarkError as exc:
+        typer.echo(" ".join(str(exc).split()), err=True)
+        raise typer.Exit(1) from exc
+
+
+def _incomplete(report: PushReport) -> str:
+    """Why a pass did not do all it should have, "" where it did."""
+    if report.stopped:
+        return f"Stopped early: {report.stopped}"
+    if report.unknown:
+        return (
+            f"Whether {report.unknown} item(s) arrived is not known yet; the next push asks "
+            "Label Studio for them."
+        )
+    return ""
+
+
+def _print(values: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(values, default=str))
+        return
+    for name, value in values.items():
+        typer.echo(f"{name:<12} {value if not isinstance(value, dict) else _listed(value)}")
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) or "none"
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,96 @@
+"""The review desk of this installation: ledger, queue, inbox and classes, put together once.
+
+Whoever flags an image, pushes or pulls has to mean the same project and the same labelling
+configuration; both follow from the settings and from the releases that are served.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from active_learning.inbox import Inbox
+from active_learning.labelling import Labelling, labelling_of
+from active_learning.queue import OnPoint, ReviewQueue
+from core.errors import WeightsNotFoundError
+from core.geometry import decode_rle
+from core.images import ImageStore
+from core.ledger import Ledger, open_ledger
+from core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Everything about one labelling project that lies on our side."""
+
+    ledger: Ledger
+    queue: ReviewQueue
+    inbox: Inbox
+    labelling: Labelling
+    mask_labels: Mapping[str, tuple[str, ...]]  # classes of each segmenter, by its name
+
+    def labelled_counts(self) -> dict[str, int]:
+        """How many labels people have given to each class."""
+        counts: Counter[str] = Counter()
+        for annotation in self.inbox.current():
+            counts.update(label for label, _ in annotation.boxes)
+            counts.update(filter(None, [annotation.label]))
+            if annotation.mask is not None:
+                size = annotation.mask.size
+                shown = zip(annotation.mask_labels, annotation.mask.counts, strict=True)
+                counts.update(label for label, runs in shown if decode_rle(runs, size).any())
+        return dict(counts)
+
+
+def open_desk(settings: Settings, *, on_point: OnPoint | None = None) -> Desk:
+    """The desk that the settings describe.
+
+    Args:
+        settings: of this installation.
+        on_point: of `ReviewQueue`.
+
+    Raises:
+        WeightsNotFoundError: if no model is served: there is nothing to ask about.
+        LedgerError: if the ledger cannot be opened.
+    """
+    labelling, mask_labels = served_classes(settings)
+    ledger = open_ledger(settings.paths.ledger_url)
+    project, who = settings.label_studio.project, f"{_user()}@{socket.gethostname()}:{os.getpid()}"
+    queue = ReviewQueue(
+        ledger,
+        ImageStore(settings.paths.images),
+        project=project,
+        config_revision=labelling.revision,
+        who=who,
+        on_point=on_point,
+    )
+    return Desk(ledger, queue, Inbox(ledger, project=project, who=who), labelling, mask_labels)
+
+
+def served_classes(settings: Settings) -> tuple[Labelling, dict[str, tuple[str, ...]]]:
+    """The classes of all models that are served, and those of each segmenter by its name.
+
+    Raises:
+        WeightsNotFoundError: if no model is served.
+    """
+    from hub.registry import resolve_all
+
+    configs = [release.config for release in resolve_all(settings.paths)]
+    if not configs:
+        raise WeightsNotFoundError(
+            f"No release of any model lies in {settings.paths.bundled} or "
+            f"{settings.paths.releases}: train one, or check out the bundled ones."
+        )
+    labelling = labelling_of((config.task, config.labels) for config in configs)
+    return labelling, {c.name: c.labels for c in configs if c.task == "segment"}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return "rollmark"

@@ -1,0 +1,252 @@
+"""Back from Label Studio: what people answered, each answer applied once.
+
+`pull` reads what changed since the cursor; it may read a change twice and miss none. Label Studio
+does not tell of everything that is deleted, and not in what order its own transactions ended;
+`sweep` reads the whole project instead, applies what is missing and reports where we differ.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from active_learning.inbox import Arrival, Cursor, Inbox, Taken
+from active_learning.label_format import to_annotation
+from active_learning.label_studio import LabelStudio, Project
+from active_learning.labelling import Labelling
+from active_learning.outbox import LEASE_S, SETTLE_S, pushing
+from active_learning.queue import OnPoint, ReviewQueue
+from active_learning.shown_image import shown_image
+from core.errors import InputError, LabelFormatError
+from core.records import ImageFacts, ReviewItem
+
+logger = logging.getLogger(__name__)
+
+# A transaction over there may become visible after one that carries a later time.
+OVERLAP: Final = timedelta(minutes=5)
+_BATCH: Final = 50  # tasks taken in one transaction
+_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """Where Label Studio and we differed, after what could be applied was applied."""
+
+    taken: Taken
+    tasks: int  # of ours in the project
+    merged: int  # second tasks of an item, without answers, that were deleted
+    duplicates: int  # second tasks that stay because people answered them
+    missing: int  # items that were verified and whose task is gone
+    foreign: int  # tasks that are not ours
+
+    @property
+    def divergence(self) -> int:
+        """How much is left that a person may want to look at; 0 is as it should be."""
+        return self.duplicates + self.missing
+
+
+def pull(
+    queue: ReviewQueue,
+    inbox: Inbox,
+    studio: LabelStudio,
+    *,
+    labelling: Labelling,
+    on_point: OnPoint | None = None,
+) -> Taken:
+    """Apply what changed since the last time: new, edited, skipped and deleted annotations.
+
+    Args:
+        queue: of the project.
+        inbox: of the project.
+        studio: where from.
+        labelling: classes the project has to offer.
+        on_point: called with `pull:read` before and `pull:taken` after each transaction.
+
+    Raises:
+        LabelStudioError: if Label Studio cannot be asked; what was applied before stays.
+        LedgerError: if the ledger cannot be written.
+    """
+    reached = on_point or (lambda point: None)
+    project = studio.project(queue.project, labelling)
+    cursor = inbox.cursor()
+    since = cursor.updated_at - OVERLAP if cursor else _START
+    known = inbox.live()
+    taken = Taken()
+    for tasks in _batches(studio.tasks_changed_since(project.id, since)):
+        arrivals = [a for task in tasks for a in _arrivals(queue, project, task, known)]
+        last = tasks[-1]
+        reached("pull:read")
+        taken += inbox.take(arrivals, cursor=Cursor(_time(last["updated_at"]), int(last["id"])))
+        reached("pull:taken")
+    return taken
+
+
+def sweep(
+    queue: ReviewQueue,
+    inbox: Inbox,
+    studio: LabelStudio,
+    *,
+    labelling: Labelling,
+    lease_s: float = LEASE_S,
+    settle_s: float = SETTLE_S,
+) -> SweepReport:
+    """Compare everything with everything: for every night, and after an accident.
+
+    Nobody pushes meanwhile. A second task of an item is deleted unless somebody answered it; what
+    people said is never deleted.
+
+    Raises:
+        LeaseHeld: if another process is pushing.
+        LabelStudioError: if Label Studio cannot be asked.
+        LedgerError: if the ledger cannot be written.
+    """
+    with pushing(queue, lease_s=lease_s, settle_s=settle_s) as outbox:
+        project = studio.project(queue.project, labelling)
+        known = inbox.live()
+        taken = Taken()
+        of_key: dict[str, dict[int, bool]] = defaultdict(dict)  # task id → somebody answered it
+        foreign = 0
+        for tasks in _batches(studio.all_tasks(project.id)):
+            arrivals = []
+            for task in tasks:
+                if _item(queue, task) is None:
+                    foreign += 1
+                    continue
+                arrivals += _arrivals(queue, project, task, known)
+                answered = bool(task["annotations"] or task.get("drafts"))
+                of_key[task["data"]["dedupe_key"]][int(task["id"])] = answered
+            taken += inbox.take(arrivals)
+            outbox.renew()
+        here = {task_id for tasks in of_key.values() for task_id in tasks}
+        gone = {task_id: ids for task_id, ids in known.items() if task_id not in here}
+        taken += inbox.take(_deletions(queue, gone))
+        merged, duplicates = _merge(queue, studio, of_key)
+        missing = sum(item.task_id not in here for item in _verified(queue))
+    report = SweepReport(
+        taken=taken,
+        tasks=len(here) - merged,
+        merged=merged,
+        duplicates=duplicates,
+        missing=missing,
+        foreign=foreign,
+    )
+    logger.info("swept project %d: %s", project.id, report)
+    return report
+
+
+def _arrivals(
+    queue: ReviewQueue,
+    project: Project,
+    task: Mapping[str, Any],
+    known: Mapping[int, frozenset[int]],
+) -> list[Arrival]:
+    """What a task says now: one arrival per annotation, and one per annotation that is gone."""
+    item = _item(queue, task)
+    if item is None:
+        return []
+    task_id = int(task["id"])
+    arrivals = [_arrival(queue, project, item, raw) for raw in task["annotations"]]
+    gone = known.get(task_id, frozenset()) - {arrival.annotation_id for arrival in arrivals}
+    return arrivals + [_deleted(item, task_id, annotation_id) for annotation_id in sorted(gone)]
+
+
+def _arrival(
+    queue: ReviewQueue, project: Project, item: ReviewItem, raw: Mapping[str, Any]
+) -> Arrival:
+    try:
+        annotation = to_annotation(raw, image=_facts(queue, item), labelling=project.labelling)
+    except LabelFormatError as exc:
+        # It says nothing until the person corrects it, and then it arrives as a new state.
+        logger.warning("annotation %s of task %s says nothing: %s", raw["id"], raw["task"], exc)
+        annotation = None
+    return Arrival(
+        task_id=int(raw["task"]),
+        annotation_id=int(raw["id"]),
+        updated_at=_time(raw["updated_at"]),
+        kind="skipped" if annotation is None else "annotated",
+        image_sha256=item.image_sha256,
+        annotation=annotation,
+    )
+
+
+def _deleted(item: ReviewItem, task_id: int, annotation_id: int) -> Arrival:
+    return Arrival(
+        task_id=task_id,
+        annotation_id=annotation_id,
+        updated_at=datetime.now(UTC),
+        kind="deleted",
+        image_sha256=item.image_sha256,
+    )
+
+
+def _deletions(queue: ReviewQueue, gone: Mapping[int, Iterable[int]]) -> Iterator[Arrival]:
+    """The arrivals that tell of tasks deleted with all their annotations."""
+    for task_id, annotation_ids in gone.items():
+        for item in queue.items(task_id=task_id, limit=1):
+            for annotation_id in annotation_ids:
+                yield _deleted(item, task_id, annotation_id)
+
+
+def _merge(
+    queue: ReviewQueue, studio: LabelStudio, of_key: Mapping[str, Mapping[int, bool]]
+) -> tuple[int, int]:
+    """Delete second tasks of an item that nobody answered; (deleted, left)."""
+    merged = left = 0
+    for key, tasks in of_key.items():
+        if len(tasks) == 1:
+            continue
+        item = queue.find(key)
+        kept = item.task_id if item and item.task_id in tasks else min(tasks)
+        for task_id, answered in tasks.items():
+            if task_id == kept:
+                continue
+            now = {} if answered else studio.task(task_id)  # somebody may be answering right now
+            if answered or now["annotations"] or now["drafts"]:
+                left += 1
+                continue
+            studio.delete_task(task_id)
+            logger.warning("deleted task %d: task %s is the same image", task_id, kept)
+            merged += 1
+    return merged, left
+
+
+def _verified(queue: ReviewQueue) -> Iterator[ReviewItem]:
+    offset = 0
+    while items := queue.items(state="verified", limit=500, offset=offset):
+        yield from items
+        offset += len(items)
+
+
+def _item(queue: ReviewQueue, task: Mapping[str, Any]) -> ReviewItem | None:
+    """The item a task was made for, None for a task that is not ours."""
+    key = task["data"].get("dedupe_key")
+    return queue.find(key) if isinstance(key, str) else None
+
+
+def _facts(queue: ReviewQueue, item: ReviewItem) -> ImageFacts:
+    """Size of an item's image; of one that no model has looked at it is read from the image."""
+    if item.predictions:
+        return item.predictions[0].image
+    try:
+        return shown_image(queue.images.get(item.image_sha256)).facts
+    except InputError as exc:
+        raise LabelFormatError(f"Its image cannot be read: {exc}") from exc
+
+
+def _batches(tasks: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for task in tasks:
+        batch.append(task)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,339 @@
+"""Out to Label Studio: what waits in the review queue becomes tasks there, each exactly once.
+
+An import that is sent twice makes two tasks, and an answer that is lost tells nothing. So every
+item carries a key of its own, is sent once, and whenever its outcome is not certain, Label Studio
+is asked for the key before anything is sent again. What it accepted is read back and compared,
+because it also accepts what it will never show.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from active_learning._review_rows import ReviewItemRow
+from active_learning.label_format import (
+    MODEL_VERSION,
+    check_prediction,
+    task_score,
+    to_prediction,
+    to_task_data,
+)
+from active_learning.label_studio import LabelStudio, Project
+from active_learning.labelling import Labelling
+from active_learning.outbox import LEASE_S, SETTLE_S, Outbox, pushing
+from active_learning.query import Candidate, rank
+from active_learning.queue import OnPoint, ReviewQueue
+from active_learning.shown_image import ShownImage, shown_image
+from core.errors import (
+    InputError,
+    LabelFormatError,
+    LabelStudioError,
+    LedgerError,
+    OutcomeUnknown,
+    RequestNotSent,
+    RequestRefused,
+)
+from core.records import Inspection, ReviewItem
+
+logger = logging.getLogger(__name__)
+
+PATIENCE: Final = 3  # failures in a row after which Label Studio is left alone until the next pass
+# Of these the item is innocent: the token, the permission or the project is at fault.
+_NOT_THE_ITEM: Final = frozenset({401, 403, 404})
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How a pass chooses when more waits than may be sent."""
+
+    budget: int  # images in one pass
+    random_share: float  # of the budget, drawn at random
+    labelled_counts: Mapping[str, int]  # labels there are of each class
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """What one pass did, and what it left."""
+
+    sent: int = 0  # tasks that were made, or found to have been made
+    verified: int = 0  # of all sent, those read back as they should be
+    parked: int = 0  # items a person has to look at
+    unknown: int = 0  # items whose outcome is still open, after the pass
+    pending: int = 0  # items that still wait, after the pass
+    stopped: str = ""  # why the pass ended early, one sentence; "" where it did not
+
+
+def push(
+    queue: ReviewQueue,
+    studio: LabelStudio,
+    *,
+    labelling: Labelling,
+    mask_labels: Mapping[str, Sequence[str]],
+    ranking: Ranking,
+    lease_s: float = LEASE_S,
+    settle_s: float = SETTLE_S,
+    jitter: random.Random | None = None,
+    on_point: OnPoint | None = None,
+) -> PushReport:
+    """One pass: settle what is open, then send what is due, in the order of the ranking.
+
+    Args:
+        queue: of the project; its title names the project in Label Studio.
+        studio: where to.
+        labelling: classes the project has to offer.
+        mask_labels: classes of each segmenter by its name, in the order of its mask.
+        ranking: which items go first, and how many.
+        lease_s: of `outbox.pushing`.
+        settle_s: of `outbox.pushing`; longer than the time-out of `studio`.
+        jitter: random numbers for waiting times.
+        on_point: called with `push:uploaded`, `push:created` and `push:read back`, each after the
+            answer arrived and before anything is written.
+
+    Raises:
+        LeaseHeld: if another process is pushing.
+        LabelStudioError: if Label Studio refuses the token or the project.
+        LedgerError: if the ledger cannot be written.
+    """
+    with pushing(queue, lease_s=lease_s, settle_s=settle_s, jitter=jitter) as outbox:
+        project = studio.project(queue.project, labelling)
+        push_pass = _Pass(queue, studio, outbox, project, mask_labels, on_point)
+        stopped = push_pass.settle() or push_pass.verify() or push_pass.send(ranking)
+        if push_pass.done.verified and not stopped:
+            studio.follow_our_order(project)
+    counts = queue.counts()
+    return replace(
+        push_pass.done, unknown=counts["unknown"], pending=counts["pending"], stopped=stopped
+    )
+
+
+class _Pass:
+    """The three steps of a pass; each returns why it had to stop, "" where it did not."""
+
+    def __init__(
+        self,
+        queue: ReviewQueue,
+        studio: LabelStudio,
+        outbox: Outbox,
+        project: Project,
+        mask_labels: Mapping[str, Sequence[str]],
+        on_point: OnPoint | None,
+    ) -> None:
+        self.done = PushReport()
+        self._queue = queue
+        self._studio = studio
+        self._outbox = outbox
+        self._project = project
+        self._mask_labels = mask_labels
+        self._priorities = _priorities(queue)
+        self._reached = on_point or (lambda point: None)
+        self._failures = 0  # in a row
+
+    def settle(self) -> str:
+        """Ask for each item of which nobody knows whether it arrived."""
+        for item in self._outbox.due_unknown():
+            try:
+                found = self._studio.tasks_with(self._project.id, [item.dedupe_key])
+            except (RequestNotSent, OutcomeUnknown) as exc:
+                self._outbox.ask_later(item.id, error=str(exc))
+                if self._gives_up():
+                    return str(exc)
+                continue
+            self._failures = 0
+            tasks = found.get(item.dedupe_key)
+            self._outbox.resolve_unknown(item.id, task_id=tasks[0] if tasks else None)
+            if tasks:
+                self.done = replace(self.done, sent=self.done.sent + 1)
+            logger.info("item %s had %sarrived", item.id, "" if tasks else "not ")
+        return ""
+
+    def verify(self) -> str:
+        """Read back what was sent, in this pass or by one that was interrupted."""
+        after = 0
+        while items := self._queue.items(state="sent", limit=100, offset=after):
+            for item in items:
+                stopped = self._read_back(item)
+                if stopped:
+                    return stopped
+            # What could not be read stays where it is; what was read is no longer listed.
+            after += sum(self._is_still_sent(item) for item in items)
+        return ""
+
+    def send(self, ranking: Ranking) -> str:
+        """Send what is due."""
+        for item_id in _chosen(self._outbox.due(), ranking):
+            for item in self._outbox.claim(1, ids=[item_id]):
+                stopped = self._send(item)
+                if stopped:
+                    return stopped
+        return ""
+
+    def _send(self, item: ReviewItem) -> str:
+        try:
+            shown, prediction = self._prepare(item)
+        except (InputError, LabelFormatError, LedgerError) as exc:
+            self._park(item, exc)
+            return ""
+        try:
+            found = self._studio.tasks_with(self._project.id, [item.dedupe_key])
+            tasks = found.get(item.dedupe_key)
+            url = "" if tasks else self._upload(shown)
+        except (RequestNotSent, OutcomeUnknown) as exc:  # at most an image too many was uploaded
+            return self._put_off(item, exc)
+        except RequestRefused as exc:
+            return self._refused(item, exc)
+        if tasks:  # made by an earlier life of this item
+            return self._sent(item, tasks[0])
+        data = to_task_data(
+            image_url=url, reasons=item.reasons, note=item.note, dedupe_key=item.dedupe_key
+        )
+        try:
+            task_id = self._studio.create_task(self._project.id, data, prediction)
+        except RequestNotSent as exc:
+            return self._put_off(item, exc)
+        except RequestRefused as exc:
+            return self._refused(item, exc)
+        except OutcomeUnknown as exc:
+            self._outbox.mark_unknown(item.id, error=str(exc))
+            return str(exc) if self._gives_up() else ""
+        self._reached("push:created")
+        return self._sent(item, task_id)
+
+    def _prepare(self, item: ReviewItem) -> tuple[ShownImage, dict[str, Any]]:
+        """The picture and the prediction, both checked; nothing is sent yet."""
+        shown = shown_image(self._queue.images.get(item.image_sha256))
+        prediction = to_prediction(
+            _leading_first(item.predictions),
+            mask_labels=self._mask_labels,
+            score=task_score(item.priority, self._priorities),
+        )
+        check_prediction(prediction, self._project.config, shown.facts)
+        return shown, prediction
+
+    def _upload(self, shown: ShownImage) -> str:
+        url = self._studio.upload(self._project.id, shown.name, shown.data, shown.mime)
+        self._reached("push:uploaded")
+        return url
+
+    def _sent(self, item: ReviewItem, task_id: int) -> str:
+        sent = self._outbox.mark_sent(item.id, task_id=task_id)
+        self.done = replace(self.done, sent=self.done.sent + 1)
+        self._failures = 0
+        return self._read_back(sent)
+
+    def _read_back(self, item: ReviewItem) -> str:
+        """Compare a task with what it should be; "" also where it has to be parked for that."""
+        if item.task_id is None:  # no edge leads here, but a hand in the database might
+            self._park(item, LabelFormatError("It is marked as sent and has no task."))
+            return ""
+        try:
+            shown, prediction = self._prepare(item)
+            task = self._studio.task(item.task_id)
+            difference = _difference(task, item, prediction)
+            if not difference and self._studio.image(task["data"]["image"]) != shown.data:
+                difference = "the image there is another one"
+        except (InputError, LabelFormatError, LedgerError) as exc:
+            self._park(item, exc)
+            return ""
+        except RequestRefused as exc:
+            if exc.status in (401, 403):
+                raise
+            difference = "it is gone"
+        except LabelStudioError as exc:  # it stays sent, and is read by the next pass
+            return str(exc) if self._gives_up() else ""
+        self._failures = 0
+        self._reached("push:read back")
+        if difference:
+            self._park(item, LabelFormatError(f"Task {item.task_id} is not as sent: {difference}."))
+        else:
+            self._outbox.mark_verified(item.id)
+            self.done = replace(self.done, verified=self.done.verified + 1)
+        return ""
+
+    def _is_still_sent(self, item: ReviewItem) -> bool:
+        now = self._queue.get(item.id)
+        return now is not None and now.state == "sent"
+
+    def _park(self, item: ReviewItem, why: Exception) -> None:
+        self._outbox.park(item.id, reason=str(why))
+        self.done = replace(self.done, parked=self.done.parked + 1)
+        logger.warning("parked item %s: %s", item.id, why)
+
+    def _refused(self, item: ReviewItem, exc: RequestRefused) -> str:
+        if exc.status in _NOT_THE_ITEM:
+            self._outbox.retry_later(item.id, error=str(exc))
+            raise exc
+        self._park(item, exc)
+        return ""
+
+    def _put_off(self, item: ReviewItem, exc: LabelStudioError) -> str:
+        wait_s = exc.retry_after_s if isinstance(exc, RequestNotSent) else 0.0
+        self._outbox.retry_later(item.id, error=str(exc), retry_after_s=wait_s)
+        return str(exc) if self._gives_up() else ""
+
+    def _gives_up(self) -> bool:
+        self._failures += 1
+        return self._failures >= PATIENCE
+
+
+def _chosen(due: Sequence[ReviewItem], ranking: Ranking) -> list[str]:
+    """Ids of the items to send, in order; all of them where the budget allows."""
+    if len(due) <= ranking.budget:
+        return [item.id for item in due]
+    pool = [Candidate(item.id, item.priority, _classes(item.predictions)) for item in due]
+    ranked = rank(
+        pool,
+        ranking.budget,
+        labelled_counts=ranking.labelled_counts,
+        random_share=ranking.random_share,
+        seed=ranking.seed,
+    )
+    return [entry.id for entry in ranked]
+
+
+def _classes(inspections: Sequence[Inspection]) -> tuple[str, ...]:
+    """Classes the models see, most probable first."""
+    best: dict[str, float] = {}
+    for inspection in inspections:
+        found = [(box.label, box.probability) for box in inspection.detections]
+        found += [(segment.label, segment.score) for segment in inspection.segments]
+        for label, p in [*found, *inspection.probabilities.items()]:
+            best[label] = max(best.get(label, 0.0), p)
+    return tuple(sorted(best, key=lambda label: (-best[label], label)))
+
+
+def _leading_first(inspections: Sequence[Inspection]) -> list[Inspection]:
+    """The surest model of each task draws: less to correct than what the most doubtful says."""
+    return sorted(inspections, key=lambda inspection: (inspection.uncertainty, inspection.model))
+
+
+def _priorities(queue: ReviewQueue) -> list[float]:
+    query = sa.select(ReviewItemRow.priority).where(ReviewItemRow.project == queue.project)
+    with queue.ledger.reading() as session:
+        return sorted(session.scalars(query))
+
+
+def _difference(task: Mapping[str, Any], item: ReviewItem, prediction: Mapping[str, Any]) -> str:
+    """What of a task is not as it should be, "" where all is; the score may have changed since."""
+    if task["data"].get("dedupe_key") != item.dedupe_key:
+        return "its key is another one"
+    ours = [p for p in task["predictions"] if p["model_version"] == MODEL_VERSION]
+    if len(ours) != 1:
+        return f"it has {len(ours)} predictions of ours"
+    if _drawn(ours[0]) != _drawn(prediction):
+        return "its regions differ"
+    return ""
+
+
+def _drawn(prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a prediction a person sees, by region."""
+    return {
+        region["id"]: (region["from_name"], region["type"], region["value"])
+        for region in prediction["result"]
+    }
