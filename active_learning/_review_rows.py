@@ -90,17 +90,24 @@ def is_due(now: datetime) -> sa.ColumnElement[bool]:
     return sa.or_(at.is_(None), at <= now, at > now + timedelta(seconds=LONGEST_WAIT_S))
 
 
-def locked(session: Session, project: str, item_id: str) -> ReviewItemRow:
+def locked(
+    session: Session, project: str, item_id: str, *, verb: str, origins: tuple[ReviewState, ...]
+) -> ReviewItemRow:
     """The row of an item, locked until the transaction ends.
 
     Raises:
-        IllegalTransition: if the project has no such item.
+        IllegalTransition: if the project has no such item, or it is in none of the states that the
+            verb starts from.
     """
     query = ranked(project).where(ReviewItemRow.id == item_id).with_for_update()
     row = session.scalars(query).one_or_none()
     if row is None:
         raise IllegalTransition(
             f"No review item of project {project!r} has the id {item_id!r:.50}."
+        )
+    if row.state not in origins:
+        raise IllegalTransition(
+            f"Review item {row.id} is {row.state}; {verb} needs one that is {' or '.join(origins)}."
         )
     return row
 

@@ -26,7 +26,6 @@ from active_learning._review_rows import (
 )
 from active_learning.leases import Lease, Leases
 from active_learning.queue import ReviewQueue
-from core.errors import IllegalTransition
 from core.records import ReviewItem, ReviewState
 
 PUSH_LEASE: Final = "push"
@@ -207,13 +206,8 @@ class Outbox:
     ) -> Iterator[tuple[Session, ReviewItemRow]]:
         """A step on one item, which has to be in one of the states the step starts from."""
         with self._step(step) as session:
-            row = locked(session, self._queue.project, item_id)
-            if row.state not in origins:
-                raise IllegalTransition(
-                    f"Review item {row.id} is {row.state}; {step} needs one that is "
-                    f"{' or '.join(origins)}."
-                )
-            yield session, row
+            project = self._queue.project
+            yield session, locked(session, project, item_id, verb=step, origins=origins)
 
     def _move(
         self, session: Session, row: ReviewItemRow, state: ReviewState, what: str, **details: Any

@@ -116,7 +116,7 @@ class ReviewQueue:
             IllegalTransition: if the item is not parked, or there is none.
         """
         with self.step("reopen") as session:
-            row = locked(session, self.project, item_id)
+            row = locked(session, self.project, item_id, verb="reopen", origins=("parked",))
             reason, row.parked_reason = row.parked_reason, None
             row.attempts, row.next_attempt_at, row.task_id = 0, None, None
             move(

@@ -19,7 +19,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from core.ledger import Clock, Ledger, migrate, open_ledger
+import active_learning.inbox
+import active_learning.leases
+import active_learning.queue
+import active_learning.versions  # noqa: F401 - tables are known once their rooms are loaded
+from core.ledger import Base, Clock, Ledger, migrate, open_ledger
 
 MISSING = "PostgreSQL is not installed: run `make postgres`, or `apt-get install postgresql`."
 
@@ -89,15 +93,16 @@ class PostgresServer:
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://rollmark@/{database}?host={self.folder}"
 
-    def execute(self, statement: str) -> None:
-        engine = sa.create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
+    def execute(self, *statements: str, database: str = "postgres") -> None:
+        engine = sa.create_engine(self.url(database), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.execute(sa.text(statement))
+            for statement in statements:
+                connection.execute(sa.text(statement))
         engine.dispose()
 
-    def new_database(self, *, template: str = "template0") -> str:
+    def new_database(self) -> str:
         name = f"t{uuid.uuid4().hex[:12]}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.execute(f"CREATE DATABASE {name}")
         return name
 
 
@@ -180,7 +185,7 @@ def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _postgres_template(postgres_server: PostgresServer) -> str:
+def _postgres_database(postgres_server: PostgresServer) -> str:
     name = postgres_server.new_database()
     migrate(postgres_server.url(name))
     return name
@@ -193,9 +198,15 @@ def ledger_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) ->
         path = tmp_path / "ledger.db"
         shutil.copyfile(request.getfixturevalue("_sqlite_template"), path)
         return f"sqlite:///{path}"
-    template: str = request.getfixturevalue("_postgres_template")
+    name: str = request.getfixturevalue("_postgres_database")
     server: PostgresServer = request.getfixturevalue("postgres_server")
-    return server.url(server.new_database(template=template))
+    tables = ", ".join(Base.metadata.tables)
+    server.execute(
+        "SET session_replication_role = replica",  # so that events may be emptied
+        f"TRUNCATE {tables} RESTART IDENTITY",
+        database=name,
+    )
+    return server.url(name)
 
 
 @pytest.fixture

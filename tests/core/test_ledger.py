@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,6 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-import active_learning.inbox
-import active_learning.leases
-import active_learning.queue
-import active_learning.versions  # noqa: F401 - tables are known once their rooms are loaded
 from core import ledger as ledger_module
 from core._database_errors import ledger_error
 from core.errors import InputError, LedgerError
@@ -180,11 +177,11 @@ def test_four_processes_may_open_an_empty_ledger_at_once(empty_url):
     ledger.close()
 
 
-def test_the_ledger_of_a_newer_release_is_refused(ledger, ledger_url):
-    with ledger.session() as session:
+def test_the_ledger_of_a_newer_release_is_refused(empty_url):
+    with closing(open_ledger(empty_url)) as ledger, ledger.session() as session:
         session.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(LedgerError, match=r"'9999'.*written by a newer Rollmark; update this one"):
-        open_ledger(ledger_url)
+        open_ledger(empty_url)
 
 
 # --- failures in one sentence ------------------------------------------------------------------

@@ -1,0 +1,128 @@
+"""The inbox: each answer applied once, in whatever order and however often it is delivered."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+
+import pytest
+
+from active_learning.inbox import Arrival, Cursor, Taken
+from core.errors import InputError
+from core.records import Annotation
+from tests.databases import in_children
+
+NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+
+
+def arrival(annotation_id, minute, kind="annotated", *, image="a" * 64, label="scratches", task=1):
+    at = NOON + timedelta(minutes=minute)
+    said = Annotation(
+        image_sha256=image,
+        width=8,
+        height=8,
+        boxes=((label, (0.0, 0.0, 4.0, 4.0)),),
+        annotator="ann",
+        created_at=at,
+        task_id=task,
+        annotation_id=annotation_id,
+    )
+    return Arrival(task, annotation_id, at, kind, image, said if kind == "annotated" else None)
+
+
+def labels(inbox):
+    return [annotation.boxes[0][0] for annotation in inbox.current()]
+
+
+def test_an_answer_delivered_twice_is_applied_once(inbox, ledger):
+    assert inbox.take([arrival(5, 0)]) == Taken(seen=1, applied=1)
+    assert inbox.take([arrival(5, 0), arrival(5, 0)]) == Taken(seen=2, repeated=2)
+    assert inbox.current() == (arrival(5, 0).annotation,)
+    assert [event.what for event in ledger.events("annotation:5")] == ["annotated"]
+
+
+def test_an_edited_answer_replaces_the_old_one_in_any_order(inbox):
+    edits = [arrival(5, n, label=f"label {n}") for n in range(3)]
+    for order in permutations(edits):
+        inbox.take(order)
+        assert labels(inbox) == ["label 2"]
+    assert inbox.counts() == {"annotated": 1, "skipped": 0, "deleted": 0}
+
+
+def test_of_two_answers_about_one_image_the_newer_holds(inbox):
+    inbox.take([arrival(5, 3, label="newer"), arrival(6, 1, label="older")])
+    assert labels(inbox) == ["newer"]
+    inbox.take([arrival(5, 4, "deleted")])
+    assert labels(inbox) == ["older"]
+
+
+def test_a_skipped_answer_says_nothing_until_it_is_given(inbox):
+    assert inbox.take([arrival(5, 0, "skipped")]) == Taken(seen=1, skipped=1)
+    assert inbox.current() == ()
+    inbox.take([arrival(5, 1)])
+    assert labels(inbox) == ["scratches"]
+
+
+def test_a_deletion_counts_although_our_clock_is_behind_and_is_noted_once(inbox):
+    inbox.take([arrival(5, 10)])
+    assert inbox.live() == {1: {5}}
+    assert inbox.take([arrival(5, 2, "deleted")]) == Taken(seen=1, deleted=1)
+    assert inbox.take([arrival(5, 30, "deleted")]) == Taken(seen=1, repeated=1)
+    assert (inbox.current(), inbox.live()) == ((), {})
+    inbox.take([arrival(5, 40, label="restored")])
+    assert labels(inbox) == ["restored"]
+
+
+def test_answers_of_other_projects_are_not_seen(inbox, ledger):
+    inbox.take([arrival(5, 0)], cursor=Cursor(NOON, 5))
+    other = type(inbox)(ledger, project="Other", who="pull")
+    assert (other.current(), other.cursor()) == ((), None)
+    assert other.take([arrival(5, 0)]) == Taken(seen=1, applied=1)
+
+
+def test_the_cursor_moves_forward_only(inbox):
+    assert inbox.cursor() is None
+    for minute, last_id, expected in (
+        (5, 7, (5, 7)),
+        (5, 6, (5, 7)),
+        (4, 9, (5, 7)),
+        (5, 8, (5, 8)),
+        (6, 1, (6, 1)),
+    ):
+        inbox.take([], cursor=Cursor(NOON + timedelta(minutes=minute), last_id))
+        assert inbox.cursor() == Cursor(NOON + timedelta(minutes=expected[0]), expected[1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (Arrival(1, 5, NOON, "annotated", "a" * 64, None), "only an annotated one says something"),
+        (
+            Arrival(1, 5, NOON, "annotated", "b" * 64, arrival(5, 0).annotation),
+            "is about image aaaaaaaaaaaa, but its task shows bbbbbbbbbbbb",
+        ),
+        (
+            Arrival(1, 5, NOON.replace(tzinfo=None), "skipped", "a" * 64),
+            "of no time zone; UTC is",
+        ),
+    ],
+    ids=["empty", "stranger", "naive"],
+)
+def test_a_batch_with_a_contradiction_changes_nothing(inbox, wrong, sentence):
+    with pytest.raises(InputError, match=sentence):
+        inbox.take([arrival(4, 0), wrong], cursor=Cursor(NOON, 5))
+    assert (inbox.current(), inbox.cursor()) == ((), None)
+
+
+def test_three_processes_pulling_the_same_answers_apply_each_once(inbox, ledger_url, tmp_path):
+    from core.ledger import open_ledger
+
+    def pulls():
+        mine = type(inbox)(open_ledger(ledger_url), project="Rollmark", who="pull")
+        taken = mine.take([arrival(n, 0, task=n, image=f"{n:064d}") for n in range(1, 20)])
+        with (tmp_path / "applied").open("a") as file:
+            file.write(f"{taken.applied}\n")
+
+    assert in_children(pulls, pulls, pulls) == [0, 0, 0]
+    assert sum(map(int, (tmp_path / "applied").read_text().split())) == 19
+    assert len(inbox.current()) == 19

@@ -1,0 +1,381 @@
+"""Versions: reproducible, complete, and never a reviewed image in an acceptance test."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as PillowImage
+
+from active_learning.growth import grow
+from active_learning.inbox import Arrival, Inbox
+from active_learning.versions import Versions
+from core.errors import DatasetError, LedgerError
+from core.geometry import mask_record
+from core.ledger import open_ledger
+from core.records import Annotation
+from tests.databases import in_children
+from training.datasets import Dataset, Sample, open_dataset
+
+NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+BOX = (1.0, 2.0, 30.0, 40.0)
+
+
+def said(sha256, *, label="scratches", size=(200, 200), **more):
+    more = more or {"boxes": ((label, BOX),)}
+    return Annotation(
+        image_sha256=sha256,
+        width=size[0],
+        height=size[1],
+        annotator="ann",
+        created_at=NOON,
+        **more,
+    )
+
+
+# --- the pure part -----------------------------------------------------------------------------
+
+
+def sample(n, group, paper, leak_free):
+    return Sample(
+        file=f"{n:03d}.png",
+        path=Path(f"{n:03d}.png"),
+        sha256=f"{n:064d}",
+        width=200,
+        height=200,
+        group=group,
+        boxes=(("crazing", BOX),),
+        splits={"paper": paper, "leak-free": leak_free},
+    )
+
+
+def dataset(*samples):
+    return Dataset("neu-det", "detect", ("crazing", "scratches"), Path(), samples)
+
+
+SMALL = dataset(
+    sample(1, "g1", "train", "train"),
+    sample(2, "g2", "val", "val"),
+    sample(3, "g3", "test", "train"),
+    sample(4, "g4", "train", "test"),
+)
+NEW = "f" * 64
+
+
+def test_a_reviewed_training_image_gets_the_reviewers_boxes_and_keeps_its_split():
+    growth = grow(SMALL, SMALL, [said(f"{1:064d}")], groups={})
+    assert growth.samples[0].boxes == (("scratches", BOX),)
+    assert growth.samples[0].splits == {"paper": "train", "leak-free": "train"}
+    assert growth.samples[1:] == SMALL.samples[1:]
+
+
+@pytest.mark.parametrize("n", [3, 4], ids=["of the paper's split", "of the leak-free split"])
+def test_a_reviewed_test_image_is_left_as_it_was(n):
+    growth = grow(SMALL, SMALL, [said(f"{n:064d}")], groups={})
+    assert growth.samples == SMALL.samples
+    assert growth.left_out == {f"{n:064d}": "it is a test image"}
+
+
+def test_a_new_image_that_shows_the_steel_of_a_test_image_is_left_out():
+    growth = grow(SMALL, SMALL, [said(NEW)], groups={NEW: "g4"})
+    assert growth.samples == SMALL.samples
+    assert growth.left_out == {NEW: "it shows the same steel as a test image"}
+
+
+def test_a_new_image_goes_where_its_group_is():
+    for group, split in (("g1", "train"), ("g2", "val")):
+        added = grow(SMALL, SMALL, [said(NEW)], groups={NEW: group}).samples[-1]
+        assert (added.group, added.splits) == (group, {"paper": split, "leak-free": split})
+
+
+def test_a_new_group_is_drawn_by_its_name_one_in_eight_to_val():
+    names = [f"steel {n}" for n in range(800)]
+    shas = {f"{n:063d}f": name for n, name in enumerate(names)}
+    growth = grow(SMALL, SMALL, [said(sha) for sha in shas], groups=shas)
+    added = [s for s in growth.samples if s.file.startswith("review-")]
+    in_val = [s.group for s in added if s.splits["leak-free"] == "val"]
+    # 800 draws of 1/8: 100, standard deviation 9.4
+    assert 70 <= len(in_val) <= 130
+    # the first eighth of all hashes begins with a byte below 32
+    digests = {n: hashlib.sha256(n.encode()).digest()[0] for n in names}
+    assert all((name in in_val) == (digest < 32) for name, digest in digests.items())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        (said(NEW, label="rust"), "neu-det has no class 'rust'"),
+        (said(NEW, mask_labels=("scratches",)), "it has a mask and no boxes"),
+    ],
+    ids=["class", "mask"],
+)
+def test_what_cannot_train_the_set_is_left_out_with_a_reason(annotation, reason):
+    assert grow(SMALL, SMALL, [annotation], groups={}).left_out == {NEW: reason}
+
+
+def test_an_image_on_which_a_person_saw_nothing_is_kept_without_boxes():
+    assert grow(SMALL, SMALL, [said(NEW, boxes=())], groups={}).samples[-1].boxes == ()
+
+
+def test_two_annotations_of_one_image_are_refused():
+    with pytest.raises(DatasetError, match="Two annotations are about one image"):
+        grow(SMALL, SMALL, [said(NEW), said(NEW)], groups={})
+
+
+SPLIT = st.sampled_from(["train", "val", "test"])
+
+
+@st.composite
+def histories(draw):
+    """A public set, and three rounds of answers about images in it and new ones."""
+    group_split = draw(st.lists(SPLIT, min_size=3, max_size=6))
+    n = draw(st.integers(3, 12))
+    members = [draw(st.integers(0, len(group_split) - 1)) for _ in range(n)]
+    base = dataset(
+        *(sample(i, f"g{g}", draw(SPLIT), group_split[g]) for i, g in enumerate(members))
+    )
+    shas = [s.sha256 for s in base.samples] + [f"{i:063d}f" for i in range(8)]
+    names = [f"g{g}" for g in range(len(group_split))] + ["r-1", "r-2", "r-3"]
+    groups = {sha: draw(st.sampled_from(names)) for sha in shas[n:]}
+    answered = st.dictionaries(st.sampled_from(shas), st.sampled_from(base.labels))
+    return base, groups, [draw(answered) for _ in range(3)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(histories(), st.randoms(use_true_random=False))
+def test_no_review_ever_reaches_a_test_split(history, shuffler):
+    base, groups, rounds = history
+    parent, placed = base, {}
+    for answers in rounds:
+        annotations = [said(sha, label=label) for sha, label in answers.items()]
+        growth = grow(base, parent, annotations, groups=groups)
+        shuffler.shuffle(annotations)
+        assert grow(base, parent, annotations, groups=groups) == growth
+        version = dataset(*growth.samples)
+        for protocol in ("paper", "leak-free"):
+            tested = version.split(protocol, "test")
+            assert tested == base.split(protocol, "test")
+            assert version.test_id(protocol, "test") == base.test_id(protocol, "test")
+            assert not {s.sha256 for s in tested} & growth.sources.keys()
+        assert growth.sources.keys() | growth.left_out.keys() == answers.keys()
+        assert not growth.sources.keys() & growth.left_out.keys()
+        for grown in version.samples:
+            if grown.sha256 in growth.sources:
+                assert grown.boxes == ((answers[grown.sha256], BOX),)
+                assert placed.setdefault(grown.sha256, grown.splits) == grown.splits
+        train, val = (
+            {s.group for s in version.split("leak-free", split)} for split in ("train", "val")
+        )
+        assert not (train & val)
+        parent = version
+
+
+# --- with ledger and folders -------------------------------------------------------------------
+
+
+def picture(seed):
+    """Bytes of a 200 × 200 PNG of noise that resembles no other."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (200, 200), dtype=np.uint8)
+    return png(pixels)
+
+
+def png(pixels):
+    file = io.BytesIO()
+    PillowImage.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def data_root(tmp_path, tiny_data_root):
+    root = tmp_path / "datasets"
+    root.mkdir()
+    for name in ("neu-det", "neu-seg"):
+        (root / name).symlink_to(tiny_data_root / name)
+    return root
+
+
+@pytest.fixture
+def versions(ledger, images, data_root):
+    return Versions(ledger, images, data_root, project="Rollmark", who="loop")
+
+
+@pytest.fixture
+def answer(inbox, images):
+    """Takes an answer about an image, given by its bytes or by its hash."""
+    numbers = iter(range(1, 1000))
+
+    def answered(image, *, kind="annotated", annotation_id=None, minute=0, **more):
+        sha256 = images.put(image) if isinstance(image, bytes) else image
+        number = annotation_id or next(numbers)
+        at = NOON + timedelta(minutes=minute)
+        content = said(sha256, **more) if kind == "annotated" else None
+        inbox.take([Arrival(number, number, at, kind, sha256, content)])
+        return sha256
+
+    return answered
+
+
+def test_the_next_version_holds_the_new_image_and_can_be_opened(versions, answer, data_root):
+    base = open_dataset("neu-det", data_root)
+    sha256 = answer(picture(1))
+    version = versions.next_version("neu-det")
+    grown = versions.open(version)
+    assert grown.id == version.id == open_dataset(f"neu-det@{version.id[:12]}", data_root).id
+    [added] = [s for s in grown.samples if s.sha256 == sha256]
+    assert (added.boxes, added.path.read_bytes()) == ((("scratches", BOX),), picture(1))
+    assert added.file == f"review-{sha256}.png"
+    assert len(grown.samples) == len(base.samples) + 1
+    assert version.test_id == base.test_id("leak-free", "test")
+    assert version.counts == grown.counts("leak-free")
+    assert (version.parent, version.reviewed, version.dataset) == (base.id, 1, "neu-det")
+    assert versions.head("neu-det") == version
+    assert [v.id for v in versions.lineage(version)] == [version.id, base.id]
+
+
+def test_without_new_answers_there_is_no_new_version(versions, answer, data_root):
+    root = versions.next_version("neu-det")
+    assert (root.id, root.parent) == (open_dataset("neu-det", data_root).id, None)
+    answer(picture(1))
+    assert versions.new_answers("neu-det") == 1
+    version = versions.next_version("neu-det")
+    assert versions.new_answers("neu-det") == 0
+    assert versions.next_version("neu-det") == version
+
+
+def test_every_answer_goes_into_exactly_one_version_with_its_outcome(versions, answer, data_root):
+    test_image = open_dataset("neu-det", data_root).split("leak-free", "test")[0].sha256
+    answer(picture(1), annotation_id=1, minute=0)
+    answer(picture(1), annotation_id=1, minute=5)
+    first = versions.next_version("neu-det")
+    answer(picture(2), annotation_id=2)
+    answer(picture(1), annotation_id=1, minute=9, kind="deleted")
+    answer(test_image, annotation_id=3)
+    answer(picture(3), annotation_id=4, label="rust")
+    second = versions.next_version("neu-det")
+    assert versions.outcomes(first.id) == {1: "superseded", 2: "used"}
+    assert versions.outcomes(second.id) == {
+        3: "used",
+        4: "withdrawn",
+        5: "left out: it is a test image",
+        6: "left out: neu-det has no class 'rust'",
+    }
+    shas = {s.sha256 for s in versions.open(second).samples}
+    assert hashlib.sha256(picture(2)).hexdigest() in shas
+    assert hashlib.sha256(picture(1)).hexdigest() not in shas
+
+
+def test_withdrawing_every_answer_leads_back_to_the_public_set(versions, answer):
+    answer(picture(1), annotation_id=1)
+    grown = versions.next_version("neu-det")
+    answer(picture(1), annotation_id=1, minute=1, kind="deleted")
+    back = versions.next_version("neu-det")
+    assert (back.parent, back.reviewed) == (None, 0)
+    assert grown.parent == back.id == versions.head("neu-det").id
+
+
+def test_a_turned_copy_of_a_test_image_is_left_out(versions, answer, data_root):
+    tested = open_dataset("neu-det", data_root).split("leak-free", "test")[0]
+    with PillowImage.open(tested.path) as original:
+        turned = png(np.rot90(np.asarray(original.convert("L"))))
+    answer(turned)
+    version = versions.next_version("neu-det")
+    assert versions.outcomes(version.id) == {1: "left out: it shows the same steel as a test image"}
+
+
+def test_an_image_of_another_size_than_annotated_is_left_out(versions, answer):
+    answer(picture(1), size=(100, 200))
+    version = versions.next_version("neu-det")
+    assert versions.outcomes(version.id) == {
+        1: "left out: it is 200 × 200 px and was annotated as 100 × 200 px"
+    }
+
+
+def test_a_painted_mask_becomes_an_index_mask_of_the_data_set(versions, answer):
+    class_map = np.zeros((200, 200), np.uint8)
+    class_map[10:20, 30:60] = 1  # of the annotation's labels: scratches
+    sha256 = answer(picture(1), mask=mask_record(class_map, 1), mask_labels=("scratches",))
+    grown = versions.open(versions.next_version("neu-seg"))
+    [added] = [s for s in grown.samples if s.sha256 == sha256]
+    with PillowImage.open(added.mask) as mask:
+        found = np.asarray(mask)
+    # neu-seg: inclusion 1, patches 2, scratches 3
+    assert np.array_equal(found, class_map * 3)
+    assert hashlib.sha256(added.mask.read_bytes()).hexdigest() == added.mask_sha256
+
+
+def test_the_same_answers_make_the_same_version_elsewhere(
+    versions, answer, images, tmp_path, tiny_data_root, inbox
+):
+    for seed in (3, 1, 2):
+        answer(picture(seed))
+    version = versions.next_version("neu-det")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "neu-det").symlink_to(tiny_data_root / "neu-det")
+    with closing(open_ledger(f"sqlite:///{tmp_path}/other.db")) as ledger:
+        other = Inbox(ledger, project="Rollmark", who="pull")
+        for n, annotation in enumerate(reversed(inbox.current()), start=70):
+            other.take([Arrival(n, n, NOON, "annotated", annotation.image_sha256, annotation)])
+        again = Versions(
+            ledger, images, tmp_path / "elsewhere", project="Rollmark", who="loop"
+        ).next_version("neu-det")
+    assert again.id == version.id
+
+
+def test_a_version_folder_that_was_changed_is_refused(versions, answer, data_root):
+    answer(picture(1))
+    version = versions.next_version("neu-det")
+    lines = data_root / version.folder / "samples.jsonl"
+    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(DatasetError, match=r"not [0-9a-f]{12}: it was changed or prepared anew"):
+        versions.open(version)
+
+
+def test_of_two_processes_making_a_version_at_once_one_is_told(versions, answer):
+    answer(picture(1))
+    slow = Versions(
+        versions.ledger,
+        versions.images,
+        versions.data_root,
+        project="Rollmark",
+        who="loop",
+        on_point=lambda point: versions.next_version("neu-det"),
+    )
+    with pytest.raises(LedgerError, match="Another process made a version of neu-det meanwhile"):
+        slow.next_version("neu-det")
+    assert versions.outcomes(versions.head("neu-det").id) == {1: "used"}
+
+
+@pytest.mark.parametrize("point", ["version:folder", "version:written", "version:committed"])
+def test_a_kill_while_a_version_is_made_changes_nothing_about_it(
+    versions, answer, ledger_url, point
+):
+    answer(picture(1))
+
+    def dies(here):
+        if here == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def makes():
+        Versions(
+            open_ledger(ledger_url),
+            versions.images,
+            versions.data_root,
+            project="Rollmark",
+            who="loop",
+            on_point=dies,
+        ).next_version("neu-det")
+
+    assert in_children(makes) == [-signal.SIGKILL]
+    version = versions.next_version("neu-det")
+    assert versions.outcomes(version.id) == {1: "used"}
+    assert versions.open(version).id == version.id
+    assert [p.name for p in versions.data_root.glob("neu-det@*")] == [version.folder]
