@@ -285,21 +285,36 @@ def test_a_queue_moves_only_items_of_its_own_project(queue, ledger, images):
     assert queue.counts()["pending"] == 0
 
 
-@pytest.mark.parametrize("database", ["sqlite"])
-def test_each_wait_is_drawn_from_nothing_to_twice_the_longest_before(queue, clock):
-    for n in range(20):
-        add(queue, b"%d" % n)
-    with pushing(queue, jitter=random.Random(0), lease_s=100_000) as outbox:
-        for longest_s in (5.0, 10.0, 20.0):
-            waits = []
-            for item in outbox.claim(20):
-                later = outbox.retry_later(item.id, error="503")
-                waits.append((later.next_attempt_at - clock.wall).total_seconds())
-            assert len(waits) == 20
-            # of 20 uniform draws all lie above a quarter, or all below three, once in 150 times
-            assert 0 <= min(waits) < longest_s / 4
-            assert longest_s * 3 / 4 < max(waits) <= longest_s
-            clock.pass_s(20)
+class Chance(random.Random):
+    """Draws the same point of every range: 0 its lower end, 1 its upper end."""
+
+    def __init__(self, point):
+        super().__init__(0)
+        self.point = point
+
+    def uniform(self, a, b):
+        return a + self.point * (b - a)
+
+
+@pytest.mark.parametrize(
+    ("point", "waits_s"),
+    [
+        (0.0, [0.0] * 12),
+        (0.5, [2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 1800, 1800]),
+        (1.0, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]),
+    ],
+    ids=["shortest", "middle", "longest"],
+)
+def test_each_wait_is_drawn_from_nothing_to_twice_the_longest_before(queue, clock, point, waits_s):
+    add(queue)
+    found = []
+    with pushing(queue, jitter=Chance(point), lease_s=100_000) as outbox:
+        for _ in waits_s:
+            [item] = outbox.claim(1)
+            later = outbox.retry_later(item.id, error="503")
+            found.append((later.next_attempt_at - clock.wall).total_seconds())
+            clock.pass_s(3600)
+    assert found == waits_s
 
 
 def test_an_item_waits_as_long_as_the_labelling_tool_asked_but_an_hour_at_most(queue, clock):
