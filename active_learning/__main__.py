@@ -1,4 +1,4 @@
-"""`python -m active_learning`: push, pull, status. Exit code 0 done, 1 error, 2 usage."""
+"""`python -m active_learning`: push, pull, status, calibrate; exit code 0, 1 error, 2 usage."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -103,14 +104,43 @@ def status(as_json: AsJson = False) -> None:
         _print(read_status(settings, desk), as_json=as_json)
 
 
+@app.command()
+def calibrate(
+    release: Annotated[Path, typer.Argument(help="Release folder, for instance of a run.")],
+    data: Annotated[str, typer.Option(help="The prepared data set it was trained on.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+) -> None:
+    """Fit score to probability on a release's validation split, and store it with the release."""
+    with _errors_on_one_line():
+        from active_learning.calibrate import calibrate as fit
+        from core.settings import load_settings
+        from training.datasets import open_dataset
+
+        config = fit(release, open_dataset(data, load_settings().paths.datasets), device=device)
+        fitted = config.calibration
+        numbers = {k: v for k, v in fitted.items() if isinstance(v, int | float)}
+        _print({"revision": config.revision, **numbers}, as_json=False)
+
+
 @contextmanager
-def _desk() -> Iterator[tuple[Settings, Desk]]:
-    """The desk of this installation; our errors become one line on stderr and exit code 1."""
+def _errors_on_one_line() -> Iterator[None]:
+    """Our errors become one line on stderr and exit code 1; a bug keeps its traceback."""
     from core.errors import RollmarkError
-    from core.logs import set_up_logging
-    from core.settings import load_settings
 
     try:
+        yield
+    except RollmarkError as exc:
+        typer.echo(" ".join(str(exc).split()), err=True)
+        raise typer.Exit(1) from exc
+
+
+@contextmanager
+def _desk() -> Iterator[tuple[Settings, Desk]]:
+    """The desk of this installation, opened for one command."""
+    with _errors_on_one_line():
+        from core.logs import set_up_logging
+        from core.settings import load_settings
+
         settings = load_settings()
         set_up_logging(settings)
         from active_learning.desk import open_desk
@@ -120,9 +150,6 @@ def _desk() -> Iterator[tuple[Settings, Desk]]:
             yield settings, desk
         finally:
             desk.ledger.close()
-    except RollmarkError as exc:
-        typer.echo(" ".join(str(exc).split()), err=True)
-        raise typer.Exit(1) from exc
 
 
 def _incomplete(report: PushReport) -> str:

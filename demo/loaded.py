@@ -18,7 +18,7 @@ from core.errors import RollmarkError, WeightsError, WeightsNotFoundError
 from core.settings import PathSettings, ServingSettings
 from core.types import Predictor
 from hub.registry import Release, resolve
-from models import load, names
+from models import choose_device, load, names, use_threads
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,9 @@ class LoadedModels:
     def _build(self, release: Release) -> Loaded:
         config = release.config
         try:
-            held = Loaded(release, load(release.folder, device=self._device()))
+            use_threads(self._serving.threads)
+            device = choose_device(self._serving.device)
+            held = Loaded(release, load(release.folder, device=device))
         except RollmarkError as exc:
             logger.error("%s %s cannot be loaded: %s", config.name, config.revision, exc)
             return self._keep_previous(release, exc)
@@ -157,16 +159,6 @@ class LoadedModels:
             f"The weights of {config.name} (revision {config.revision}) are damaged; "
             "fetch the release again or choose another model."
         ) from cause
-
-    def _device(self) -> str:
-        """Where networks run; also tells torch how many threads it may use."""
-        import torch
-
-        if self._serving.threads is not None:
-            torch.set_num_threads(self._serving.threads)
-        if self._serving.device != "auto":
-            return self._serving.device
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def _stamp(files: Sequence[Path]) -> _Stamp:

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import UnknownModelError
+from core.errors import ConfigError, UnknownModelError
 
 if TYPE_CHECKING:
     from core.types import Predictor
@@ -66,3 +66,28 @@ def load(folder: Path, *, device: str = "cpu") -> Predictor:
     from models._predictors import load_predictor
 
     return load_predictor(folder, device=device)
+
+
+def choose_device(wanted: str) -> str:
+    """The device a wish means: "auto" is the first CUDA device, or else the CPU.
+
+    Raises:
+        ConfigError: if there is no such device here.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = ["cpu", *(f"cuda:{i}" for i in range(count))]
+    if wanted == "auto":
+        return there[1] if count else "cpu"
+    if wanted not in there:
+        raise ConfigError(f"Device {wanted!r} is not here. Available: {', '.join(there)}.")
+    return wanted
+
+
+def use_threads(count: int | None) -> None:
+    """Let one forward pass take that many CPU threads; None leaves it to torch."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)

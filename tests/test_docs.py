@@ -34,7 +34,7 @@ def settings_row(name, field):
 
 
 @pytest.mark.parametrize(
-    ("name", "field"), known_variables(), ids=[name for name, _ in known_variables()]
+    ("name", "field"), list(known_variables()), ids=[name for name, _ in known_variables()]
 )
 def test_every_setting_is_documented_with_its_default_and_unit(name, field):
     assert settings_row(name, field) in SETTINGS.splitlines()

@@ -96,13 +96,13 @@ def train(
     overrides = dict(_override(text) for text in setting or ())
     with _errors_on_one_line():
         from core.errors import TrainingError
-        from models import get_spec
+        from models import choose_device, get_spec, use_threads
         from training import launch
         from training.datasets import open_dataset
 
         settings = _settings()
-        _use_threads(threads)
-        place = launch.choose_device(device)
+        use_threads(threads)
+        place = choose_device(device)
         first = weights or init
         if resume is not None:
             run = launch.find_run(resume, settings.paths.runs)
@@ -157,12 +157,13 @@ def evaluate(
     """Measure a model on a split, with 95 % intervals."""
     with _errors_on_one_line():
         from core.files import write_atomically
+        from models import use_threads
         from training.datasets import open_dataset
         from training.evaluate import evaluate as measure
 
         settings = _settings()
         dataset = open_dataset(data, settings.paths.datasets)
-        _use_threads(threads)
+        use_threads(threads)
         predictor = _predictor(model, weights, device, settings)
         evaluation = measure(
             predictor,
@@ -192,10 +193,11 @@ def predict(
     """Look at a folder of images; exit code 1 if any of them could not be read."""
     with _errors_on_one_line():
         from core.errors import InputError
+        from models import use_threads
         from training.predict import predict_folder
 
         settings = _settings()
-        _use_threads(threads)
+        use_threads(threads)
         predictor = _predictor(model, weights, device, settings)
         failed = predict_folder(predictor, images, output, score_threshold=score_threshold)
         if failed:
@@ -223,20 +225,12 @@ def _settings() -> Settings:
     return load_settings()
 
 
-def _use_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
 def _predictor(model: str, weights: Path | None, device: str, settings: Settings) -> Predictor:
     """The named model with the given weights, or with those that the app would serve."""
     from core.errors import WeightsError
-    from models import get_spec, load
+    from models import choose_device, get_spec, load
     from models._release import find_release
     from training.initial import release_folder
-    from training.launch import choose_device
 
     spec = get_spec(model)
     if weights is None:

@@ -21,23 +21,6 @@ Protocol = Literal["paper", "leak-free"]
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def choose_device(wanted: str) -> str:
-    """The device a wish means: "auto" is the first CUDA device, or else the CPU.
-
-    Raises:
-        ConfigError: if there is no such device here.
-    """
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = ["cpu", *(f"cuda:{i}" for i in range(count))]
-    if wanted == "auto":
-        return there[1] if count else "cpu"
-    if wanted not in there:
-        raise ConfigError(f"Device {wanted!r} is not here. Available: {', '.join(there)}.")
-    return wanted
-
-
 def start_run(
     spec: ModelSpec,
     dataset: Dataset,

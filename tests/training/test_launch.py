@@ -133,8 +133,3 @@ def test_a_run_is_found_by_name_or_by_folder(tmp_path: Path) -> None:
     assert launch.find_run(str(tmp_path / "runs" / "first"), tmp_path / "other").id == "first"
     with pytest.raises(TrainingError, match="No run 'second'"):
         launch.find_run("second", tmp_path / "runs")
-
-
-def test_auto_is_a_device_that_is_here() -> None:
-    assert launch.choose_device("auto") in ("cpu", "cuda:0")
-    assert launch.choose_device("cpu") == "cpu"
