@@ -86,7 +86,8 @@ class FaultProxy:
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
+            # Cancelled: the test is over while a request stalls.
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._exchange(reader, writer)
         finally:
             writer.close()
@@ -135,18 +136,15 @@ class FaultProxy:
 
     async def _ask(self, head: bytes, body: bytes) -> bytes:
         """One request to the real server, over a connection of its own."""
-        lines = [
-            line
-            for line in head.rstrip(b"\r\n").split(b"\r\n")
-            if not line.lower().startswith((b"connection:", b"expect:"))
-        ]
         reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream)
         try:
-            writer.write(b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body)
+            writer.write(_closing(head) + body)
             await writer.drain()
-            return await reader.read()
+            answer = await reader.read()
         finally:
             writer.close()
+        end = answer.index(b"\r\n\r\n") + 4
+        return _closing(answer[:end]) + answer[end:]
 
 
 @contextmanager
@@ -218,6 +216,16 @@ def _canned(fault: Fault | None) -> bytes | None:
 def _answer(status: str, body: bytes, more: bytes = b"") -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + more + b"Connection: close\r\n\r\n" + body
+
+
+def _closing(head: bytes) -> bytes:
+    """A head after whose message the connection ends: every request has one of its own."""
+    kept = [
+        line
+        for line in head.rstrip(b"\r\n").split(b"\r\n")
+        if not line.lower().startswith((b"connection:", b"keep-alive:", b"expect:"))
+    ]
+    return b"\r\n".join([*kept, b"Connection: close"]) + b"\r\n\r\n"
 
 
 def _length(head: bytes) -> int:

@@ -79,16 +79,14 @@ def test_a_wrong_token_is_told_in_one_sentence_without_the_token(label_studio, t
     assert token not in str(caught.value)
 
 
-def test_legacy_tokens_that_are_switched_off_are_told_apart_from_wrong_ones(label_studio):
+def test_legacy_tokens_that_are_switched_off_are_told_apart_from_wrong_ones(label_studio, client):
     label_studio.ask("POST", "jwt/settings", {"legacy_api_tokens_enabled": False})
     try:
         with pytest.raises(RequestRefused, match="switched off there, a personal access token"):
             label_studio.client(token=LEGACY_TOKEN).connect()
-    finally:
-        # By the personal token, for the other one is off.
-        transport = label_studio.client()._transport
+    finally:  # by the personal token, for the other one is off
         body = {"legacy_api_tokens_enabled": True}
-        transport.write("POST", "api/jwt/settings", json=body)
+        client._transport.write("POST", "api/jwt/settings", json=body)
 
 
 def test_without_a_token_the_setting_is_named():

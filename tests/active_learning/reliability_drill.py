@@ -1,0 +1,255 @@
+"""`python -m tests.active_learning.reliability_drill`: the long run behind docs/benchmarks.
+
+Three drills against a real Label Studio, with one seed that decides everything random:
+
+- kills: pushing processes are killed with signal 9 at named points drawn from the seed, through a
+  proxy that breaks a share of all requests, until every item has arrived;
+- outage: items pile up while Label Studio is down, then drain;
+- answers: every task is answered, and pulled through the same broken network.
+
+The report says what was done and what was lost; it is written whether or not anything was.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import resource
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from active_learning.labelling import NO_DEFECT
+from core.errors import LabelStudioError, LeaseHeld
+from tests.active_learning.fault_proxy import FAULTS, drawn, fault_proxy
+from tests.active_learning.label_studio_server import DATABASE, FRESH, Server, free_port
+from tests.active_learning.review_desk import LABELLING, Desk, open_test_desk
+from tests.databases import in_children
+from training.runs import git_commit
+
+REPORT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "reliability.md"
+POINTS = (
+    *("recover:written", "claim:written", "claim:committed", "push:uploaded", "push:created"),
+    *("mark_sent:written", "mark_sent:committed", "push:read back", "mark_verified:written"),
+)
+QUICK_KINDS = tuple(f for f in FAULTS if not f.startswith("stall") and "Retry-After" not in f)
+CHOICE = {
+    "from_name": "verdict",
+    "to_name": "image",
+    "type": "choices",
+    "value": {"choices": [NO_DEFECT]},
+}
+
+
+@dataclass
+class Result:
+    """One drill in numbers; every wrong one is a promise that was not kept."""
+
+    title: str
+    numbers: dict[str, object] = field(default_factory=dict)
+    wrong: dict[str, int] = field(default_factory=dict)
+
+    def render(self) -> str:
+        rows = [f"| {name} | {value} |" for name, value in {**self.numbers, **self.wrong}.items()]
+        return "\n".join([f"## {self.title}", "", "| what | number |", "| --- | ---: |", *rows])
+
+
+def kill_drill(server: Server, folder: Path, *, kills: int, items: int, seed: int) -> Result:
+    source = random.Random(seed)
+    title = f"Drill kills {seed}"
+    desk = open_test_desk(folder, title)
+    for number in range(items):
+        desk.flag(number, priority=source.random())
+    project = server.client().project(title, LABELLING)
+    killed: Counter[str] = Counter()
+    passes = 0
+    with fault_proxy(server.port, drawn(seed, share=0.05, kinds=QUICK_KINDS)) as proxy:
+        while not _done(desk) and passes < 20 * kills:
+            passes += 1
+            point = source.choice(POINTS) if sum(killed.values()) < kills else ""
+            left = source.randint(1, 3)
+
+            def one_pass(point: str = point, left: int = left) -> None:
+                countdown = [left]
+
+                def on_point(reached: str) -> None:
+                    if reached == point:
+                        countdown[0] -= 1
+                        if countdown[0] == 0:
+                            os.kill(os.getpid(), signal.SIGKILL)
+
+                mine = open_test_desk(folder, title, on_point=on_point)
+                budget = 4 if point else 1000  # so that kills are spread over all items
+                with suppress(LabelStudioError, LeaseHeld):
+                    mine.push(
+                        server.client(url=proxy.url), on_point=on_point, lease_s=0.2, budget=budget
+                    )
+
+            if in_children(one_pass, timeout_s=300) == [-9]:
+                killed[point] += 1
+            time.sleep(0.25)
+        injected = proxy.injected.copy()
+    swept = desk.sweep(server.client())
+    result = _checked("Killed pushes through a broken network", desk, server, project.id, items)
+    result.numbers |= {
+        "seed": seed,
+        "items": items,
+        "kills": sum(killed.values()),
+        "kinds of kill point": len(killed),
+        "requests that met a fault": sum(injected.values()),
+        "kinds of fault": len(injected),
+        "second tasks merged by the sweep": swept.merged,
+    }
+    desk.ledger.close()
+    return result
+
+
+def outage_drill(server: Server, folder: Path, *, items: int) -> Result:
+    title = f"Drill outage {items}"
+    desk = open_test_desk(folder, title)
+    project = server.client().project(title, LABELLING)
+    nobody = server.client(url=f"http://127.0.0.1:{free_port()}")
+    for number in range(items):
+        desk.flag(number)
+    try:
+        desk.push(nobody)
+        refused = False
+    except LabelStudioError:
+        refused = True
+    waiting = desk.queue.counts()["pending"]
+    started = time.monotonic()
+    studio = server.client()
+    while not _done(desk):
+        desk.push(studio, budget=items)
+    seconds = time.monotonic() - started
+    result = _checked("Outage and drain", desk, server, project.id, items)
+    result.numbers |= {
+        "items that waited": waiting,
+        "the outage was told": "yes" if refused else "no",
+        "time to drain, s": round(seconds),
+        "items a second": round(items / seconds, 2),
+        "peak memory of this process, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        // 1024,
+    }
+    desk.ledger.close()
+    return result
+
+
+def answer_drill(server: Server, folder: Path, *, items: int, seed: int) -> Result:
+    title = f"Drill answers {seed}"
+    desk = open_test_desk(folder, title)
+    for number in range(items):
+        desk.flag(number)
+    project = server.client().project(title, LABELLING)
+    desk.push(server.client())
+    for task in server.tasks(project.id):
+        server.annotate(task["id"], CHOICE)
+    with fault_proxy(server.port, drawn(seed, share=0.3, kinds=QUICK_KINDS)) as proxy:
+        studio = server.client(url=proxy.url)
+        for _ in range(50):
+            with suppress(LabelStudioError):
+                desk.pull(studio)
+        injected = sum(proxy.injected.values())
+    told = Counter(e.entity for e in desk.ledger.events(limit=10**6) if e.what == "annotated")
+    swept = desk.sweep(server.client())
+    result = Result("Answers through a broken network")
+    result.numbers = {"seed": seed, "answers": items, "requests that met a fault": injected}
+    result.wrong = {
+        "answers lost": items - len(desk.inbox.current()),
+        "answers applied twice": sum(n - 1 for n in told.values()),
+        "left for the sweep": swept.taken.applied,
+        "divergence after the sweep": swept.divergence,
+    }
+    desk.ledger.close()
+    return result
+
+
+def _checked(title: str, desk: Desk, server: Server, project_id: int, items: int) -> Result:
+    """Compare ledger and Label Studio, item by item."""
+    keys: Counter[str] = Counter()
+    for task in server.client().all_tasks(project_id):
+        keys[task["data"]["dedupe_key"]] += 1
+    verified = desk.queue.items(state="verified", limit=items + 1)
+    counts = desk.queue.counts()
+    return Result(
+        title,
+        {"items verified": len(verified)},
+        {
+            "items lost": items - sum(counts.values()),
+            "verified items without a task": sum(i.dedupe_key not in keys for i in verified),
+            "items with more than one task": sum(n > 1 for n in keys.values()),
+            "outcomes still unknown": counts["unknown"],
+            "items parked": counts["parked"],
+        },
+    )
+
+
+def _done(desk: Desk) -> bool:
+    counts = desk.queue.counts()
+    return not (counts["pending"] or counts["sending"] or counts["unknown"] or counts["sent"])
+
+
+@contextmanager
+def _server():
+    server = Server(Path(tempfile.mkdtemp(prefix="rollmark-drill-")), free_port())
+    if FRESH.exists():
+        shutil.copyfile(FRESH, server.data / DATABASE)
+    try:
+        server.start()
+        server.pat = str(server.ask("POST", "token/", {})["token"])
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.stop(signal.SIGKILL)
+        shutil.rmtree(server.data)
+
+
+def main(
+    kills: Annotated[int, typer.Option(min=1)] = 200,
+    items: Annotated[int, typer.Option(min=1, help="Of the kill and the answer drill.")] = 500,
+    outage_items: Annotated[int, typer.Option(min=1)] = 10_000,
+    seed: int = 20261121,
+    output: Path = REPORT,
+) -> None:
+    """Run all drills and write the report; exit code 1 if a promise was not kept."""
+    with _server() as server, tempfile.TemporaryDirectory() as folder:
+        results = []
+        for number, drill in enumerate(
+            (
+                lambda at: kill_drill(server, at, kills=kills, items=items, seed=seed),
+                lambda at: answer_drill(server, at, items=items, seed=seed),
+                lambda at: outage_drill(server, at, items=outage_items),
+            )
+        ):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            results.append(drill(place))
+            typer.echo(results[-1].render() + "\n")
+    head = (
+        "# Reliability of the way to Label Studio and back\n\n"
+        "Written by `python -m tests.active_learning.reliability_drill "
+        f"--kills {kills} --items {items} --outage-items {outage_items} --seed {seed}`\n"
+        f"at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {git_commit()[:12]}, "
+        f"{platform.machine()}, {os.cpu_count()} CPUs, Label Studio 1.23.2 on SQLite.\n"
+        "Processes are killed; power was not cut. Not tested here: power loss, PostgreSQL under\n"
+        "Label Studio, Label Studio Enterprise."
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    text = "\n\n".join([head, *(result.render() for result in results)]) + "\n"
+    output.write_text(text, encoding="utf-8")
+    if any(any(result.wrong.values()) for result in results):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
