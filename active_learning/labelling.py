@@ -41,17 +41,18 @@ class Labelling:
         """
         view = ElementTree.Element("View")
         ElementTree.SubElement(view, "Header", value="$why", size="5")
+        # Above the image: below a tall one nobody would see that there is more to answer.
+        if self.boxes:
+            _control(view, "RectangleLabels", BOX, self.boxes, canRotate="false")
+        if self.masks:
+            _control(view, "BrushLabels", MASK, self.masks)
+        _control(view, "Choices", VERDICT, (*self.choices, NO_DEFECT), choice="single")
         # Rotation would make boxes that no detector can learn; it is not offered.
         ElementTree.SubElement(
             view,
             "Image",
             {"name": IMAGE, "value": "$image", "zoom": "true", "rotateControl": "false"},
         )
-        if self.boxes:
-            _control(view, "RectangleLabels", BOX, self.boxes, canRotate="false")
-        if self.masks:
-            _control(view, "BrushLabels", MASK, self.masks)
-        _control(view, "Choices", VERDICT, (*self.choices, NO_DEFECT), choice="single")
         ElementTree.indent(view)
         return ElementTree.tostring(view, encoding="unicode")
 
