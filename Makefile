@@ -63,7 +63,7 @@ label-studio: $(VENV)/.runtime $(LABEL_STUDIO)/.installed
 	$(BIN)/python -m active_learning.serve_label_studio
 
 test: $(VENV)/.dev $(LABEL_STUDIO)/.installed browser postgres
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
