@@ -3,7 +3,7 @@
 Annotations are read at run time to describe the endpoints, so they are not postponed here.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -40,6 +40,22 @@ def register(service: Service) -> None:
         """
         return handlers.answer_compare(service, image, models)
 
+    def flag(
+        image: gr.FileData,
+        model: str,
+        reason: Literal["wrong", "missed", "new_defect"],
+        note: str = "",
+    ) -> dict:  # type: ignore[type-arg]
+        """Put an image into the review queue by hand; the same image stays one item.
+
+        Args:
+            image: an uploaded PNG, JPEG, BMP, TIFF or WebP file.
+            model: whose answer is doubted; a served model's name, or "auto".
+            reason: "wrong", "missed" or "new_defect".
+            note: in your own words.
+        """
+        return handlers.answer_flag(service, image, model, reason, note)
+
     def models() -> list[dict]:  # type: ignore[type-arg]
         """List the models that are served."""
         return handlers.answer_models(service)
@@ -51,5 +67,6 @@ def register(service: Service) -> None:
     shared: dict[str, Any] = {"concurrency_id": "models"}
     gr.api(inspect, api_name="inspect", **shared)
     gr.api(compare, api_name="compare", **shared)
+    gr.api(flag, api_name="flag", **shared)
     gr.api(models, api_name="models")
     gr.api(status, api_name="status")

@@ -91,8 +91,9 @@ def draw(look: Look, layers: Layers) -> Image:
     )
 
 
-def draw_tile(look: Look, layers: Layers) -> Image:
-    """The picture of an answer as one of many."""
+def draw_tile(look: Look) -> Image:
+    """The picture of an answer as one of many: too small for names, or for boxes around regions."""
+    layers = Layers(boxes=look.inspection.task == "detect", mask=True, names=False)
     return overlay(
         look.image.pixels,
         look.inspection,
@@ -183,6 +184,20 @@ def answer_compare(service: Service, image: Any, models: Any) -> dict[str, Any]:
             "inspections": [look.inspection.model_dump(mode="json") for look in comparison.looks],
             "committee": committee_record(comparison),
         }
+
+
+def answer_flag(service: Service, image: Any, model: Any, reason: Any, note: Any) -> dict[str, Any]:
+    """`/flag`: the review item that the image became.
+
+    Raises:
+        gr.Error: with one sentence, whatever is wrong.
+    """
+    with one_sentence():
+        for name, value in (("Model", model), ("Reason", reason), ("Note", note)):
+            if not isinstance(value, str):
+                raise InputError(f"{name} is {value!r:.60}; a text is wanted.")
+        path, _ = uploaded(image)
+        return {"review_item": service.flag(Path(path), model, reason=reason, note=note).id}
 
 
 def answer_models(service: Service) -> list[dict[str, Any]]:

@@ -41,6 +41,11 @@ def working(text: str) -> str:
     return f'<div class="verdict is-working" role="status"><p>{escape(text)}</p></div>'
 
 
+def note(text: str) -> str:
+    """A quiet sentence about what just happened."""
+    return f'<p class="quiet" role="status">{escape(text)}</p>'
+
+
 def failed(sentence: str) -> str:
     """The verdict panel after an error: one sentence of what, why, and what to do."""
     return (
@@ -68,7 +73,7 @@ def findings_table(inspection: Inspection, *, selected: int | None = None) -> st
     """The findings as rows; a row of a place is a button that highlights it on the picture."""
     rows = findings(inspection)
     if not rows:
-        return '<p class="quiet">No finding reaches the score threshold.</p>'
+        return ""  # the verdict has said so
     head: tuple[str, ...]
     if inspection.task == "classify":
         head = ("Class", "Probability")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +24,11 @@ from core.errors import (
     WeightsNotFoundError,
 )
 from core.images import decode
-from core.records import Inspection, ServedModel
+from core.records import REVIEW_STATES, Inspection, ReviewItem, ServedModel
 from core.settings import Settings
 from core.types import DecodedImage, Prediction
 from demo.loaded import LoadedModels
+from demo.review import ReviewDesk
 from hub.registry import Release
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ NOTHING_SERVED: Final = (
     "No model has weights yet: put a release into hub/bundled, or train one with "
     "`python -m training train grace --data neu-det`."
 )
-_QUEUE_STATES: Final = ("pending", "sending", "sent", "verified", "parked", "unknown")
+_NO_ITEMS: Final = dict.fromkeys(REVIEW_STATES, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models = LoadedModels(settings.paths, settings.serving)
+        self._review = ReviewDesk(settings)
 
     def releases(self) -> tuple[Release, ...]:
         """The live release of every model that has a sound one, in the order of their names."""
@@ -183,20 +185,47 @@ class Service:
         looks = tuple(self.looks(source, models))
         return Comparison(looks, judge(looks))
 
+    def flag(self, source: Path | bytes, model: str, *, reason: str, note: str = "") -> ReviewItem:
+        """Put an image into the review queue because a person does not trust the answer.
+
+        Args:
+            source: the file, or its bytes.
+            model: whose answer it is; it looks once more, so that the reviewer sees what it says.
+            reason: wrong, missed or new_defect.
+            note: in the person's own words.
+
+        Raises:
+            InputError: if the image, the reason or the note cannot be used.
+            UnknownModelError: if no served model has that name.
+            LedgerError: if the item cannot be stored.
+            WeightsError: if weights are damaged.
+        """
+        look = self.inspect(source, model)
+        data = source.read_bytes() if isinstance(source, Path) else source
+        item = self._review.flag(data, look.inspection, self.releases(), reason=reason, note=note)
+        logger.info("flagged %s as %s: %s", look.image.sha256[:12], reason, item.id)
+        return item
+
     def status(self) -> dict[str, Any]:
-        """What `/status` answers: the review queue, what is loaded, the last training run."""
+        """What `/status` answers: the review queue, what is loaded, the last training run.
+
+        Raises:
+            LedgerError: if the ledger cannot be read.
+        """
         loaded = self._models.revisions()
+        releases = self.releases()
+        queue, last_run = self._review.state(releases) if releases else (_NO_ITEMS, None)
         return {
-            "queue": self._queue_counts(),
+            "queue": queue,
             "models": {
                 model.name: {
                     "revision": model.revision,
                     "source": model.source,
                     "loaded": loaded.get(model.name) == model.revision,
                 }
-                for model in self.models()
+                for model in (release.served() for release in releases)
             },
-            "last_run": None,
+            "last_run": last_run,
         }
 
     def preload(self) -> threading.Thread:
@@ -224,13 +253,9 @@ class Service:
             raise InputError(f"Score threshold is {threshold:g}; it must lie in 0 to 1.")
         return threshold
 
-    def _queue_counts(self) -> Mapping[str, int]:
-        """Review items per state; nothing is queued where there is no review queue."""
-        return dict.fromkeys(_QUEUE_STATES, 0)
-
 
 def judge(looks: Sequence[Look]) -> Committee:
-    """What several looks at one image say together; nobody can miss what it was never taught."""
+    """How far the models agree, each asked only about the classes it was taught."""
     taught = {look.inspection.model: look.prediction.labels for look in looks}
     return compare([look.inspection for look in looks], labels=taught)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import gradio as gr
 
 STYLE: Final = Path(__file__).with_name("style.css")
-SCRIPT: Final = Path(__file__).with_name("keys.js")
+_SCRIPTS: Final = Path(__file__).with_name("scripts")
 
 _STEEL: Final = gr.themes.Color(
     name="steel",
@@ -92,4 +92,9 @@ def theme() -> Any:
 
 def head() -> str:
     """What goes into the page's head: the keyboard script."""
-    return f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>"
+    return f"<script>{script('keys')}</script>"
+
+
+def script(name: str) -> str:
+    """The text of one of our scripts."""
+    return (_SCRIPTS / f"{name}.js").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import gradio as gr
 
 from core.errors import RollmarkError
 from demo import handlers, markup
-from demo.draw import Layers, fitted
+from demo.draw import fitted
 from demo.handlers import PRIVATE, TILE_SIDE_PX, Shown
 from demo.samples import picture_address, samples
 from demo.service import Look, Service, judge
@@ -19,7 +19,6 @@ from demo.tabs.inspect import InspectTab
 from demo.words import labels_found, short
 
 _WHAT: Final = "The models look at the same picture; choose at least one and press Compare."
-_DRAWN: Final = Layers(boxes=True, mask=True, names=False)
 
 
 class _Page:
@@ -101,7 +100,7 @@ class _Page:
             )
             for look in self.service.looks(Path(path), names):
                 looks.append(look)
-                drawn = handlers.draw_tile(look, _DRAWN)
+                drawn = handlers.draw_tile(look)
                 tiles.append(
                     markup.tile(look.inspection, short(look.title), picture_address(drawn))
                 )

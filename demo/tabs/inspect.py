@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
@@ -15,43 +16,24 @@ from demo import handlers, markup
 from demo.draw import Layers
 from demo.exports import KINDS, Exports, Kind, encode, file_name
 from demo.handlers import PRIVATE, Shown
+from demo.review import MAX_NOTE, Reason
 from demo.samples import samples, thumbnail
 from demo.service import AUTO, Service
+from demo.theme import script
 from demo.words import short
 
 _BOXES, _MASK, _NAMES = "Boxes", "Mask", "Names"
+_REASONS: Final[list[tuple[str, Reason]]] = [
+    ("The answer is wrong", "wrong"),
+    ("A defect was missed", "missed"),
+    ("A new kind of defect", "new_defect"),
+]
 # What can be drawn for each task, and what is drawn until somebody chooses otherwise.
 _LAYERS: Final[dict[Task, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "detect": ((_BOXES, _NAMES), (_BOXES, _NAMES)),
     "segment": ((_MASK, _BOXES, _NAMES), (_MASK, _NAMES)),
     "classify": ((), ()),
 }
-_PICK: Final = """
-element.addEventListener('click', (event) => {
-  const row = event.target.closest('tr[data-number]');
-  if (!row) return;
-  const was = row.classList.contains('is-selected');
-  for (const other of element.querySelectorAll('tr[data-number]')) {
-    const is = other === row && !was;
-    other.classList.toggle('is-selected', is);
-    other.querySelector('.pick').setAttribute('aria-pressed', String(is));
-  }
-  trigger('click', {number: was ? 0 : Number(row.dataset.number)});
-});
-element.addEventListener('keydown', (event) => {
-  const step = {ArrowDown: 1, ArrowUp: -1}[event.key];
-  if (!step || !event.target.matches('.pick')) return;
-  const picks = [...element.querySelectorAll('.pick')];
-  picks[picks.indexOf(event.target) + step]?.focus();
-  event.preventDefault();
-});
-"""
-_TAKE: Final = """
-element.addEventListener('click', (event) => {
-  const sample = event.target.closest('.sample');
-  if (sample) trigger('click', {index: Number(sample.dataset.index)});
-});
-"""
 # The button that hands a file out stays out of sight; it is pressed when the file is ready.
 _HAND_OUT: Final = "() => document.getElementById('export').click()"
 _DROP: Final = "# Drop a picture here\nor paste it, or choose a file\nPNG, JPEG, BMP, TIFF, WebP"
@@ -94,7 +76,7 @@ class _Page:
         )
         self.tray = gr.HTML(
             markup.samples([(sample.title, thumbnail(sample)) for sample in self.samples]),
-            js_on_load=_TAKE,
+            js_on_load=script("samples"),
             elem_id="inspect-samples",
         )
 
@@ -125,7 +107,7 @@ class _Page:
             markup.working("Opening the first sample …"), elem_id="inspect-verdict"
         )
         self.findings = gr.HTML(
-            "", js_on_load=_PICK, apply_default_css=False, elem_id="inspect-findings"
+            "", js_on_load=script("findings"), apply_default_css=False, elem_id="inspect-findings"
         )
         self.layers = gr.CheckboxGroup(
             choices=[], label="Show on the picture", elem_id="inspect-layers"
@@ -137,25 +119,41 @@ class _Page:
             }
         self.export = gr.DownloadButton("Export", visible="hidden", elem_id="export")
         self.details = gr.HTML("", elem_id="inspect-details")
+        with gr.Accordion("Not right? Let a person look", open=False, elem_id="inspect-flag"):
+            self.reason = gr.Radio(_REASONS, value="wrong", label="What is not right")
+            self.note = gr.Textbox(label="Note for the reviewer", max_length=MAX_NOTE)
+            self.flag = gr.Button("Put this picture into the review queue", size="sm")
+            self.flagged = gr.HTML("", elem_id="inspect-flagged")
 
     def answer(self) -> list[Any]:
-        """The components that an answer fills, in the order of `_filled`."""
+        """The components that an answer fills, in the order in which `look` returns them."""
         return [
             *(self.shown, self.picture, self.verdict, self.findings, self.layers, self.details),
-            *(self.threshold, *self.save.values()),
+            *(self.threshold, self.flagged, *self.save.values()),
         ]
 
     def look(
-        self, path: str, name: str, model: str, threshold: float | None, drawn: Sequence[str]
+        self,
+        path: str,
+        name: str,
+        model: str,
+        threshold: float | None,
+        *,
+        before: Shown | None = None,
+        drawn: Sequence[str] = (),
     ) -> tuple[Any, ...]:
-        """Inspect a file and fill the page; a failure is said in the verdict's place."""
+        """Inspect a file and fill the page; a failure is said in the verdict's place.
+
+        What was drawn before stays chosen as long as the answers are of one kind.
+        """
         try:
             shown, look = handlers.inspect(
                 self.service, path, name, model=model, score_threshold=threshold
             )
             inspection = look.inspection
             possible, usual = _LAYERS[inspection.task]
-            kept = tuple(drawn) if drawn and set(drawn) <= set(possible) else usual
+            is_same_kind = before is not None and before.inspection.task == inspection.task
+            kept = tuple(drawn) if is_same_kind else usual
             picture = handlers.draw(look, _layers(kept))
         except Exception as exc:
             return self._failed(handlers.sentence_of(exc))
@@ -171,6 +169,7 @@ class _Page:
                 value=usual_threshold if threshold is None else threshold,
                 interactive=inspection.task != "classify",  # it has no findings to leave out
             ),
+            "",
             *(gr.Button(interactive=True) for _ in KINDS),
         )
 
@@ -183,29 +182,39 @@ class _Page:
 
     def _blank(self, verdict: str) -> tuple[Any, ...]:
         nothing = (None, None, verdict, "", gr.CheckboxGroup(visible=False), "", gr.Slider())
-        return (*nothing, *(gr.Button(interactive=False) for _ in KINDS))
+        return (*nothing, "", *(gr.Button(interactive=False) for _ in KINDS))
 
-    def open(self, model: str, drawn: list[str]) -> tuple[Any, ...]:
+    def open(self, model: str | None) -> tuple[Any, ...]:
         """The first sample, so that the page never opens empty."""
         sample = self.samples[0]
-        return self.look(str(sample.path), sample.path.name, model or AUTO, None, drawn)
+        return self.look(str(sample.path), sample.path.name, model or AUTO, None)
 
     def take(
-        self, model: str, threshold: float, drawn: list[str], event: gr.EventData
+        self,
+        before: Shown | None,
+        model: str,
+        threshold: float,
+        drawn: list[str],
+        event: gr.EventData,
     ) -> tuple[Any, ...]:
         """The sample that was chosen."""
-        sample = self.samples[int(event.index) % len(self.samples)]
-        return self.look(str(sample.path), sample.path.name, model, threshold, drawn)
+        path = self.samples[int(event.index) % len(self.samples)].path
+        return self.look(str(path), path.name, model, threshold, before=before, drawn=drawn)
 
     def receive(
-        self, picture: Any, model: str, threshold: float, drawn: list[str]
+        self,
+        picture: Any,
+        before: Shown | None,
+        model: str,
+        threshold: float,
+        drawn: list[str],
     ) -> tuple[Any, ...]:
         """The picture that was dropped, pasted or photographed."""
         try:
             path, name = handlers.uploaded(picture)
         except InputError as exc:
             return self._failed(str(exc))
-        return self.look(path, name, model, threshold, drawn)
+        return self.look(path, name, model, threshold, before=before, drawn=drawn)
 
     def again(
         self, shown: Shown | None, model: str, threshold: float | None, drawn: list[str]
@@ -213,7 +222,7 @@ class _Page:
         """The same picture, with what is set now."""
         if shown is None:
             return self.empty()
-        return self.look(shown.path, shown.name, model, threshold, drawn)
+        return self.look(shown.path, shown.name, model, threshold, before=shown, drawn=drawn)
 
     def switch(self, shown: Shown | None, model: str, drawn: list[str]) -> tuple[Any, ...]:
         """The same picture seen by another model, at that model's own threshold."""
@@ -244,6 +253,18 @@ class _Page:
             name = file_name(shown.name, shown.inspection.model, kind)
             return gr.DownloadButton(value=str(self.exports.write(name, data)))
 
+    def put(self, shown: Shown | None, reason: str, note: str) -> str:
+        """Put the picture into the review queue and say where it is."""
+        if shown is None:
+            return markup.note("There is no picture to put into the review queue.")
+        try:
+            item = self.service.flag(
+                Path(shown.path), shown.inspection.model, reason=reason, note=note
+            )
+        except Exception as exc:
+            return markup.failed(handlers.sentence_of(exc))
+        return markup.note(f"In the review queue as item {item.id[:12]}, state {item.state}.")
+
     def models(self) -> Any:
         """The models that are served now, as choices."""
         releases = self.service.releases()
@@ -262,7 +283,7 @@ def build(service: Service, blocks: Any) -> InspectTab:
         blocks: the page, whose opening fills the tab.
     """
     page = _Page(service)
-    settings = [page.model, page.threshold, page.layers]
+    settings = [page.shown, page.model, page.threshold, page.layers]
     answers: dict[str, Any] = {
         "outputs": page.answer(),
         "show_progress": "minimal",
@@ -271,7 +292,7 @@ def build(service: Service, blocks: Any) -> InspectTab:
         **PRIVATE,
     }
     opened = blocks.load(page.models, outputs=page.model, show_progress="hidden", **PRIVATE)
-    opened.then(page.open, [page.model, page.layers], **answers)
+    opened.then(page.open, page.model, **answers)
     # Not preprocessed: the framework would decode the picture before our caps are applied.
     page.picture.upload(page.receive, [page.picture, *settings], preprocess=False, **answers)
     # A dropped picture first clears the one before it: that must not wait behind other visitors.
@@ -280,12 +301,19 @@ def build(service: Service, blocks: Any) -> InspectTab:
     )
     page.tray.click(page.take, settings, **answers)
     page.model.input(page.switch, [page.shown, page.model, page.layers], **answers)
-    page.threshold.input(page.again, [page.shown, *settings], trigger_mode="always_last", **answers)
-    page.run.click(page.again, [page.shown, *settings], **answers)
+    page.threshold.input(page.again, settings, trigger_mode="always_last", **answers)
+    page.run.click(page.again, settings, **answers)
     drawn = [page.shown, page.layers]
     redraws: dict[str, Any] = {"outputs": page.picture, "show_progress": "hidden", **PRIVATE}
     page.layers.input(page.redraw, drawn, trigger_mode="always_last", **redraws)
     page.findings.click(page.highlight, drawn, trigger_mode="always_last", **redraws)
+    page.flag.click(
+        page.put,
+        [page.shown, page.reason, page.note],
+        page.flagged,
+        concurrency_id="models",
+        **PRIVATE,
+    )
     for kind, button in page.save.items():
         button.click(
             partial(page.hand_out, kind=kind), drawn, page.export, show_progress="hidden", **PRIVATE

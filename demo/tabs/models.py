@@ -11,20 +11,12 @@ from core.errors import RollmarkError
 from core.records import Evaluation, Metric, ReleaseConfig
 from demo.handlers import PRIVATE
 from demo.service import NOTHING_SERVED, Service
+from demo.theme import script
 from demo.words import count
 from hub.registry import Release
 from models import get_spec
 from models._spec import ReportedMetric
 
-_CHOOSE: Final = """
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-name]');
-  if (!button) return;
-  for (const other of element.querySelectorAll('button[data-name]'))
-    other.setAttribute('aria-pressed', String(other === button));
-  trigger('click', {name: button.dataset.name});
-});
-"""
 _TASKS: Final = {"detect": "boxes", "segment": "mask", "classify": "class"}
 _FRACTIONS: Final = ("mAP", "mIoU", "MPA", "accuracy", "precision", "recall", "F1")
 _HEADS: Final = (
@@ -41,7 +33,9 @@ def build(service: Service, tab: Any) -> None:
         tab: this tab, whose selection reads the shelf again.
     """
     sentence = gr.HTML(_sentence(0), elem_id="models-sentence")
-    table = gr.HTML("", js_on_load=_CHOOSE, apply_default_css=False, elem_id="models-table")
+    table = gr.HTML(
+        "", js_on_load=script("models"), apply_default_css=False, elem_id="models-table"
+    )
     card = gr.Markdown("", elem_id="models-card", elem_classes="card", sanitize_html=True)
 
     def read() -> tuple[str, str, str]:

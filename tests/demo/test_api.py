@@ -16,7 +16,7 @@ from gradio_client.exceptions import AppError
 
 from core.geometry import class_map_from_record
 from core.records import Inspection
-from tests.demo.releases import PICTURE
+from tests.demo.releases import EXAMPLES, PICTURE
 
 SHA256 = "883988251961da0342ce6f0b3d2a5658d77b78603c246c19f9b325b8b419cd14"  # of PICTURE
 NAMES = "auto, grace, mobilesteelnet, sme_deeplabv3plus"
@@ -40,6 +40,7 @@ def test_the_endpoints_are_those_of_the_contract_and_no_event_of_a_page(client: 
     assert parameters == {
         "/inspect": ["image", "model", "score_threshold"],
         "/compare": ["image", "models"],
+        "/flag": ["image", "model", "reason", "note"],
         "/models": [],
         "/status": [],
     }
@@ -88,6 +89,36 @@ def test_compare_answers_for_all_models_and_what_they_say_together(client: Clien
     ]
     assert 0 <= answer["committee"]["disagreement"] <= 1
     assert isinstance(answer["committee"]["reasons"], list)
+
+
+def test_flag_answers_with_a_review_item_that_status_counts(client: Client) -> None:
+    before = client.predict(api_name="/status")["queue"]["pending"]
+    other = str(EXAMPLES / "inclusion_145.jpg")
+    items = [
+        client.predict(handle_file(other), "grace", reason, api_name="/flag")["review_item"]
+        for reason in ("missed", "wrong")
+    ]
+    assert items[0] == items[1] != ""
+    assert client.predict(api_name="/status")["queue"]["pending"] == before + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        pytest.param(
+            ("grace", "ugly"),
+            "Unknown reason 'ugly'. Available: wrong, missed, new_defect.",
+            id="reason",
+        ),
+        pytest.param((None, "wrong"), "Model is None; a text is wanted.", id="no model"),
+    ],
+)
+def test_a_wrong_flag_is_answered_with_one_sentence(
+    client: Client, arguments: tuple[Any, ...], sentence: str
+) -> None:
+    with pytest.raises(AppError) as caught:
+        client.predict(handle_file(str(PICTURE)), *arguments, api_name="/flag")
+    assert caught.value.message == sentence
 
 
 def test_models_lists_what_is_served_with_its_metrics(client: Client) -> None:

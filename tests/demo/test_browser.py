@@ -105,6 +105,21 @@ def test_another_model_answers_in_its_own_way(page: Page) -> None:
     _wait_for_another_picture(page, before)
 
 
+def test_a_segmenter_s_mask_is_drawn_without_being_asked_for(page: Page) -> None:
+    page.locator("#inspect-model input").click()
+    page.get_by_role("option", name="SME-DeepLabV3+").click()
+    expect(page.locator("#inspect-verdict .says")).to_contain_text("SME-DeepLabV3+")
+    expect(page.get_by_label("Mask")).to_be_checked()
+    expect(page.get_by_label("Boxes")).not_to_be_checked()
+
+
+def test_a_picture_is_put_into_the_review_queue_by_hand(page: Page) -> None:
+    page.get_by_role("button", name="Not right?").click()
+    page.get_by_label("A defect was missed").click()
+    page.get_by_role("button", name="Put this picture").click()
+    expect(page.locator("#inspect-flagged")).to_contain_text("In the review queue as item")
+
+
 def test_a_selected_row_highlights_its_place_and_lets_go_again(page: Page) -> None:
     plain = _source(page)
     row = page.locator(".findings .pick").first

@@ -166,7 +166,7 @@ def test_a_new_calibration_of_the_same_weights_is_used_at_once(
     assert loader.loaded == ["d" * 12]
 
 
-def test_the_review_queue_is_empty_while_there_is_none(service: Service) -> None:
+def test_nothing_waits_for_review_before_anyone_has_flagged(service: Service) -> None:
     status = service.status()
     assert status["queue"] == {
         "pending": 0,
@@ -177,6 +177,42 @@ def test_the_review_queue_is_empty_while_there_is_none(service: Service) -> None
         "unknown": 0,
     }
     assert status["last_run"] is None
+
+
+def test_a_flagged_image_is_one_item_with_what_the_model_said(service: Service) -> None:
+    item = service.flag(PICTURE, "grace", reason="missed", note="at the edge")
+    again = service.flag(PICTURE.read_bytes(), "da_yolo", reason="wrong")
+    assert again.id == item.id
+    assert again.reasons == (
+        "a person says that a defect was missed",
+        "a person says that the answer is wrong",
+    )
+    assert {said.model for said in again.predictions} == {"grace", "da_yolo"}
+    assert (again.note, again.priority, again.state) == ("at the edge", 1.0, "pending")
+    assert service.status()["queue"]["pending"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        pytest.param(
+            {"reason": "ugly"},
+            r"Unknown reason 'ugly'\. Available: wrong, missed, new_defect\.",
+            id="reason",
+        ),
+        pytest.param(
+            {"reason": "wrong", "note": "x" * 501},
+            "The note has 501 characters; at most 500 are kept",
+            id="note",
+        ),
+    ],
+)
+def test_a_flag_that_cannot_be_kept_says_why(
+    service: Service, given: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        service.flag(PICTURE, "grace", **given)
+    assert service.status()["queue"]["pending"] == 0
 
 
 def test_a_detector_is_asked_for_near_misses_too(

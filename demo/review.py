@@ -1,0 +1,86 @@
+"""The app's side of the review queue: put an image in by hand, say how the queue stands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args
+
+from active_learning.desk import Desk, open_desk
+from active_learning.status import read_status
+from core.errors import InputError
+from core.records import Inspection, ReviewItem
+from core.settings import Settings
+from hub.registry import Release
+
+Reason = Literal["wrong", "missed", "new_defect"]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+MAX_NOTE: Final = 500  # characters
+# What a person in the mill doubts comes before every doubt of a model.
+_BY_HAND: Final = 1.0
+_IN_WORDS: Final[Mapping[Reason, str]] = {
+    "wrong": "a person says that the answer is wrong",
+    "missed": "a person says that a defect was missed",
+    "new_defect": "a person says that this is a new kind of defect",
+}
+
+
+class ReviewDesk:
+    """Opens the desk when it is first needed, so that an app nobody flags in keeps no ledger.
+
+    Args:
+        settings: where the ledger and the images lie.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._desk: tuple[object, Desk] | None = None
+
+    def flag(
+        self,
+        image: bytes,
+        inspection: Inspection,
+        releases: tuple[Release, ...],
+        *,
+        reason: str,
+        note: str,
+    ) -> ReviewItem:
+        """Put an image into the queue; one that is there already stays the same item.
+
+        Args:
+            image: the encoded bytes, as they came.
+            inspection: the answer that a person does not trust.
+            releases: all that are served; their classes are what a person may choose from.
+            reason: wrong, missed or new_defect.
+            note: in the person's own words.
+
+        Raises:
+            InputError: if there is no such reason, or the note is too long.
+            LedgerError: if the item cannot be stored.
+        """
+        if reason not in REASONS:
+            raise InputError(f"Unknown reason {reason[:60]!r}. Available: {', '.join(REASONS)}.")
+        if len(note) > MAX_NOTE:
+            raise InputError(f"The note has {len(note)} characters; at most {MAX_NOTE} are kept.")
+        words = _IN_WORDS[reason]
+        return self._open(releases).queue.add(
+            image, inspections=[inspection], reasons=[words], priority=_BY_HAND, note=note
+        )
+
+    def state(self, releases: tuple[Release, ...]) -> tuple[dict[str, int], str | None]:
+        """Items per state, and the id of the training run that was started last.
+
+        Raises:
+            LedgerError: if the ledger cannot be read.
+        """
+        status: dict[str, Any] = read_status(self._settings, self._open(releases))
+        return dict(status["queue"]), status["last_run"]
+
+    def _open(self, releases: tuple[Release, ...]) -> Desk:
+        """The desk for the classes that are served now; a promotion may have brought new ones."""
+        classes = tuple((r.config.name, r.config.task, r.config.labels) for r in releases)
+        with self._lock:
+            if self._desk is None or self._desk[0] != classes:
+                self._desk = (classes, open_desk(self._settings))
+            return self._desk[1]
