@@ -7,7 +7,7 @@ and puts what the paper reported in a column of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from core.records import Evaluation, Metric, ReleaseConfig
 from models._spec import ModelSpec, ReportedMetric
@@ -34,6 +34,7 @@ _METRIC_TITLES = {
 }
 
 
+_PER_CLASS = {"mAP50": "AP50", "mAP50_95": "AP50_95", "mIoU": "IoU", "macro_F1": "F1"}
 _HEADLINES = ("mAP50", "mAP50_95", "mIoU", "MPA", "accuracy", "macro_F1")
 
 
@@ -107,7 +108,9 @@ def _results(evaluation: Evaluation, spec: ModelSpec) -> list[str]:
         labels = list(per_class[0].per_class)
         lines += [
             "",
-            "| class | " + " | ".join(f"{_title(m)} (%)" for m in per_class) + " |",
+            "| class | "
+            + " | ".join(f"{_PER_CLASS.get(m.name, m.name)} (%)" for m in per_class)
+            + " |",
             "| --- |" + " ---: |" * len(per_class),
         ]
         lines += [
@@ -117,9 +120,20 @@ def _results(evaluation: Evaluation, spec: ModelSpec) -> list[str]:
     return [*lines, ""]
 
 
+def _flat(recipe: Mapping[str, object]) -> dict[str, object]:
+    """Nested options beside the others: {"augment": {"crop": 1}} is {"augment.crop": 1}."""
+    flat: dict[str, object] = {}
+    for name, value in recipe.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": v for inner, v in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
 def _training(config: ReleaseConfig) -> list[str]:
     run = config.run
-    recipe = ", ".join(f"{k} {v}" for k, v in sorted(run.recipe.items()))
+    recipe = ", ".join(f"{k} {v}" for k, v in sorted(_flat(run.recipe).items()))
     kept = "" if run.best_epoch is None else f", weights of epoch {run.best_epoch} kept"
     rows = [
         ("data", f"{_DATASETS.get(run.dataset, run.dataset)}, {run.protocol} training split"),
@@ -209,7 +223,7 @@ def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
             "",
             f'{paper.authors}, "{paper.title}", {paper.venue} ({paper.year})'
             + (f", doi [{paper.doi}](https://doi.org/{paper.doi})" if paper.doi else "")
-            + f". {paper.code}".rstrip(),
+            + (f". The authors' code: {paper.code}." if paper.code else "."),
             "",
             "Numbers in the column *reported* are the paper's own, on its own split; they are not "
             "measurements of these weights.",

@@ -35,11 +35,14 @@ def test_the_card_states_data_split_recipe_seed_and_n():
     text = _card()
     for fact in ("NEU-DET", "leak-free", "(324 images)", "lr0 0.01", "7 (one run)", "fp32"):
         assert fact in text
+    nested = make_config(run=make_run(recipe={"augment": {"crop": 0.875}}))
+    assert "| recipe | augment.crop 0.875 |" in write_card(nested, get_spec("grace"))
     assert "28 of 30 planned, weights of epoch 25 kept" in text
 
 
 def test_every_class_has_its_row():
     text = _card()
+    assert "| class | AP50 (%) |" in text
     assert "| crazing | 40.0 |" in text
     assert "| scratches | 90.0 |" in text
 
