@@ -52,10 +52,12 @@ class Loader:
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
+        self.tried: list[str] = []
         self.refused: dict[str, Exception] = {}  # by revision
 
     def __call__(self, folder: Path, *, device: str) -> FakePredictor:
         config = read_release(folder)
+        self.tried.append(config.revision)
         if config.revision in self.refused:
             raise self.refused[config.revision]
         self.loaded.append(config.revision)

@@ -51,7 +51,8 @@ def test_the_frame_has_the_class_s_colour_and_its_outer_edge_on_the_box() -> Non
 def test_a_halo_sets_the_frame_off_on_both_sides() -> None:
     drawn = _drawn(layers=BOXES_ONLY)
     halo = ink_on(VERMILION)
-    assert tuple(drawn[400, 159]) == halo  # outside
+    assert tuple(drawn[400, 159]) == halo  # outside, on the left
+    assert tuple(drawn[400, 480]) == halo  # outside, on the right: the box ends at px 479
     assert tuple(drawn[400, 162]) == halo  # inside the line of 2 px
 
 
