@@ -36,6 +36,7 @@ LOGISTIC_SUPPORT: Final = 10
 _KNOTS: Final[Floats] = np.linspace(
     0, 1, 41, dtype=np.float64
 )  # at which a logistic curve is stored
+_DIGITS: Final = 6  # of stored scores and probabilities
 _EPS: Final = 1e-4  # a score of 0 or 1 has no finite logit
 _IDENTITY: Final = Curve(method="identity", x=(0.0, 1.0), y=(0.0, 1.0), n=0)
 
@@ -165,8 +166,8 @@ def _fit_curve(scores: Floats, correct: NDArray[np.bool_]) -> Curve | None:
     y = y.clip(1 / (n + 2), (n + 1) / (n + 2))
     return Curve(
         method=method,
-        x=tuple(float(v) for v in x.round(6)),
-        y=tuple(float(v) for v in y.round(6)),
+        x=tuple(float(v) for v in x.round(_DIGITS)),
+        y=tuple(float(v) for v in y.round(_DIGITS)),
         n=n,
     )
 
@@ -175,7 +176,8 @@ def _isotonic(scores: Floats, correct: NDArray[np.bool_]) -> tuple[Floats, Float
     """The rising steps nearest to the outcomes, as the two ends of each step."""
     from scipy.optimize import isotonic_regression
 
-    x, place, n = np.unique(scores, return_inverse=True, return_counts=True)
+    # Rounded before they are told apart: two knots must still differ once they are stored.
+    x, place, n = np.unique(scores.round(_DIGITS), return_inverse=True, return_counts=True)
     precision = np.bincount(place, weights=correct) / n
     y = isotonic_regression(precision, weights=n).x
     end = np.ones(len(y) + 1, dtype=np.bool_)

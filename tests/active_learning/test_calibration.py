@@ -266,3 +266,13 @@ def test_what_was_fitted_survives_json():
         fit_temperature([[0.8, 0.2]] * 10, [0] * 7 + [1] * 3),
     ):
         assert json.loads(json.dumps(fitted)) == fitted
+
+
+def test_scores_that_differ_by_less_than_what_is_stored_are_one_knot():
+    # a wrong box and, 1e-7 above it, a right one: both ends of a step, equal once rounded
+    scores = np.tile([0.3, 0.3000001, 0.7], 200)
+    correct = np.tile([False, True, True], 200)
+    pairs = Pairs(scores, correct, np.zeros(600, int), np.arange(600), ("scratches",))
+    curve = fit_detection(pairs)["per_class"]["scratches"]
+    assert curve["x"] == [0.3, 0.7]
+    assert curve["y"][0] == pytest.approx(0.5)
