@@ -214,8 +214,11 @@ def _best_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
     def nll(log_t: float) -> float:
         return -float(log_softmax(logits / np.exp(log_t), axis=1)[rows, truth].mean())
 
-    # A set without a mistake would be coldest at T = 0: a factor of 20 either way is enough.
-    return float(np.exp(minimize_scalar(nll, bounds=(-3, 3), method="bounded").x))
+    # Without mistakes the likeliest temperature is 0, which makes the first mistake a certain one:
+    # fewer than LOGISTIC_SUPPORT of them prove no right to be surer than the network is.
+    mistakes = int((logits.argmax(axis=1) != truth).sum())
+    coldest = -3.0 if mistakes >= LOGISTIC_SUPPORT else 0.0
+    return float(np.exp(minimize_scalar(nll, bounds=(coldest, 3), method="bounded").x))
 
 
 def _logit(scores: Floats) -> Floats:
