@@ -253,10 +253,21 @@ def test_temperature_is_found_again():
     assert fitted["ece_after"] < 0.3 * fitted["ece_before"]
 
 
-def test_temperature_of_a_faultless_set_stays_within_bounds():
+def test_a_set_with_hardly_a_mistake_makes_no_model_surer():
     rows = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
     fitted = fit_temperature(rows, np.tile([0, 1], 10))
-    assert 0.04 < fitted["T"] < 1  # colder, but not to 0
+    assert fitted["T"] == pytest.approx(1, abs=1e-4)
+
+
+def test_enough_mistakes_may_make_a_timid_model_surer():
+    # 0.6 claimed, 90 of 100 right: T with sigmoid(0.405 / T) = 0.9 is 0.405 / 2.197 = 0.185
+    rows = np.tile([0.6, 0.4], (100, 1))
+    truth = np.r_[np.zeros(90, int), np.ones(10, int)]
+    assert fit_temperature(rows, truth)["T"] == pytest.approx(0.185, abs=0.002)
+
+
+def test_too_few_images_give_no_temperature():
+    rows = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
     assert fit_temperature(rows[:4], [0, 1, 0, 1]) == {}
 
 
