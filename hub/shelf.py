@@ -30,7 +30,10 @@ def complete(config: ReleaseConfig, evaluations: Sequence[Evaluation]) -> Releas
                 f"The evaluation is of {evaluation.model} {evaluation.revision}, the release is "
                 f"{config.name} {config.revision}: evaluate these weights."
             )
-    changes: dict[str, object] = {"evaluations": tuple(evaluations)}
+    changes: dict[str, object] = {
+        "title": get_spec(config.name).title,  # what the model is called today
+        "evaluations": tuple(evaluations),
+    }
     for evaluation in evaluations:
         if evaluation.split == "val" and evaluation.protocol == config.protocol:
             best = evaluation.settings.get("confidence_of_best_F1")

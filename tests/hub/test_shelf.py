@@ -2,6 +2,7 @@ import pytest
 
 from core.errors import WeightsError
 from hub.shelf import shelve
+from models import get_spec
 from models._release import read_release
 from tests.records import make_config, make_evaluation, write_folder
 
@@ -46,3 +47,8 @@ def test_weights_that_fail_their_hash_are_not_shelved(tmp_path):
     with pytest.raises(WeightsError, match="SHA-256"):
         shelve(tmp_path / "run", tmp_path / "grace", [])
     assert not (tmp_path / "grace").exists()
+
+
+def test_a_shelved_release_bears_the_name_its_model_has_today(tmp_path):
+    write_folder(tmp_path / "run", title="GRACE, as it was called when it was trained")
+    assert shelve(tmp_path / "run", tmp_path / "grace", []).title == get_spec("grace").title
