@@ -76,18 +76,29 @@ def project_of(desk: Desk, label_studio):
     return label_studio.client().project(desk.queue.project, LABELLING)
 
 
-def push_until_done(desk: Desk, studio, *, passes: int = 30) -> int:
-    """Passes as a schedule would make them; how many it took."""
-    for number in range(1, passes + 1):
+def push_until_done(desk: Desk, studio, *, patience_s: float = 60.0) -> int:
+    """Passes as a schedule would make them, with a pause after each that failed; how many it took.
+
+    A server that has only just come back refuses for a moment, so patience counts in seconds.
+    """
+    deadline = time.monotonic() + patience_s
+    last = ""
+    for number in itertools.count(1):
         try:
             report = desk.push(studio)
-        except LabelStudioError:
-            continue
-        if not (report.pending or report.unknown or report.stopped):
+        except LabelStudioError as exc:
+            last = str(exc)
+        else:
+            last = report.stopped
             counts = desk.queue.counts()
-            if not counts["sent"] and not counts["sending"]:
+            unfinished = report.pending or report.unknown or report.stopped
+            if not (unfinished or counts["sent"] or counts["sending"]):
                 return number
-    raise AssertionError(f"not done after {passes} passes: {desk.queue.counts()}")
+        if time.monotonic() > deadline:
+            break
+        if last:
+            time.sleep(0.2)
+    raise AssertionError(f"not done after {number} passes: {desk.queue.counts()}; {last}")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
