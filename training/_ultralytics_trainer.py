@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from core.errors import TrainingError
 from models._runtime import cpu_has_bf16
@@ -36,6 +35,8 @@ from ultralytics.data.build import InfiniteDataLoader, build_yolo_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 
 from core.files import write_atomically
+from training._network_state import modules_of, network_state
+from training.detector_recipe import ema_decay
 from training.plots import draw_curves
 from training.progress import TrainingProgress
 from training.runs import RunFolder, save_checkpoint
@@ -161,6 +162,8 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         if self.device.type == "cuda":
             # Asking ultralytics for AMP makes it download a network to try it on.
             self.amp, self.scaler = True, torch.amp.grad_scaler.GradScaler("cuda")
+        steps = self.epochs * math.ceil(len(self.train_loader) / self._accumulate)
+        self.ema.decay = ema_decay(steps)
         # Made after the averaged copy: the copy must not share what listens to the loss.
         self.model.criterion = self.model.init_criterion()
         if self._checkpoint is not None:
@@ -289,7 +292,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         """
         if self._validated == self.epoch and self.best_fitness == self.fitness:
             self._save_best()
-        criterion = _modules_of(self.model.criterion)
+        criterion = modules_of(self.model.criterion)
         save_checkpoint(
             self._run.last,
             {
@@ -322,7 +325,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         self.model.load_state_dict(state["model"], strict=False)  # its loss is restored below
         self.ema.ema.load_state_dict(state["ema"])
         self.ema.updates = state["ema_updates"]
-        for name, module in _modules_of(self.model.criterion).items():
+        for name, module in modules_of(self.model.criterion).items():
             module.load_state_dict(state["criterion"].get(name, {}))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -336,15 +339,3 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
 
     def final_eval(self) -> None:
         """Nothing: the release is written, and measured, by the same code for every model."""
-
-
-def network_state(network: nn.Module) -> dict[str, Tensor]:
-    """State dict without the loss, which may be a submodule of a trained network."""
-    return {k: v for k, v in network.state_dict().items() if not k.startswith("criterion.")}
-
-
-def _modules_of(criterion: Any) -> dict[str, nn.Module]:
-    """The parts of a loss that may hold state, such as a running mean of IoU."""
-    if isinstance(criterion, nn.Module):
-        return {"": criterion}
-    return {name: part for name, part in vars(criterion).items() if isinstance(part, nn.Module)}

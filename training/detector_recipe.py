@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.errors import TrainingError
@@ -31,6 +32,9 @@ SHORT_SCHEDULE = {
     "nbs": 16,
 }
 SHORT = 0.5  # of the recipe's epochs
+# The averaged weights look back over this share of the run. Ultralytics' own average is meant for
+# runs of 100,000 steps: after 3,000 it still forgets everything older than five.
+EMA_SHARE, EMA_SLOWEST = 0.05, 0.9999
 # How the run is carried out, not what is learnt: not for overriding.
 FIXED = {
     "mode": "train",
@@ -92,3 +96,14 @@ def _is_argument(name: str) -> bool:
     from ultralytics.utils import DEFAULT_CFG_DICT
 
     return name in DEFAULT_CFG_DICT
+
+
+def ema_decay(steps: int) -> Callable[[int], float]:
+    """How much of the average each of a run's `steps` keeps, given the steps done before it.
+
+    d(t) = d (1 - e^(-t / w)) with the window w = EMA_SHARE · steps and d = 1 - 1/w, at most
+    EMA_SLOWEST: the average begins as the network itself and then spans a fixed share of the run.
+    """
+    window = max(EMA_SHARE * steps, 1.0)
+    slowest = min(1 - 1 / window, EMA_SLOWEST)
+    return lambda done: slowest * (1 - math.exp(-done / window))
