@@ -1,0 +1,131 @@
+"""What `predictions.json` and the masks beside it hold, whoever computes them.
+
+One entry an image: its file name, its size and the answer of its task, or an `error`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from core.errors import InputError
+from core.files import write_atomically
+from core.images import decode
+from core.types import Classification, DecodedImage, Detections, Prediction, Predictor, Segmentation
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+PREDICTIONS_FILE = "predictions.json"
+MASKS = "masks"
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The files directly in a folder that are named as images, in order of their names.
+
+    Raises:
+        InputError: if `folder` is no folder or holds no image.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give the folder that holds the images.")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
+    if not files:
+        raise InputError(f"{folder} holds no PNG, JPEG, BMP, TIFF or WebP image.")
+    return files
+
+
+def write_entry(
+    file: Path,
+    seen: InputError | tuple[DecodedImage, Prediction],
+    *,
+    mask: str,
+    output: Path,
+) -> dict[str, Any]:
+    """The entry of one image; a class map goes to `output / mask` first.
+
+    Raises:
+        OSError: if the class map cannot be written.
+    """
+    if isinstance(seen, InputError):
+        return {"file": file.name, "error": str(seen)}
+    image, prediction = seen
+    size = {"width": image.width, "height": image.height}
+    if isinstance(prediction, Segmentation):
+        write_atomically(output / mask, index_png(prediction.class_map))
+    return {"file": file.name, **size, **_answer(prediction, mask)}
+
+
+def document_of(predictor: Predictor, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The whole of predictions.json."""
+    return {
+        "task": predictor.spec.task,
+        "model": predictor.spec.name,
+        "revision": predictor.revision,
+        "labels": list(predictor.labels),
+        "images": list(entries),
+    }
+
+
+def index_png(class_map: NDArray[np.uint8]) -> bytes:
+    """A class map as an 8-bit grey PNG whose values are the class indices."""
+    buffer = io.BytesIO()
+    PILImage.fromarray(class_map).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def decode_file(file: Path) -> DecodedImage | InputError:
+    """The decoded image, or why there is none."""
+    try:
+        return decode(file)
+    except InputError as exc:
+        return exc
+    except OSError as exc:
+        return InputError(f"{file.name} cannot be opened: {exc.strerror or exc}.")
+
+
+def mask_names(files: Sequence[Path]) -> dict[Path, str]:
+    """A mask file for each image: `masks/a.png`, or `masks/a.jpg.png` where stems collide.
+
+    Compared without case: some file systems keep A.png and a.png in one place.
+    """
+    stems = Counter(file.stem.casefold() for file in files)
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for file in files:
+        base = file.stem if stems[file.stem.casefold()] == 1 else file.name
+        name, count = base, 1
+        while name.casefold() in taken:
+            count += 1
+            name = f"{base}-{count}"
+        taken.add(name.casefold())
+        names[file] = f"{MASKS}/{name}.png"
+    return names
+
+
+def _answer(prediction: Prediction, mask: str) -> dict[str, Any]:
+    """The part of an image's entry that depends on the task."""
+    match prediction:
+        case Detections():
+            found = zip(prediction.class_ids, prediction.scores, prediction.xyxy, strict=True)
+            return {
+                "detections": [
+                    {
+                        "label": prediction.labels[class_id],
+                        "score": float(score),
+                        "box": [float(v) for v in box],
+                    }
+                    for class_id, score, box in found
+                ]
+            }
+        case Segmentation():
+            return {"mask": mask}
+        case Classification():
+            pairs = zip(prediction.labels, prediction.probabilities, strict=True)
+            return {"probabilities": {label: float(p) for label, p in pairs}}
+        case _:
+            assert_never(prediction)
