@@ -163,6 +163,9 @@ class LabelStudioSettings(_Group):
     webhook_secret: SecretStr | None = Field(
         None, description="Value of the secret header of its webhooks; empty: none; a secret."
     )
+    poll_min: float = Field(
+        5, gt=0, le=1440, description="Time between two fetches of answers by the app; minutes."
+    )
 
 
 class ReviewSettings(_Group):
@@ -171,6 +174,11 @@ class ReviewSettings(_Group):
     review_threshold: Fraction = Field(
         0.5,
         description="Uncertainty from which on an image asks for a person; a fraction in [0, 1].",
+    )
+    queue_unsure: bool = Field(
+        True,
+        description="Put every image that asks for a person into the review queue, off for a "
+        "public demo; true or false.",
     )
     budget: int = Field(
         50, ge=1, le=10_000, description="Images sent for review in one pass; a count."
