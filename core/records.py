@@ -120,11 +120,23 @@ class ReleaseConfig(Record):
         return self.weights_sha256[:12]
 
 
+class ChannelMove(Record):
+    """One change of the live revision: when, by whom, from what to what, and why."""
+
+    at: datetime
+    who: str
+    what: Literal["promoted", "rolled back"]
+    before: str | None  # revision; None: there was no release at all
+    after: str
+    why: str = ""
+
+
 class Channel(Record):
-    """Which revision of a model is live, and which ones were before it, newest first."""
+    """Which revision of a model is live, which ones were before it (newest first), every move."""
 
     live: str
     previous: tuple[str, ...] = ()
+    moves: tuple[ChannelMove, ...] = ()  # oldest first
 
 
 class FoundBox(Record):

@@ -18,14 +18,16 @@ CONFIG_FILE = "config.json"
 CHANNEL_FILE = "channel.json"
 
 
-def find_release(name: str, *, bundled: Path, releases: Path) -> Path:
-    """Folder of the release of `name` that is live: promoted here, or else the bundled one.
+def find_release(name: str, *, bundled: Path, releases: Path, fetched: Path | None = None) -> Path:
+    """Folder of the release of `name` that is live: promoted here, fetched, or else the bundled.
 
-    `releases/<name>/channel.json` names the live revision, whose folder lies beside it; without
-    that file the release that came with the code in `bundled/<name>` is live.
+    `releases/<name>/channel.json` names the live revision, whose folder lies beside it; a release
+    that lies in `releases/<name>` itself is live, too. `fetched` has the same layout, kept by
+    `hub.registry.refresh`; being a cache it may lose a folder, and then does not count. Without
+    either the release that came with the code in `bundled/<name>` is live.
 
     Raises:
-        WeightsNotFoundError: if there is neither.
+        WeightsNotFoundError: if there is none.
         WeightsError: if the channel file is damaged or names a revision that is not there.
     """
     channel = read_channel(releases / name)
@@ -36,12 +38,16 @@ def find_release(name: str, *, bundled: Path, releases: Path) -> Path:
                 f"The live revision {channel.live} of {name} is missing from {releases / name}."
             )
         return folder
-    folder = bundled / name
-    if not (folder / CONFIG_FILE).is_file():
-        raise WeightsNotFoundError(
-            f"No weights for {name}: none are bundled in {bundled} or promoted in {releases}."
-        )
-    return folder
+    candidates = [releases / name, bundled / name]
+    live = read_channel(fetched / name) if fetched is not None else None
+    if fetched is not None and live is not None:
+        candidates.insert(1, fetched / name / live.live)
+    for folder in candidates:
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    raise WeightsNotFoundError(
+        f"No weights for {name}: none are bundled in {bundled} or promoted in {releases}."
+    )
 
 
 def read_channel(folder: Path) -> Channel | None:

@@ -1,0 +1,223 @@
+"""Which release of a model is live on this machine: moved forward and back in one step.
+
+`releases/<model>/<revision>/` keeps every release that was ever live here, side by side, so going
+back copies and fetches nothing. `releases/<model>/channel.json` names the live one, those before
+it, and every move that was made. The file is the truth and is replaced as a whole: a kill leaves
+the old channel or the new one. Each move is also appended to the ledger's events.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from core.errors import LedgerError, WeightsError, WeightsNotFoundError
+from core.files import write_atomically
+from core.records import Channel, ChannelMove
+from core.settings import PathSettings
+from hub.registry import Release, resolve
+from models._release import CHANNEL_FILE, CONFIG_FILE, read_channel, read_release, read_weights
+
+logger = logging.getLogger(__name__)
+
+_LOCK_WAIT_S = 60
+
+
+def activate(
+    release_folder: Path, paths: PathSettings, *, who: str | None = None, why: str = ""
+) -> Release:
+    """Make a release the live one on this machine; doing it again changes nothing.
+
+    What was live until now is kept beside it, also when it came with the code or from the Hub, so
+    that `rollback` returns to those very weights.
+
+    Args:
+        release_folder: `config.json`, weights and what else belongs to the release; it is copied.
+        paths: where releases and the ledger lie.
+        who: on whose behalf; by default the user and host of this process.
+        why: in a person's words, for the history.
+
+    Returns:
+        The live release, where it lies now.
+
+    Raises:
+        WeightsNotFoundError: if there is no release in the folder.
+        WeightsError: if it is damaged, or the channel is.
+    """
+    config = read_release(release_folder)
+    read_weights(release_folder, config)  # nothing damaged becomes live
+    with _locked(paths.releases / config.name):
+        channel = _present(config.name, paths)
+        _keep(release_folder, paths.releases / config.name / config.revision)
+        before = channel.live if channel is not None else None
+        if channel is None or before != config.revision:
+            move = _move("promoted", before, config.revision, who, why)
+            previous = (channel.live, *channel.previous) if channel is not None else ()
+            moves = (*channel.moves, move) if channel is not None else (move,)
+            # A revision stands once among those before: rolling back never meets it twice.
+            previous = tuple(r for r in dict.fromkeys(previous) if r != config.revision)
+            fresh = Channel(live=config.revision, previous=previous, moves=moves)
+            _write(config.name, paths, fresh, move)
+        return resolve(config.name, paths)
+
+
+def rollback(name: str, paths: PathSettings, *, who: str | None = None, why: str = "") -> Release:
+    """Return to the release that was live before; again and again, to the first.
+
+    Args:
+        name: of the model.
+        paths: where releases and the ledger lie.
+        who: on whose behalf; by default the user and host of this process.
+        why: in a person's words, for the history.
+
+    Returns:
+        The release that is live now.
+
+    Raises:
+        WeightsNotFoundError: if there is none before the live one.
+        WeightsError: if the one before is damaged; then nothing has changed.
+    """
+    with _locked(paths.releases / name):
+        channel = read_channel(paths.releases / name)
+        if channel is None:
+            raise WeightsNotFoundError(
+                f"No release of {name} was ever promoted on this machine: nothing to go back to."
+            )
+        if not channel.previous:
+            raise WeightsNotFoundError(
+                f"{name} {channel.live} is the first release of this machine: none was before it."
+            )
+        target, *older = channel.previous
+        folder = paths.releases / name / target
+        read_weights(folder, read_release(folder))
+        move = _move("rolled back", channel.live, target, who, why)
+        fresh = Channel(live=target, previous=tuple(older), moves=(*channel.moves, move))
+        _write(name, paths, fresh, move)
+        return resolve(name, paths)
+
+
+def history(name: str, paths: PathSettings) -> tuple[ChannelMove, ...]:
+    """Every move of a model's channel on this machine, oldest first.
+
+    Raises:
+        WeightsError: if the channel file is damaged.
+    """
+    channel = read_channel(paths.releases / name)
+    return () if channel is None else channel.moves
+
+
+def kept(name: str, paths: PathSettings) -> tuple[str, ...]:
+    """Revisions of a model that lie on this machine and can be promoted by name, sorted."""
+    folders = (paths.releases / name).glob(f"*/{CONFIG_FILE}")
+    return tuple(sorted(file.parent.name for file in folders if file.parent.name[0] != "."))
+
+
+def _present(name: str, paths: PathSettings) -> Channel | None:
+    """The channel as it is; before the first promotion, one whose live release is now kept here."""
+    channel = read_channel(paths.releases / name)
+    if channel is not None:
+        return channel
+    try:
+        incumbent = resolve(name, paths)
+        read_weights(incumbent.folder, incumbent.config)
+    except WeightsNotFoundError:
+        return None
+    except WeightsError as exc:
+        logger.warning("%s cannot be kept to go back to: %s", name, exc)
+        return None
+    revision = incumbent.config.revision
+    _keep(incumbent.folder, paths.releases / name / revision)
+    return Channel(live=revision)
+
+
+def _keep(source: Path, target: Path) -> None:
+    """Copy a release; at every moment the target is missing, as it was, or complete."""
+    if source.resolve() == target.resolve():
+        return
+    files = sorted(f for f in source.iterdir() if f.is_file() and not f.name.startswith("."))
+    if target.is_dir():
+        # The same weights described anew (a calibration, say): the description goes last, so it
+        # never speaks of a file that is not there yet.
+        for file in sorted(files, key=lambda f: f.name == CONFIG_FILE):
+            _replace(target / file.name, file.read_bytes())
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        for file in files:
+            write_atomically(staging / file.name, file.read_bytes())
+        staging.chmod(0o755)  # mkdtemp makes it private to the owner
+        staging.rename(target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _replace(file: Path, data: bytes) -> None:
+    if not file.is_file() or file.read_bytes() != data:
+        write_atomically(file, data)
+
+
+def _move(what: str, before: str | None, after: str, who: str | None, why: str) -> ChannelMove:
+    fields = {"at": datetime.now(UTC), "who": who or _operator(), "what": what, "why": why}
+    return ChannelMove.model_validate({**fields, "before": before, "after": after})
+
+
+def _write(name: str, paths: PathSettings, channel: Channel, move: ChannelMove) -> None:
+    file = paths.releases / name / CHANNEL_FILE
+    write_atomically(file, channel.model_dump_json(indent=2).encode())
+    logger.info("%s %s %s -> %s by %s", move.what, name, move.before, move.after, move.who)
+    _tell_ledger(name, paths, move)
+
+
+def _tell_ledger(name: str, paths: PathSettings, move: ChannelMove) -> None:
+    """Append the move to the audit trail; a ledger that is down must not keep a bad model live."""
+    from core.ledger import open_ledger
+
+    try:
+        ledger = open_ledger(paths.ledger_url)
+        try:
+            with ledger.session() as session:
+                ledger.record(
+                    session,
+                    move.what,
+                    who=move.who,
+                    entity=f"model:{name}",
+                    before=move.before,
+                    after=move.after,
+                    why=move.why,
+                )
+        finally:
+            ledger.close()
+    except LedgerError as exc:
+        logger.error("the move of %s is in its channel file alone: %s", name, exc)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process at a time moves a model's channel; the lock ends with its process."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=_LOCK_WAIT_S):
+            yield
+    except Timeout as exc:
+        raise WeightsError(
+            f"Another process has been moving the channel in {folder} for {_LOCK_WAIT_S} s: "
+            "end it, or try again."
+        ) from exc
+
+
+def _operator() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"rollmark@{socket.gethostname()}"
