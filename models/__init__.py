@@ -26,6 +26,7 @@ os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / "rollmark-ultralytics"))
 
 _BASELINES = "baselines"
+_ABLATIONS = "_ablations"
 
 
 def names() -> tuple[str, ...]:
@@ -42,7 +43,7 @@ def baseline_names() -> tuple[str, ...]:
 
 
 def get_spec(name: str) -> ModelSpec:
-    """The spec of a published model or a baseline.
+    """The spec of a published model, a baseline, or a row of an ablation (`grace.lite_fen`).
 
     Raises:
         UnknownModelError: if there is no such model; the message lists what there is.
@@ -53,6 +54,10 @@ def get_spec(name: str) -> ModelSpec:
     baselines: dict[str, ModelSpec] = importlib.import_module(f"models.{_BASELINES}").SPECS
     if name in baselines:
         return baselines[name]
+    if "." in name:
+        ablations: dict[str, ModelSpec] = importlib.import_module(f"models.{_ABLATIONS}").SPECS
+        if name in ablations:
+            return ablations[name]
     raise UnknownModelError(name, (*names(), *sorted(baselines)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,8 @@ class ModelSpec:
     returns a replacement for the trainer's own loss, `sampler(labels_per_image, n_classes, seed)`
     one for uniform sampling, and `on_epoch(network, epoch)` is called before each training epoch.
     Of several reported metrics of one name and data set the first is the full model's.
+    `coco_layers` is for a detector that moves or replaces layers of YOLO11: the index of each layer
+    that stayed -> its index in the stock network, for starting from COCO arrays (None: all stayed).
     """
 
     name: str
@@ -84,3 +86,4 @@ class ModelSpec:
     departures: tuple[str, ...] = ()
     # module whose output Eigen-CAM reads, and whose pooled output is the image's embedding
     feature_layer: str = ""
+    coco_layers: Mapping[int, int] | None = None

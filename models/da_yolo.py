@@ -321,4 +321,5 @@ SPEC = ModelSpec(
         "here are made on originals before any augmentation.",
     ),
     feature_layer="model.27",
+    coco_layers=COCO_LAYERS,
 )

@@ -96,9 +96,20 @@ def criterion(network: DetectionNetwork) -> Any:
 SCALES = ("n", "s", "m")
 GhostStages: TypeAlias = Literal["deep", "all"]
 
-# Our layer index -> stock YOLO11 index, for what the network at its defaults shares with it:
-# SPPF, C2PSA, and the two downsampling convolutions of the neck.
-COCO_LAYERS: dict[int, int] = {10: 9, 11: 10, 18: 17, 21: 20}
+
+def coco_layers(*, ghgnet: bool = True, msnet: bool = True, sepbn: bool = True) -> dict[int, int]:
+    """Our layer index -> stock YOLO11 index, for what a network of these parts shares with it.
+
+    With all of them that is SPPF, C2PSA and the two downsampling convolutions of the neck.
+    """
+    shift = 1 if ghgnet else 0  # GHGNet has one layer more than the stock backbone
+    shared = {10: 9, 11: 10} if ghgnet else {i: i for i in range(11)}
+    neck = (17, 20) if msnet else tuple(range(11, 23))
+    head = () if sepbn else (23,)
+    return shared | {i + shift: i for i in (*neck, *head)}
+
+
+COCO_LAYERS = coco_layers()
 
 
 def build(n_classes: int, scale: str = "n") -> DetectionNetwork:
@@ -296,4 +307,5 @@ SPEC = ModelSpec(
         "The recipe is ultralytics' default, from scratch; the paper states none.",
     ),
     feature_layer="model.17",
+    coco_layers=COCO_LAYERS,
 )

@@ -229,4 +229,5 @@ SPEC = ModelSpec(
         "split.",
     ),
     feature_layer="model.23",
+    coco_layers=COCO_LAYERS,
 )
