@@ -55,10 +55,16 @@ def failed(sentence: str) -> str:
     )
 
 
-def verdict(inspection: Inspection, model_title: str) -> str:
-    """The answer in one line of large type, what is worth adding, and who says so."""
+def verdict(inspection: Inspection, model_title: str, queued: str = "") -> str:
+    """The answer in one line of large type, what is worth adding, and who says so.
+
+    Args:
+        inspection: the answer.
+        model_title: of the model, for people.
+        queued: what became of a doubt, in words.
+    """
     line = headline(inspection)
-    says = f"{model_title} · {duration(inspection.latency_ms)}"
+    says = " · ".join(filter(None, [model_title, duration(inspection.latency_ms), queued]))
     detail = f'<p class="detail">{escape(line.detail)}</p>' if line.detail else ""
     return (
         f'<div class="verdict is-{inspection.verdict}" role="status"><p class="headline">'

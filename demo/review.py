@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
 from active_learning.desk import Desk, open_desk
@@ -63,9 +63,27 @@ class ReviewDesk:
             raise InputError(f"Unknown reason {reason[:60]!r}. Available: {', '.join(REASONS)}.")
         if len(note) > MAX_NOTE:
             raise InputError(f"The note has {len(note)} characters; at most {MAX_NOTE} are kept.")
-        words = _IN_WORDS[reason]
-        return self._open(releases).queue.add(
-            image, inspections=[inspection], reasons=[words], priority=_BY_HAND, note=note
+        words = (_IN_WORDS[reason],)
+        return self.add(image, [inspection], releases, reasons=words, priority=_BY_HAND, note=note)
+
+    def add(
+        self,
+        image: bytes,
+        inspections: Sequence[Inspection],
+        releases: tuple[Release, ...],
+        *,
+        reasons: Sequence[str],
+        priority: float,
+        note: str = "",
+    ) -> ReviewItem:
+        """Put an image into the queue; arguments as of `ReviewQueue.add`.
+
+        Raises:
+            InputError: if the image is another one than was inspected.
+            LedgerError: if the item cannot be stored.
+        """
+        return self.open(releases).queue.add(
+            image, inspections=inspections, reasons=reasons, priority=priority, note=note
         )
 
     def state(self, releases: tuple[Release, ...]) -> tuple[dict[str, int], str | None]:
@@ -74,11 +92,16 @@ class ReviewDesk:
         Raises:
             LedgerError: if the ledger cannot be read.
         """
-        status: dict[str, Any] = read_status(self._settings, self._open(releases))
+        status: dict[str, Any] = read_status(self._settings, self.open(releases))
         return dict(status["queue"]), status["last_run"]
 
-    def _open(self, releases: tuple[Release, ...]) -> Desk:
-        """The desk for the classes that are served now; a promotion may have brought new ones."""
+    def open(self, releases: tuple[Release, ...]) -> Desk:
+        """The desk for the classes that are served now; a promotion may have brought new ones.
+
+        Raises:
+            LedgerError: if the ledger cannot be opened.
+            WeightsNotFoundError: if no model is served.
+        """
         classes = tuple((r.config.name, r.config.task, r.config.labels) for r in releases)
         with self._lock:
             if self._desk is None or self._desk[0] != classes:

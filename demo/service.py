@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from core.images import decode
 from core.records import REVIEW_STATES, Inspection, ReviewItem, ServedModel
 from core.settings import Settings
 from core.types import DecodedImage, Prediction
+from demo.doubts import Doubts, marked
 from demo.loaded import LoadedModels
 from demo.review import ReviewDesk
 from hub.registry import Release
@@ -49,6 +50,7 @@ class Look:
     prediction: Prediction
     inspection: Inspection
     title: str  # of the model, for people
+    queued: str = ""  # what became of a doubt, in words; "" where there is nothing to say
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Comparison:
 
     looks: tuple[Look, ...]
     committee: Committee
+    queued: str = ""  # what became of their doubts, in words
 
 
 class Service:
@@ -69,7 +72,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models = LoadedModels(settings.paths, settings.serving)
-        self._review = ReviewDesk(settings)
+        self.review = ReviewDesk(settings)
+        self._doubts = Doubts(self.review, settings.review)
 
     def releases(self) -> tuple[Release, ...]:
         """The live release of every model that has a sound one, in the order of their names."""
@@ -112,10 +116,11 @@ class Service:
         *,
         score_threshold: float | None = None,
     ) -> Look:
-        """Let one model look at one image.
+        """Let one model look at one image; one that it is unsure of is queued for review.
 
         Args:
-            source: the file, its bytes, or a picture that is already decoded.
+            source: the file, its bytes, or a picture that is already decoded; the last is looked
+                at and never queued.
             model: name of a served model, or `auto`.
             score_threshold: lowest score of a finding, in [0, 1]; None: the settings', else the
                 release's own.
@@ -126,6 +131,16 @@ class Service:
             WeightsError: if its weights are damaged.
             WeightsNotFoundError: if no model is served at all.
         """
+        look = self._look(source, model, score_threshold)
+        if isinstance(source, DecodedImage):
+            return look
+        queued = self._doubts.settle(source, [look.inspection], self.releases())
+        inspection = marked(look.inspection, queued)
+        return replace(look, inspection=inspection, queued=queued.words)
+
+    def _look(
+        self, source: Path | bytes | DecodedImage, model: str, score_threshold: float | None
+    ) -> Look:
         threshold = self._threshold(score_threshold)
         release = self.choose(model)
         image = source if isinstance(source, DecodedImage) else self.decode(source)
@@ -169,6 +184,8 @@ class Service:
     ) -> Iterator[Look]:
         """One model after the other on the same decoded image, each answer as it is ready.
 
+        Hand them to `conclude` when all are there.
+
         Raises:
             InputError: if the image cannot be used, or no model is chosen.
             UnknownModelError: if no served model has one of the names.
@@ -182,8 +199,18 @@ class Service:
 
     def compare(self, source: Path | bytes, models: Sequence[str] | None = None) -> Comparison:
         """All answers about one image, and how far they agree; raises what `looks` raises."""
-        looks = tuple(self.looks(source, models))
-        return Comparison(looks, judge(looks))
+        return self.conclude(source, list(self.looks(source, models)))
+
+    def conclude(self, source: Path | bytes, looks: Sequence[Look]) -> Comparison:
+        """What models say together about an image; one that they doubt is queued for review."""
+        committee = judge(looks)
+        inspections = [look.inspection for look in looks]
+        queued = self._doubts.settle(source, inspections, self.releases(), committee=committee)
+        told = tuple(
+            replace(look, inspection=marked(look.inspection, queued), queued=queued.words)
+            for look in looks
+        )
+        return Comparison(told, committee, queued.words)
 
     def flag(self, source: Path | bytes, model: str, *, reason: str, note: str = "") -> ReviewItem:
         """Put an image into the review queue because a person does not trust the answer.
@@ -200,9 +227,9 @@ class Service:
             LedgerError: if the item cannot be stored.
             WeightsError: if weights are damaged.
         """
-        look = self.inspect(source, model)
+        look = self._look(source, model, None)
         data = source.read_bytes() if isinstance(source, Path) else source
-        item = self._review.flag(data, look.inspection, self.releases(), reason=reason, note=note)
+        item = self.review.flag(data, look.inspection, self.releases(), reason=reason, note=note)
         logger.info("flagged %s as %s: %s", look.image.sha256[:12], reason, item.id)
         return item
 
@@ -214,7 +241,7 @@ class Service:
         """
         loaded = self._models.revisions()
         releases = self.releases()
-        queue, last_run = self._review.state(releases) if releases else (_NO_ITEMS, None)
+        queue, last_run = self.review.state(releases) if releases else (_NO_ITEMS, None)
         return {
             "queue": queue,
             "models": {

@@ -14,7 +14,7 @@ from demo import handlers, markup
 from demo.draw import fitted
 from demo.handlers import PRIVATE, TILE_SIDE_PX, Shown
 from demo.samples import picture_address, samples
-from demo.service import Look, Service, judge
+from demo.service import Look, Service
 from demo.tabs.inspect import InspectTab
 from demo.words import labels_found, short
 
@@ -107,7 +107,7 @@ class _Page:
                 n = len(tiles)
                 is_last = n == len(names)
                 text = (
-                    judge(looks).sentence
+                    self._conclusion(path, looks)
                     if is_last
                     else f"{titles[n]} is looking ({n + 1} of {len(names)}) …"
                 )
@@ -120,6 +120,12 @@ class _Page:
                 )
         except Exception as exc:
             yield _failed(handlers.sentence_of(exc))
+
+    def _conclusion(self, path: str, looks: Sequence[Look]) -> str:
+        comparison = self.service.conclude(Path(path), looks)
+        queued = comparison.queued
+        said = f" {queued[:1].upper()}{queued[1:]}." if queued else ""
+        return comparison.committee.sentence + said
 
 
 def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> None:

@@ -161,7 +161,7 @@ class _Page:
         return (
             shown,
             picture,
-            markup.verdict(inspection, look.title),
+            markup.verdict(inspection, look.title, look.queued),
             markup.findings_table(inspection),
             gr.CheckboxGroup(choices=list(possible), value=list(kept), visible=bool(possible)),
             markup.details(inspection, look.title),
