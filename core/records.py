@@ -110,6 +110,8 @@ class ReleaseConfig(Record):
     weights_file: str = "model.safetensors"
     weights_sha256: str
     score_threshold: float = 0.25  # of a finding worth showing, raw score
+    # of a pixel, by label, in (0, 1); a segmenter without them takes the most probable class
+    class_thresholds: dict[str, float] = Field(default_factory=dict)
     calibration: dict[str, Any] = Field(default_factory=dict)
     run: RunRecord
     evaluations: tuple[Evaluation, ...] = ()

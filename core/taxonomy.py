@@ -107,6 +107,11 @@ CLASSES: Final[Mapping[str, tuple[DefectClass, ...]]] = MappingProxyType(
     }
 )
 
+# Long side of a data set's pictures, in px: what a network trained on it takes for a close look.
+_SIDE_PX: Final[Mapping[str, int]] = MappingProxyType(
+    {"neu-det": 200, "neu-cls": 200, "neu-seg": 200, "x-sdd": 128, "gc10-det": 2048}
+)
+
 # Which classes of different data sets are one defect. Every change is a new version, because
 # committee sentences and joined statistics that were stored mean the version of their day.
 COMMON_DEFECT_VERSION: Final = 1
@@ -143,6 +148,14 @@ def labels(dataset: str) -> tuple[str, ...]:
         DatasetError: if there is no such data set.
     """
     return tuple(entry.name for entry in classes(dataset))
+
+
+def native_side(dataset: str) -> int | None:
+    """Long side in px of a data set's pictures, None where it is not known.
+
+    A set grown from a public one, `neu-det@3f2a91`, has the pictures of that one.
+    """
+    return _SIDE_PX.get(dataset.partition("@")[0])
 
 
 def normalise(spelling: str, dataset: str) -> str:

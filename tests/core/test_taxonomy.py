@@ -164,3 +164,9 @@ def test_translation_to_no_data_set_is_an_error():
 
 def test_the_common_defect_table_is_version_one():
     assert taxonomy.COMMON_DEFECT_VERSION == 1
+
+
+def test_a_set_grown_from_a_public_one_has_pictures_of_its_size():
+    assert taxonomy.native_side("neu-seg") == 200
+    assert taxonomy.native_side("x-sdd@3f2a91c0") == 128
+    assert taxonomy.native_side("somebody-elses") is None
