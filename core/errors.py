@@ -9,6 +9,7 @@ RollmarkError
 ├── DatasetError           an archive, folder or split is not what it should be
 ├── TrainingError          a run cannot start, go on, or be resumed
 ├── HubError               the Hugging Face Hub refused or could not be reached
+│   └── HubUnavailable     it was away, busy or asked to wait: trying again may help
 ├── PromotionRefused       the gate said no
 ├── LedgerError            the ledger cannot be opened or written
 │   ├── IllegalTransition  a review item cannot go from its state to the one asked for
@@ -66,6 +67,14 @@ class TrainingError(RollmarkError):
 
 class HubError(RollmarkError):
     """The Hugging Face Hub refused a request or could not be reached."""
+
+
+class HubUnavailable(HubError):
+    """The Hub was away, busy with another commit, or asked to wait: trying again may help."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class PromotionRefused(RollmarkError):

@@ -7,13 +7,11 @@ call `load_settings`; everyone else is handed the group it needs.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, Self
 
-import annotated_types
 from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
@@ -23,10 +21,12 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from core._settings_errors import invalid_value, unknown_name
 from core.errors import ConfigError
 from core.images import MEGA, ImageLimits
 
@@ -65,6 +65,11 @@ class PathSettings(_Group):
         default_factory=lambda group: group["data"] / "cache",
         description="Folder of what can be fetched or computed again; by default cache in the data "
         "folder; a path.",
+    )
+    fetched: Folder | None = Field(
+        None,
+        description="Folder of releases fetched from the Hub; by default hub/NAMESPACE in the "
+        "cache folder when a namespace is set; a path.",
     )
     ledger_url: str = Field(
         default_factory=lambda group: f"sqlite:///{group['data'] / 'ledger.db'}",
@@ -141,7 +146,19 @@ class HubSettings(_Group):
         None, description="Access token with write permission, for publishing; a secret."
     )
     offline: bool = Field(
-        False, description="Never ask the Hub, use bundled and local releases; true or false."
+        False,
+        description="Never ask the Hub; what was fetched before stays in use; true or false.",
+    )
+    endpoint: HttpUrl | None = Field(
+        None,
+        description="Address of the Hub, for a mirror or one of your own; empty: huggingface.co, "
+        "or what HF_ENDPOINT says; an http or https URL.",
+    )
+    check_min: float = Field(
+        1,
+        ge=1,
+        le=1440,
+        description="Time between two looks of the app at what the Hub has live; minutes.",
     )
 
 
@@ -226,6 +243,15 @@ class Settings(BaseSettings):
     review: ReviewSettings = Field(default_factory=ReviewSettings)
     retraining: RetrainingSettings = Field(default_factory=RetrainingSettings)
 
+    @model_validator(mode="after")
+    def _place_fetched(self) -> Self:
+        """A namespace's releases lie in a folder of its own: another one finds none of them."""
+        if self.hub.namespace is not None and self.paths.fetched is None:
+            fetched = self.paths.cache / "hub" / self.hub.namespace
+            paths = self.paths.model_copy(update={"fetched": fetched})
+            object.__setattr__(self, "paths", paths)  # frozen from the end of this method on
+        return self
+
 
 def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     """Read the environment and `.env`.
@@ -241,13 +267,13 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     known = dict(known_variables())
     for name in given:
         if name not in known:
-            raise ConfigError(_unknown(name, known))
+            raise ConfigError(unknown_name(name, known, prefix=PREFIX))
     try:
         return Settings(_env_file=env_file)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
         name = PREFIX + "__".join(str(part) for part in first["loc"][:2]).upper()
-        raise ConfigError(_invalid(name, given, known, first["msg"])) from exc
+        raise ConfigError(invalid_value(name, given, known, first["msg"])) from exc
 
 
 def known_variables() -> Iterator[tuple[str, FieldInfo]]:
@@ -272,43 +298,3 @@ def _given(env_file: Path | None) -> dict[str, str]:
 
 def _upper(variables: Mapping[str, str | None]) -> dict[str, str]:
     return {name.upper(): value or "" for name, value in variables.items()}
-
-
-def _unknown(name: str, known: Mapping[str, Any]) -> str:
-    """The sentence about a name that is none, with the nearest that is."""
-    # Also without the group: people write ROLLMARK_PORT for ROLLMARK_SERVING__PORT. The prefix,
-    # alike in all, would make everything look near.
-    spellings = {full.removeprefix(PREFIX): full for full in known}
-    spellings |= {full.rpartition("__")[2]: full for full in known}
-    near = difflib.get_close_matches(name.removeprefix(PREFIX), spellings, n=1, cutoff=0.6)
-    hint = f"Did you mean {spellings[near[0]]}?" if near else f"Known are {', '.join(known)}."
-    return f"Unknown setting {name}. {hint}"
-
-
-def _invalid(
-    name: str, given: Mapping[str, str], known: Mapping[str, FieldInfo], message: str
-) -> str:
-    """The sentence about a value that is not allowed: variable, value, bounds, meaning."""
-    field = known.get(name)
-    if field is None or name not in given:
-        return f"{name} cannot be read: {message}."
-    secret = "SecretStr" in str(field.annotation)
-    value = "set, but" if secret else f"{given[name]!r}, but"
-    bounds = _bounds(field)
-    return (
-        f"{name} is {value} {message[:1].lower()}{message[1:]}{f' ({bounds})' if bounds else ''}. "
-        f"{field.description}"
-    )
-
-
-def _bounds(field: FieldInfo) -> str:
-    """The limits of a number in words; empty for other types."""
-    words = []
-    for limit in field.metadata:
-        if isinstance(limit, annotated_types.Ge):
-            words.append(f"at least {limit.ge}")
-        elif isinstance(limit, annotated_types.Gt):
-            words.append(f"more than {limit.gt}")
-        elif isinstance(limit, annotated_types.Le):
-            words.append(f"at most {limit.le}")
-    return ", ".join(words)
