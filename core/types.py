@@ -26,7 +26,11 @@ FloatArray: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a result comes from: which weights looked at which bytes, and for how long."""
+    """Where a result comes from: which weights looked at which bytes, and for how long.
+
+    `features` (D,) is how the image looks to these very weights, where the network tells it; only
+    vectors of one revision can be compared.
+    """
 
     model: str
     revision: str
@@ -34,6 +38,7 @@ class Provenance:
     width: int  # px
     height: int  # px
     latency_ms: float
+    features: FloatArray | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

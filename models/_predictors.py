@@ -51,7 +51,7 @@ class _Base:
         self.labels = tuple(labels)
         self.image_size = image_size
         self.revision = revision
-        self.runtime = TorchRuntime(network, device=device)
+        self.runtime = TorchRuntime(network, device=device, feature_layer=spec.feature_layer)
 
     def __call__(
         self, images: Sequence[DecodedImage], *, score_threshold: float
@@ -65,7 +65,8 @@ class _Base:
     def _predict(self, images: Sequence[DecodedImage], threshold: float) -> list[Prediction]:
         raise TypeError(f"{type(self).__name__} does not say how it predicts.")
 
-    def _source(self, image: DecodedImage, latency_ms: float) -> Provenance:
+    def _source(self, image: DecodedImage, latency_ms: float, features: Tensor) -> Provenance:
+        """Where an answer comes from; features (D,) of the image, none where D is 0."""
         return Provenance(
             model=self.spec.name,
             revision=self.revision,
@@ -73,6 +74,7 @@ class _Base:
             width=image.width,
             height=image.height,
             latency_ms=latency_ms,
+            features=features.numpy() if len(features) else None,
         )
 
 
@@ -82,7 +84,8 @@ class Detector(_Base):
     def _predict(self, images: Sequence[DecodedImage], threshold: float) -> list[Prediction]:
         started = time.perf_counter()
         boxed = [letterbox(image.pixels, self.image_size) for image in images]
-        output = self.runtime(_to_tensor([pixels for pixels, _ in boxed]))  # (N, 4 + C, A)
+        # (N, 4 + C, A), (N, D)
+        output, features = self.runtime(_to_tensor([pixels for pixels, _ in boxed]))
         found = [
             self._decode(rows, image, frame, threshold)
             for rows, image, (_, frame) in zip(output, images, boxed, strict=True)
@@ -94,9 +97,11 @@ class Detector(_Base):
                 scores=scores,
                 class_ids=class_ids,
                 labels=self.labels,
-                source=self._source(image, each_ms),
+                source=self._source(image, each_ms, vector),
             )
-            for image, (xyxy, scores, class_ids) in zip(images, found, strict=True)
+            for image, (xyxy, scores, class_ids), vector in zip(
+                images, found, features, strict=True
+            )
         ]
 
     def _decode(
@@ -129,7 +134,7 @@ class Segmenter(_Base):
         width = max(32, round(image.width * scale))
         height = max(32, round(image.height * scale))
         pixels = _resize(image.pixels, width, height, PILImage.Resampling.BICUBIC)
-        logits = self.runtime(_to_tensor([pixels]))
+        logits, features = self.runtime(_to_tensor([pixels]))
         probabilities = F.interpolate(
             logits.softmax(1), (image.height, image.width), mode="bilinear", align_corners=False
         )
@@ -138,7 +143,7 @@ class Segmenter(_Base):
             class_map=class_map.to(torch.uint8).numpy(),
             scores=scores.numpy(),
             labels=self.labels,
-            source=self._source(image, (time.perf_counter() - started) * 1e3),
+            source=self._source(image, (time.perf_counter() - started) * 1e3, features[0]),
         )
 
 
@@ -149,13 +154,14 @@ class Classifier(_Base):
         started = time.perf_counter()
         side = self.image_size
         resized = [_resize(i.pixels, side, side, PILImage.Resampling.BILINEAR) for i in images]
-        probabilities = self.runtime(normalise(_to_tensor(resized))).softmax(1).numpy()
+        logits, features = self.runtime(normalise(_to_tensor(resized)))
+        probabilities = logits.softmax(1).numpy()
         each_ms = (time.perf_counter() - started) * 1e3 / len(images)
         return [
             Classification(
-                probabilities=row, labels=self.labels, source=self._source(image, each_ms)
+                probabilities=row, labels=self.labels, source=self._source(image, each_ms, vector)
             )
-            for image, row in zip(images, probabilities, strict=True)
+            for image, row, vector in zip(images, probabilities, features, strict=True)
         ]
 
 

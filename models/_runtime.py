@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from models._features import WithFeatures
 
 
 def cpu_has_bf16() -> bool:
@@ -24,9 +25,10 @@ class TorchRuntime:
     Args:
         network: trained network; it is changed (evaluation mode, fused, moved) and owned from here.
         device: "cpu" or "cuda:N".
+        feature_layer: whose pooled map is an image's vector; see `WithFeatures`.
     """
 
-    def __init__(self, network: nn.Module, *, device: str = "cpu") -> None:
+    def __init__(self, network: nn.Module, *, device: str = "cpu", feature_layer: str = "") -> None:
         network.eval().requires_grad_(False)
         fuse = getattr(network, "fuse", None)
         if callable(fuse):
@@ -39,21 +41,25 @@ class TorchRuntime:
         self._network: nn.Module = network.to(  # type: ignore[call-overload]
             self.device, memory_format=torch.channels_last
         )
+        self._both = WithFeatures(self._network, feature_layer)
         self._lock = threading.Lock()  # ultralytics' head caches its anchors by shape
 
     @property
     def network(self) -> nn.Module:
-        """The network itself, for explanations and embeddings."""
+        """The network itself, for explanations."""
         return self._network
 
-    def __call__(self, batch: Tensor) -> Tensor:
-        """Run (N, 3, H, W) float32 through the network; the first output, float32, on the CPU."""
+    def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Run (N, 3, H, W) float32 through the network.
+
+        Returns:
+            Its first output, and one vector per image (N, D); both float32 on the CPU.
+        """
         batch = batch.to(self.device, memory_format=torch.channels_last)
         with self._lock, torch.inference_mode():
             if self._bf16:
                 with torch.autocast("cpu", dtype=torch.bfloat16):
-                    out: Any = self._network(batch)
+                    output, features = self._both(batch)
             else:
-                out = self._network(batch.half() if self._half else batch)
-        first: Tensor = out[0] if isinstance(out, tuple | list) else out
-        return first.float().cpu()
+                output, features = self._both(batch.half() if self._half else batch)
+        return output.float().cpu(), features.float().cpu()
