@@ -53,6 +53,8 @@ class Measurement:
 
     evaluation: Evaluation
     resamples: dict[str, Floats]  # of each metric, (resamples,)
+    class_resamples: dict[str, dict[str, Floats]]  # of each metric's classes, (resamples,), or NaN
+    support: dict[str, int]  # images that show each class
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class _Scores:
     values: dict[str, float]
     resamples: dict[str, Floats]
     per_class: dict[str, dict[str, float]]
+    class_resamples: dict[str, dict[str, Floats]]
+    support: dict[str, int]
     confusion: Counts | None = None
     settings: dict[str, Any] | None = None
 
@@ -141,7 +145,7 @@ def measure(
         *(predictor.spec.name, predictor.revision, dataset.name, protocol, split),
         ", ".join(f"{m.name} {m.value:.4f}" for m in evaluation.metrics),
     )
-    return Measurement(evaluation, scores.resamples)
+    return Measurement(evaluation, scores.resamples, scores.class_resamples, scores.support)
 
 
 def _check(predictor: Predictor, dataset: Dataset) -> None:
@@ -234,6 +238,14 @@ def _detection(
             **operating_point(rankings, weights, confidence),
         },
         per_class={"mAP50": _named(labels, ap[0]), "mAP50_95": _named(labels, ap.mean(0))},
+        class_resamples={
+            "mAP50": dict(zip(labels, drawn[0].T, strict=True)),
+            "mAP50_95": dict(zip(labels, drawn.mean(0).T, strict=True)),
+        },
+        support={
+            label: int((ranking.truths > 0).sum())
+            for label, ranking in zip(labels, rankings, strict=True)
+        },
         settings={
             "score_threshold": SCORE_THRESHOLD,
             "max_detections_per_class": MAX_DETECTIONS,
@@ -273,7 +285,7 @@ def _from_confusion(
     judge = metrics.segmentation_scores if segment else metrics.classification_scores
     total = matrices.sum(0)
     drawn = np.tensordot(weights, matrices, axes=1)  # (resamples, C, C)
-    classes = metrics.per_class(total)
+    classes, drawn_classes = metrics.per_class(total), metrics.per_class(drawn)
     shown = {
         "mIoU" if segment else "macro_F1": "IoU" if segment else "F1",
         "recall": "recall",
@@ -283,6 +295,11 @@ def _from_confusion(
         values={name: float(value) for name, value in judge(total).items()},
         resamples=judge(drawn),
         per_class={name: _named(names, classes[source]) for name, source in shown.items()},
+        class_resamples={
+            name: dict(zip(names, drawn_classes[source].T, strict=True))
+            for name, source in shown.items()
+        },
+        support=dict(zip(names, (matrices.sum(-1) > 0).sum(0).tolist(), strict=True)),
         confusion=total,
     )
 

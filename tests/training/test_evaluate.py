@@ -293,6 +293,20 @@ def test_two_predictors_see_the_same_resamples(tmp_path: Path) -> None:
     assert gain.mean() == pytest.approx(0.1, abs=0.02)
 
 
+def test_the_bootstrap_of_each_class_is_kept_with_how_many_images_show_it(tmp_path: Path) -> None:
+    dataset = make_set(tmp_path, "classify", ["a"] * 4 + ["b"] * 2, ("a", "b", "c"))
+    answers = [(1, 0, 0)] * 4 + [(0, 1, 0), (1, 0, 0)]
+    measured = measure(
+        Canned("classify", ("a", "b", "c"), answers), dataset, protocol="paper", split="test"
+    )
+    assert measured.support == {"a": 4, "b": 2, "c": 0}
+    recall = measured.class_resamples["recall"]
+    assert set(recall["a"][~np.isnan(recall["a"])]) == {1.0}
+    # Of the two of b one is found: a resample holds either, both or none.
+    assert np.nanmean(recall["b"]) == pytest.approx(0.5, abs=0.05)
+    assert np.isnan(recall["c"]).all()
+
+
 # ------------------------------------------------------------------------------------- refusals
 
 

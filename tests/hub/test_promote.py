@@ -1,0 +1,178 @@
+"""The promotion gate: one row a rule, and how often chance gets past it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.errors import PromotionRefused
+from core.verdicts import Decision, Trial
+from hub.promote import GateRules, gate
+from tests.hub.trials import LABELS, World, trial
+
+RULES = GateRules(
+    epsilon=0.0, class_margin=0.03, min_support=10, calibration_margin=0.02, latency_factor=1.25
+)
+# Every resample 2 points up: the interval of the change is exactly [+2, +2].
+BETTER: dict[str, Any] = {"value": 0.72, "resamples": (0.71, 0.72, 0.72, 0.73)}
+SAME_CLASS = (0.40, (0.39, 0.40, 0.40, 0.41))
+
+
+def judged(incumbent: dict[str, Any] | None = None, **candidate: Any) -> Decision:
+    return gate(trial(**{**BETTER, **candidate}), trial(**(incumbent or {})), rules=RULES)
+
+
+def failed(decision: Decision) -> list[str]:
+    return [check.name for check in decision.checks if not check.passed]
+
+
+def test_a_candidate_better_in_every_resample_is_promoted_and_every_check_is_told():
+    decision = judged(evaluation={"revision": "b" * 12})
+    assert decision.promote
+    assert (decision.candidate, decision.incumbent) == ("b" * 12, "a" * 12)
+    assert (decision.before, decision.after) == (0.70, 0.72)
+    assert (decision.low, decision.high) == pytest.approx((0.02, 0.02))
+    assert decision.reasons[0] == (
+        "mAP50_95 went from 70.0 % to 72.0 % (+2.0 points, 95 % interval +2.0 to +2.0)."
+    )
+    assert len(decision.reasons) == 5
+
+
+@pytest.mark.parametrize(
+    ("candidate", "incumbent", "broken_rules"),
+    [
+        ({"value": 0.70, "resamples": (0.69, 0.70, 0.70, 0.71)}, {}, ["metric"]),
+        # changes -1, +3, +3, +3: the 2.5 % point of four numbers lies at -1 + 0.075 * 4 = -0.7
+        ({"resamples": (0.68, 0.73, 0.73, 0.74)}, {}, ["metric"]),
+        ({"classes": {"crazing": (0.30, (0.29, 0.30, 0.30, 0.31))}}, {}, ["classes"]),
+        ({"classes": {"crazing": (0.38, (0.37, 0.38, 0.38, 0.39))}}, {}, []),
+        ({"classes": {"crazing": (0.30, (0.29, 0.30, 0.42, 0.31))}}, {}, []),
+        ({"classes": {"scratches": SAME_CLASS}}, {}, ["classes"]),
+        (
+            {"classes": {"crazing": (0.0, (0.0, 0.0, 0.0, 0.0))}},
+            {"support": {"crazing": 9}},
+            [],
+        ),
+        ({"calibration_error": 0.071}, {}, ["calibration"]),
+        ({"calibration_error": 0.069}, {}, []),
+        ({"latency_ms": 26.1}, {}, ["latency"]),
+        ({"latency_ms": 25.9}, {}, []),
+        (
+            {"golden": ("1.png: crazing",)},
+            {"golden": ("1.png: crazing",), "golden_found": ("1.png: crazing",)},
+            ["golden"],
+        ),
+        ({"golden": ("1.png: crazing",)}, {"golden": ("1.png: crazing",)}, []),
+    ],
+    ids=[
+        "equal: nothing is proven",
+        "better in three of four resamples",
+        "a class falls by 10 points in every resample",
+        "a class falls by 2 points, within the margin",
+        "a class falls, but rises in a quarter of the resamples",
+        "a class the candidate was not measured on",
+        "a broken class on 9 images is not judged",
+        "calibration 2.1 points worse",
+        "calibration 1.9 points worse",
+        "slower than 20 ms times 1.25 plus 1 ms",
+        "slower within the budget",
+        "a golden finding is lost",
+        "a golden miss that was one before",
+    ],
+)
+def test_each_rule_of_the_gate(candidate, incumbent, broken_rules):
+    decision = judged(incumbent, **candidate)
+    assert failed(decision) == broken_rules
+    assert decision.promote == (not broken_rules)
+    if broken_rules:
+        assert len(decision.reasons) == len(broken_rules)
+
+
+def test_with_an_epsilon_equal_is_enough():
+    rules = GateRules(epsilon=0.01)
+    assert gate(trial(), trial(), rules=rules).promote
+    worse = trial(value=0.685, resamples=(0.675, 0.685, 0.685, 0.695))
+    assert not gate(worse, trial(), rules=rules).promote
+
+
+def test_the_sentence_of_a_refusal_names_the_class_and_its_numbers():
+    decision = judged(classes={"crazing": (0.30, (0.29, 0.30, 0.30, 0.31))})
+    assert decision.reasons == ("Falls by more than 3.0 points: crazing 40.0 % → 30.0 %.",)
+    [change] = decision.classes
+    assert (change.before, change.after, change.has_fallen) == (0.40, 0.30, True)
+    assert (change.low, change.high) == pytest.approx((-0.10, -0.10))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"test_id": "f" * 64}, "neu-det test ffffffffffff .* neu-det test eeeeeeeeeeee"),
+        ({"model": "da_yolo"}, "candidate is a da_yolo and the incumbent a grace"),
+        (
+            {"settings": {"seed": 1, "resamples": 4, "resampled": "groups"}},
+            "bootstrap has seed 1 and the incumbent's 0",
+        ),
+        (
+            {"settings": {"seed": 0, "resamples": 4, "resampled": "images"}},
+            "has resampled images and the incumbent's groups",
+        ),
+    ],
+    ids=["test split", "model", "seed", "unit of resampling"],
+)
+def test_what_cannot_be_compared_is_an_error_and_no_verdict(changes, words):
+    with pytest.raises(PromotionRefused, match=words):
+        judged(evaluation=changes)
+
+
+def test_bootstraps_of_different_length_are_an_error():
+    with pytest.raises(PromotionRefused, match="have 3, 4 resamples"):
+        judged(resamples=(0.71, 0.72, 0.73))
+
+
+def test_a_trial_and_a_decision_survive_being_stored():
+    kept = trial(classes={"crazing": (0.4, (0.4, float("nan"), 0.4, 0.4))})
+    again = Trial.model_validate_json(kept.model_dump_json())
+    decision = gate(again, kept, rules=RULES)
+    assert decision.classes[0].low == 0.0  # the resample without the class is left out
+    assert Decision.model_validate_json(decision.model_dump_json()) == decision
+
+
+# --- chance ------------------------------------------------------------------------------------
+
+
+def promotions(runs: int, *, gain: float, rules: GateRules) -> int:
+    """How many of so many candidates with this true gain are promoted."""
+    promoted = 0
+    for seed in range(runs):
+        world = World(seed=seed)
+        incumbent = world.model(revision="a" * 12)
+        candidate = world.model(gain=gain, revision="b" * 12)
+        promoted += gate(candidate, incumbent, rules=rules).promote
+    return promoted
+
+
+# "Falsely" promoted is a candidate whose true quality is not above the incumbent's minus epsilon.
+# The hardest such candidate to see through is the one exactly there; a worse one passes less often.
+@pytest.mark.parametrize("epsilon", [0.0, 0.02], ids=["equal", "worse by all of epsilon"])
+def test_of_1000_candidates_not_good_enough_at_most_5_per_cent_are_promoted(epsilon):
+    promoted = promotions(1000, gain=-epsilon, rules=GateRules(epsilon=epsilon))
+    assert 1 <= promoted <= 50  # never would mean that the gate is shut
+
+
+def test_a_candidate_truly_better_gets_through_more_often_the_better_it_is():
+    by_gain = [promotions(60, gain=gain, rules=RULES) for gain in (0.02, 0.06, 0.15)]
+    assert by_gain == sorted(by_gain)
+    assert by_gain[-1] >= 54
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_candidate_with_one_class_broken_is_always_refused(label):
+    for seed in range(30):
+        world = World(seed=seed)
+        incumbent = world.model(revision="a" * 12)
+        # So much better elsewhere that the mean alone might not tell.
+        candidate = world.model(gain=0.2, broken=label, revision="b" * 12)
+        decision = gate(candidate, incumbent, rules=RULES)
+        assert not decision.promote
+        assert [c.label for c in decision.classes if c.has_fallen] == [label]
