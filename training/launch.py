@@ -37,11 +37,16 @@ def start_run(
     initial_weights: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     workers: int = 2,
+    go_on: bool = False,
 ) -> RunRecord:
     """Train a model in a new run folder; whatever is None is as the spec has it.
 
+    With `go_on` the folder `run_id` may hold this very run already: it is gone on with from its
+    checkpoint, or returned if it is finished.
+
     Raises:
-        RollmarkError: as `train_detector` and `train_network` do.
+        RollmarkError: as `train_detector` and `train_network` do, also if the folder holds a run
+            that was begun with other choices.
     """
     scale = scale or spec.default_scale
     if scale not in spec.scales:
@@ -63,7 +68,7 @@ def start_run(
             device=device,
             initial_weights=initial_weights,
             run=run,
-            resume=False,
+            resume=go_on and run.has_record(),
             overrides=dict(overrides or {}),
             workers=workers,
         )
@@ -102,7 +107,7 @@ def resume_run(
             "checkpoint: give those weights again."
         )
     batch = int(record.recipe["batch"])
-    usual = _recipe(spec, epochs=record.epochs_planned, batch=batch)
+    usual = recipe_of(spec, epochs=record.epochs_planned, batch=batch)
     chosen = {
         name: value
         for name, value in record.recipe.items()
@@ -126,6 +131,23 @@ def resume_run(
     )
 
 
+def recipe_of(
+    spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The recipe that a run of these epochs, batch and overrides records.
+
+    Raises:
+        TrainingError: if an override is unknown or its value cannot be.
+    """
+    if spec.task == "detect":
+        from training.detector_recipe import make_recipe
+
+        return make_recipe(spec, epochs=epochs, batch=batch, overrides=overrides)
+    from training.plan import make_plan
+
+    return make_plan(spec, epochs=epochs, batch=batch, overrides=overrides or {}).as_recipe()
+
+
 def find_run(name: str, runs_root: Path) -> RunFolder:
     """The run that a name or a path means.
 
@@ -146,17 +168,6 @@ def _named(run_id: str, runs_root: Path) -> RunFolder:
     root = runs_root / run_id
     root.mkdir(parents=True, exist_ok=True)
     return RunFolder(root)
-
-
-def _recipe(spec: ModelSpec, *, epochs: int, batch: int) -> dict[str, Any]:
-    """What a run of these epochs and batch would record if nothing were overridden."""
-    if spec.task == "detect":
-        from training.detector_recipe import make_recipe
-
-        return make_recipe(spec, epochs=epochs, batch=batch)
-    from training.plan import make_plan
-
-    return make_plan(spec, epochs=epochs, batch=batch, overrides={}).as_recipe()
 
 
 def _train(spec: ModelSpec, dataset: Dataset, **arguments: Any) -> RunRecord:
