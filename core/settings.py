@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from core._retraining_settings import RetrainingSettings as RetrainingSettings
 from core._settings_errors import invalid_value, unknown_name
 from core.errors import ConfigError
 from core.images import MEGA, ImageLimits
@@ -204,23 +205,6 @@ class ReviewSettings(_Group):
         0.1,
         description="Share of the budget drawn at random, so that sure mistakes are seen too; a "
         "fraction in [0, 1].",
-    )
-
-
-class RetrainingSettings(_Group):
-    """When a model is trained again."""
-
-    min_new_annotations: int = Field(
-        50, ge=1, le=1_000_000, description="Reviewed images since the last run; a count."
-    )
-    min_hours: float = Field(
-        24, ge=0, le=8760, description="Least time between the starts of two runs; hours."
-    )
-    time_budget_min: float = Field(
-        240, gt=0, le=43_200, description="Longest a run may take; minutes."
-    )
-    poll_min: float = Field(
-        15, gt=0, le=1440, description="Time between two looks of the watcher; minutes."
     )
 
 
