@@ -1,19 +1,24 @@
-"""From images to `core.types` results: one adapter per task around a network and its labels."""
+"""From images to `core.types` results: one adapter per task around a network and its labels.
+
+A picture much larger than those that a network has learned from is looked at in overlapping tiles;
+`models._tiling` says where they lie and makes one answer of them.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from core.geometry import Letterbox, letterbox
+from core.geometry import clip_boxes, letterbox
+from core.taxonomy import native_side
 from core.types import (
     Classification,
     DecodedImage,
@@ -23,19 +28,32 @@ from core.types import (
     Provenance,
     Segmentation,
 )
+from models._boxes import MAX_CANDIDATES, Boxes, decode_boxes, suppress
+from models._class_maps import class_map
+from models._pictures import normalise, resize, to_tensor
 from models._runtime import TorchRuntime
 from models._spec import ModelSpec
+from models._tiling import Blend, Pieces, Tiling, join, tile
 
-NMS_IOU = 0.6  # two boxes of one class overlapping more than this are one finding
-MAX_DETECTIONS = 300  # per image
-MAX_CANDIDATES = 3000  # per image, before suppression
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+MIN_SIDE = 32  # px of a picture that a segmenter is shown
 BATCH = 16
 
 
 class _Base:
-    """What the three adapters share: identity, batching, timing."""
+    """What the three adapters share: identity, batching, timing.
+
+    Args:
+        spec: of the network.
+        network: trained; owned by the predictor from here on.
+        labels: its classes, background left out.
+        image_size: px it is shown.
+        revision: of its weights.
+        device: "cpu" or "cuda:N".
+        native_px: long side of the pictures it has learned from; None: never cut a picture.
+        class_thresholds: of a segmenter, by label; empty: the most probable class.
+    """
+
+    resampling = PILImage.Resampling.BILINEAR  # of a picture, to the network's scale
 
     def __init__(
         self,
@@ -46,24 +64,60 @@ class _Base:
         image_size: int,
         revision: str,
         device: str = "cpu",
+        native_px: int | None = None,
+        class_thresholds: Mapping[str, float] | None = None,
     ) -> None:
         self.spec = spec
         self.labels = tuple(labels)
         self.image_size = image_size
         self.revision = revision
+        self.native_px = native_px
+        self.class_thresholds = dict(class_thresholds or {})
         self.runtime = TorchRuntime(network, device=device, feature_layer=spec.feature_layer)
 
     def __call__(
         self, images: Sequence[DecodedImage], *, score_threshold: float
     ) -> list[Prediction]:
         """Look at each image; detections with a score below the threshold are left out."""
-        results: list[Prediction] = []
-        for start in range(0, len(images), BATCH):
-            results += self._predict(images[start : start + BATCH], score_threshold)
-        return results
+        tilings = [self.tiling(image) for image in images]
+        answers: dict[int, Prediction] = {}
+        whole = [i for i, tiling in enumerate(tilings) if tiling is None]
+        for start in range(0, len(whole), BATCH):
+            part = whole[start : start + BATCH]
+            found = self._predict([images[i] for i in part], score_threshold)
+            answers.update(zip(part, found, strict=True))
+        for i, tiling in enumerate(tilings):
+            if tiling is not None:
+                answers[i] = self._predict_large(images[i], tiling, score_threshold)
+        return [answers[i] for i in range(len(images))]
+
+    def tiling(self, image: DecodedImage) -> Tiling | None:
+        """How a large picture is cut, None where it is looked at as a whole."""
+        if self.native_px is None:
+            return None
+        return tile(image.width, image.height, native_px=self.native_px, image_size=self.image_size)
 
     def _predict(self, images: Sequence[DecodedImage], threshold: float) -> list[Prediction]:
         raise TypeError(f"{type(self).__name__} does not say how it predicts.")
+
+    def _predict_large(self, image: DecodedImage, tiling: Tiling, threshold: float) -> Prediction:
+        raise TypeError(f"{type(self).__name__} does not say how it predicts.")
+
+    def _tiles(
+        self, image: DecodedImage, tiling: Tiling
+    ) -> Iterator[tuple[range, list[NDArray[np.uint8]]]]:
+        """The tiles of a picture at the network's scale, a batch at a time, with their numbers."""
+        picture = resize(image.pixels, tiling.width, tiling.height, self.resampling)
+        corners = tiling.corners
+        for start in range(0, len(corners), BATCH):
+            numbers = range(start, min(start + BATCH, len(corners)))
+            yield (
+                numbers,
+                [
+                    picture[y : y + tiling.tile_height, x : x + tiling.tile_width]
+                    for x, y in corners[start : start + BATCH]
+                ],
+            )
 
     def _source(self, image: DecodedImage, latency_ms: float, features: Tensor) -> Provenance:
         """Where an answer comes from; features (D,) of the image, none where D is 0."""
@@ -85,77 +139,109 @@ class Detector(_Base):
         started = time.perf_counter()
         boxed = [letterbox(image.pixels, self.image_size) for image in images]
         # (N, 4 + C, A), (N, D)
-        output, features = self.runtime(_to_tensor([pixels for pixels, _ in boxed]))
+        output, features = self.runtime(to_tensor([pixels for pixels, _ in boxed]))
         found = [
-            self._decode(rows, image, frame, threshold)
+            decode_boxes(rows, frame, image.width, image.height, threshold)
             for rows, image, (_, frame) in zip(output, images, boxed, strict=True)
         ]
         each_ms = (time.perf_counter() - started) * 1e3 / len(images)
         return [
-            Detections(
-                xyxy=xyxy,
-                scores=scores,
-                class_ids=class_ids,
-                labels=self.labels,
-                source=self._source(image, each_ms, vector),
-            )
-            for image, (xyxy, scores, class_ids), vector in zip(
-                images, found, features, strict=True
-            )
+            Detections(*boxes, self.labels, self._source(image, each_ms, vector))
+            for image, boxes, vector in zip(images, found, features, strict=True)
         ]
 
-    def _decode(
-        self, rows: Tensor, image: DecodedImage, frame: Letterbox, threshold: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """One image's (4 + C, A) output to boxes in source pixels; a box may carry two classes."""
-        from torchvision.ops import batched_nms
+    def _predict_large(self, image: DecodedImage, tiling: Tiling, threshold: float) -> Prediction:
+        """Tile by tile; boxes are joined across seams and suppressed as one picture's."""
+        started = time.perf_counter()
+        found, vectors = [], []
+        for numbers, tiles in self._tiles(image, tiling):
+            boxed = [letterbox(pixels, self.image_size) for pixels in tiles]
+            output, features = self.runtime(to_tensor([pixels for pixels, _ in boxed]))
+            vectors.append(features)
+            for number, rows, (_, frame) in zip(numbers, output, boxed, strict=True):
+                xyxy, scores, class_ids = decode_boxes(
+                    rows, frame, tiling.tile_width, tiling.tile_height, threshold
+                )
+                xyxy += np.array(tiling.corners[number] * 2, np.float32)
+                found.append((xyxy, scores, class_ids, np.full(len(scores), number)))
+        boxes = self._join(found, tiling, image)
+        vector = torch.cat(vectors).mean(0)
+        each_ms = (time.perf_counter() - started) * 1e3
+        return Detections(*boxes, self.labels, self._source(image, each_ms, vector))
 
-        class_ids, anchors = torch.nonzero(rows[4:] >= threshold, as_tuple=True)
-        scores = rows[4:][class_ids, anchors]
-        if len(scores) > MAX_CANDIDATES:
-            scores, keep = scores.topk(MAX_CANDIDATES)
-            class_ids, anchors = class_ids[keep], anchors[keep]
-        centre, size = rows[:2, anchors].T, rows[2:4, anchors].T
-        xyxy = torch.cat((centre - size / 2, centre + size / 2), dim=1)
-        kept = batched_nms(xyxy, scores, class_ids, NMS_IOU)[:MAX_DETECTIONS]
-        boxes = frame.to_source(xyxy[kept].numpy(), image.width, image.height)
-        return boxes, scores[kept].numpy(), class_ids[kept].numpy()
+    def _join(
+        self, found: Sequence[tuple[NDArray[Any], ...]], tiling: Tiling, image: DecodedImage
+    ) -> Boxes:
+        """What the tiles found, as boxes in source pixels."""
+        xyxy, scores, class_ids, tiles = (
+            np.concatenate(column) for column in zip(*found, strict=True)
+        )
+        best = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
+        pieces = Pieces(xyxy[best], scores[best], class_ids[best], tiles[best])
+        boxes, scores, class_ids = join(pieces, tiling)
+        kept = suppress(
+            *(torch.from_numpy(column) for column in (boxes, scores, class_ids))
+        ).numpy()
+        to_source = (image.width / tiling.width, image.height / tiling.height) * 2
+        boxes = clip_boxes(boxes[kept] * np.array(to_source), image.width, image.height)
+        return boxes, scores[kept], class_ids[kept]
 
 
 class Segmenter(_Base):
     """Bicubic resize, aspect kept → logits → class probabilities at the source's own resolution."""
 
+    resampling = PILImage.Resampling.BICUBIC
+
     def _predict(self, images: Sequence[DecodedImage], threshold: float) -> list[Prediction]:
         return [self._one(image) for image in images]
 
+    def _predict_large(self, image: DecodedImage, tiling: Tiling, threshold: float) -> Prediction:
+        return self._one(image)
+
     def _one(self, image: DecodedImage) -> Prediction:
         started = time.perf_counter()
+        maps, features = self.maps(image)
+        return self.decide(image, maps, features, started)
+
+    def maps(self, image: DecodedImage) -> tuple[Tensor, Tensor]:
+        """Class probabilities (1 + n, h, w) at the network's scale, and the image's vector (D,)."""
+        tiling = self.tiling(image)
+        if tiling is not None:
+            return self._blended(image, tiling)
         scale = self.image_size / max(image.width, image.height)
-        width = max(32, round(image.width * scale))
-        height = max(32, round(image.height * scale))
-        pixels = _resize(image.pixels, width, height, PILImage.Resampling.BICUBIC)
-        logits, features = self.runtime(_to_tensor([pixels]))
-        probabilities = F.interpolate(
-            logits.softmax(1), (image.height, image.width), mode="bilinear", align_corners=False
-        )
-        scores, class_map = probabilities[0].max(0)
-        return Segmentation(
-            class_map=class_map.to(torch.uint8).numpy(),
-            scores=scores.numpy(),
-            labels=self.labels,
-            source=self._source(image, (time.perf_counter() - started) * 1e3, features[0]),
-        )
+        width = max(MIN_SIDE, round(image.width * scale))
+        height = max(MIN_SIDE, round(image.height * scale))
+        pixels = resize(image.pixels, width, height, self.resampling)
+        logits, features = self.runtime(to_tensor([pixels]))
+        return logits.softmax(1)[0], features[0]
+
+    def _blended(self, image: DecodedImage, tiling: Tiling) -> tuple[Tensor, Tensor]:
+        blend, vectors = Blend(tiling, 1 + len(self.labels)), []
+        for numbers, tiles in self._tiles(image, tiling):
+            logits, features = self.runtime(to_tensor(tiles))
+            vectors.append(features)
+            for number, probabilities in zip(numbers, logits.softmax(1), strict=True):
+                blend.add(number, probabilities)
+        return blend.result(), torch.cat(vectors).mean(0)
+
+    def decide(
+        self, image: DecodedImage, maps: Tensor, features: Tensor, started: float
+    ) -> Segmentation:
+        """A class for every pixel, from what `maps` returned; `started` by `perf_counter`."""
+        thresholds = None
+        if self.class_thresholds:
+            thresholds = torch.tensor([self.class_thresholds[label] for label in self.labels])
+        classes, scores = class_map(maps, image.height, image.width, thresholds)
+        latency_ms = (time.perf_counter() - started) * 1e3
+        return Segmentation(classes, scores, self.labels, self._source(image, latency_ms, features))
 
 
 class Classifier(_Base):
-    """Square bilinear resize, ImageNet normalisation → softmax."""
+    """Square bilinear resize, ImageNet normalisation → softmax; a large picture: tiles' mean."""
 
     def _predict(self, images: Sequence[DecodedImage], threshold: float) -> list[Prediction]:
         started = time.perf_counter()
-        side = self.image_size
-        resized = [_resize(i.pixels, side, side, PILImage.Resampling.BILINEAR) for i in images]
-        logits, features = self.runtime(normalise(_to_tensor(resized)))
-        probabilities = logits.softmax(1).numpy()
+        probabilities, features = self._classify([image.pixels for image in images])
         each_ms = (time.perf_counter() - started) * 1e3 / len(images)
         return [
             Classification(
@@ -164,25 +250,22 @@ class Classifier(_Base):
             for image, row, vector in zip(images, probabilities, features, strict=True)
         ]
 
+    def _predict_large(self, image: DecodedImage, tiling: Tiling, threshold: float) -> Prediction:
+        """The mean over the tiles: the class that most of the surface shows."""
+        started = time.perf_counter()
+        parts = [self._classify(tiles) for _, tiles in self._tiles(image, tiling)]
+        mean = np.concatenate([rows for rows, _ in parts]).mean(0)
+        vector = torch.cat([features for _, features in parts]).mean(0)
+        each_ms = (time.perf_counter() - started) * 1e3
+        return Classification(mean, self.labels, self._source(image, each_ms, vector))
 
-def normalise(batch: Tensor) -> Tensor:
-    """ImageNet mean and standard deviation; (N, 3, H, W) in [0, 1]."""
-    mean = torch.tensor(IMAGENET_MEAN, device=batch.device)
-    std = torch.tensor(IMAGENET_STD, device=batch.device)
-    return (batch - mean[:, None, None]) / std[:, None, None]
-
-
-def _resize(
-    pixels: NDArray[np.uint8], width: int, height: int, how: PILImage.Resampling
-) -> NDArray[np.uint8]:
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    return np.asarray(PILImage.fromarray(pixels).resize((width, height), how))
-
-
-def _to_tensor(pixels: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Equal-sized (H, W, 3) uint8 pictures to (N, 3, H, W) float32 in [0, 1], channels last."""
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div_(255)
+    def _classify(
+        self, pictures: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.float32], Tensor]:
+        side = self.image_size
+        resized = [resize(pixels, side, side, self.resampling) for pixels in pictures]
+        logits, features = self.runtime(normalise(to_tensor(resized)))
+        return logits.softmax(1).numpy(), features
 
 
 def make_predictor(
@@ -193,15 +276,27 @@ def make_predictor(
     image_size: int,
     revision: str,
     device: str = "cpu",
+    native_px: int | None = None,
+    class_thresholds: Mapping[str, float] | None = None,
 ) -> Predictor:
-    """Wrap a trained network for its task; the network is owned by the predictor from here on."""
+    """Wrap a trained network for its task; the network is owned by the predictor from here on.
+
+    `native_px` and `class_thresholds` are explained by `_Base`.
+    """
     adapters: dict[str, type[_Base]] = {
         "detect": Detector,
         "segment": Segmenter,
         "classify": Classifier,
     }
     return adapters[spec.task](
-        spec, network, labels=labels, image_size=image_size, revision=revision, device=device
+        spec,
+        network,
+        labels=labels,
+        image_size=image_size,
+        revision=revision,
+        device=device,
+        native_px=native_px,
+        class_thresholds=class_thresholds,
     )
 
 
@@ -227,4 +322,6 @@ def load_predictor(folder: Path, *, device: str = "cpu") -> Predictor:
         image_size=config.image_size,
         revision=config.revision,
         device=device,
+        native_px=native_side(config.dataset) or config.image_size,
+        class_thresholds=config.class_thresholds,
     )

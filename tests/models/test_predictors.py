@@ -7,7 +7,8 @@ from torch import nn
 
 from core.types import Classification, DecodedImage, Detections, Segmentation
 from models import get_spec
-from models._predictors import make_predictor, normalise
+from models._pictures import normalise
+from models._predictors import make_predictor
 
 
 class _Says(nn.Module):
