@@ -1,0 +1,138 @@
+"""Drift of the incoming images: the index by hand, and what it sees and does not see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from active_learning import drift as module
+from active_learning.drift import (
+    FEWEST,
+    NOTHING,
+    Drift,
+    Seen,
+    compare,
+    describe,
+    fit_reference,
+    light,
+    observe,
+    psi,
+    read_reference,
+    strongest,
+)
+from core.errors import WeightsError
+from tests.active_learning.answers import by_classifier, by_detector, by_segmenter
+from tests.records import make_run, write_folder
+from tests.training.canned import Canned
+
+BOX = (1.0, 2.0, 30.0, 40.0)
+
+
+def test_equal_shares_have_no_distance():
+    assert psi([0.2, 0.3, 0.5], [0.2, 0.3, 0.5]) == 0.0
+
+
+def test_the_index_of_two_halves_that_became_three_quarters_and_one():
+    # (0.75 - 0.5) ln 1.5 + (0.25 - 0.5) ln 0.5 = 0.25 * (0.405465 + 0.693147)
+    assert psi([0.5, 0.5], [0.75, 0.25]) == pytest.approx(0.274653, abs=1e-6)
+
+
+def test_a_bin_that_nothing_falls_into_counts_as_one_in_a_thousand():
+    # (1 - 0.5) ln 2 + (0.001 - 0.5) ln 0.002 = 0.346574 + 3.101093
+    assert psi([0.5, 0.5], [1.0, 0.0]) == pytest.approx(3.447667, abs=1e-5)
+
+
+def test_brightness_and_contrast_are_the_mean_and_spread_of_grey():
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 204  # 0.8 of full scale in one half
+    brightness, contrast = light(pixels)
+    assert brightness == pytest.approx(0.4)
+    assert contrast == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("inspection", "expected"),
+    [
+        (by_detector("m", ("crazing", 0.6, BOX), ("scratches", 0.9, BOX)), ("scratches", 0.9)),
+        (by_detector("m", ("crazing", 0.4, BOX)), (NOTHING, 0.4)),
+        (by_detector("m"), (NOTHING, 0.0)),
+        (by_segmenter("m", ("patches", 0.7, BOX)), ("patches", 0.7)),
+        (by_classifier("m", {"red iron": 0.8, "slag": 0.2}), ("red iron", 0.8)),
+    ],
+    ids=["the surer of two boxes", "below one half", "nothing", "a region", "a class"],
+)
+def test_an_image_has_the_class_of_its_strongest_finding(inspection, expected):
+    assert strongest(inspection) == expected
+
+
+def seen(n, *, seed=1, shift=0.0, label="crazing"):
+    rng = np.random.default_rng(seed)
+    values = rng.normal((0.5 + shift, 0.2, 0.8), 0.05, (n, 3))
+    return [Seen(b, c, label, min(p, 1.0)) for b, c, p in values]
+
+
+@pytest.fixture(scope="module")
+def reference():
+    rows = seen(1000, seed=0)
+    return describe(
+        [(s.brightness, s.contrast) for s in rows], [(s.label, s.probability) for s in rows]
+    )
+
+
+def test_images_like_those_of_training_have_not_drifted(reference):
+    found = compare(reference, seen(400))
+    assert found.is_known
+    # By chance alone about 9 * (1 / 400 + 1 / 1000) = 0.03 for each of the numbers.
+    assert max(found.psi.values()) < 0.1
+
+
+def test_darker_images_drift_in_brightness_alone(reference):
+    found = compare(reference, seen(400, shift=-0.05))
+    assert found.worst()[0] == "brightness"
+    assert found.psi["brightness"] > 0.25
+    assert max(found.psi[k] for k in ("contrast", "probability", "class")) < 0.1
+
+
+def test_another_mix_of_classes_is_drift_also_when_the_class_is_new(reference):
+    found = compare(reference, seen(200) + seen(200, label=NOTHING))
+    # crazing 1 -> 0.5 and nothing 0.001 -> 0.5: 0.5 ln 2 + 0.499 ln 500
+    assert found.psi["class"] == pytest.approx(3.447667, abs=1e-5)
+
+
+def test_a_few_images_tell_nothing(reference):
+    assert not compare(reference, seen(FEWEST - 1)).is_known
+    assert compare(reference, []) == Drift(
+        n=0, psi={"brightness": 0.0, "contrast": 0.0, "class": 0.0, "probability": 0.0}
+    )
+
+
+def test_a_number_that_is_mostly_zero_has_fewer_bins():
+    rows = [("nothing", 0.0)] * 95 + [("crazing", 0.9)] * 5
+    reference = describe([(0.5, 0.2)] * 100, rows)
+    assert reference.probability.edges == (0.0,)
+    # The edge belongs to the bin above it, so nothing lies below.
+    assert reference.probability.shares == (0.0, 1.0)
+
+
+def test_a_reference_is_kept_beside_the_release(tmp_path, tiny_neu_det, monkeypatch):
+    dataset = tiny_neu_det
+    run = make_run(dataset_id=dataset.id, labels=dataset.labels)
+    write_folder(tmp_path / "r", run=run)
+    boxes = {s.sha256: [(0, 0.9, *BOX)] for s in dataset.samples}
+    monkeypatch.setattr(
+        "models.load", lambda folder, *, device: Canned("detect", dataset.labels, boxes)
+    )
+    assert read_reference(tmp_path / "r") is None
+    fitted = fit_reference(tmp_path / "r", dataset)
+    assert fitted.n == len(dataset.split("leak-free", "train"))
+    assert fitted.labels == {dataset.labels[0]: 1.0}
+    assert read_reference(tmp_path / "r") == fitted
+    (tmp_path / "r" / module.REFERENCE_FILE).write_text("{}")
+    with pytest.raises(WeightsError, match=r"drift.json is damaged"):
+        read_reference(tmp_path / "r")
+
+
+def test_an_inspection_is_observed_whole():
+    pixels = np.full((40, 60, 3), 51, np.uint8)
+    found = observe(pixels, by_detector("m", ("crazing", 0.6, BOX)))
+    assert found == Seen(pytest.approx(0.2), pytest.approx(0.0), "crazing", 0.6)
