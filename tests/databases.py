@@ -20,8 +20,10 @@ import pytest
 import sqlalchemy as sa
 
 import active_learning.inbox
+import active_learning.incoming
 import active_learning.leases
 import active_learning.queue
+import active_learning.retraining
 import active_learning.versions  # noqa: F401 - tables are known once their rooms are loaded
 from core.ledger import Base, Clock, Ledger, migrate, open_ledger
 
