@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from active_learning.calibration import Floats
 from active_learning.calibration_fitting import Pairs, fit_detection, fit_temperature
 from core.errors import DatasetError
 from core.files import write_atomically
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.records import ReleaseConfig
-    from core.types import Predictor
+    from core.types import Predictor, Task
     from training.datasets import Dataset, Sample
 
 logger = logging.getLogger(__name__)
@@ -54,27 +56,38 @@ def calibrate(release: Path, dataset: Dataset, *, device: str = "cpu") -> Releas
         )
     predictor = load(release, device=device)
     samples = dataset.split(config.protocol, "val")
-    fit = {"detect": _boxes, "segment": _pixels, "classify": _classes}[config.task]
-    calibration = fit(predictor, samples, config.labels)
+    calibration = _fit(predictor, samples, config.labels, task=config.task)
     config = config.model_copy(update={"calibration": calibration})
     write_atomically(release / CONFIG_FILE, config.model_dump_json(indent=2).encode())
     logger.info("calibrated %s %s on %d images", config.name, config.revision, len(samples))
     return config
 
 
-def _boxes(
-    predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]
+def _fit(
+    predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str], *, task: Task
 ) -> dict[str, Any]:
+    match task:
+        case "detect":
+            return fit_detection(box_pairs(predictor, samples, labels))
+        case "segment":
+            return fit_detection(pixel_pairs(predictor, samples, labels))
+        case "classify":
+            return fit_temperature(*class_answers(predictor, samples, labels))
+
+
+def box_pairs(predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]) -> Pairs:
+    """What a detector claimed of the samples, and which of its boxes are right at IoU 0.5."""
     from training.detection_metrics import rank
     from training.evaluate import detection_scenes
 
     rankings = rank(detection_scenes(predictor, samples, labels), len(labels))
-    return fit_detection(Pairs.from_rankings(rankings, labels))
+    return Pairs.from_rankings(rankings, labels)
 
 
-def _classes(
+def class_answers(
     predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]
-) -> dict[str, Any]:
+) -> tuple[Floats, NDArray[np.int64]]:
+    """A classifier's probabilities (n, C) of the samples, and their true classes (n,)."""
     from training.evaluate import predictions
     from training.truth import class_index
 
@@ -83,12 +96,11 @@ def _classes(
         if isinstance(found, Classification):
             rows.append(found.probabilities)
             truth.append(class_index(sample, labels))
-    return fit_temperature(np.stack(rows), truth)
+    return np.stack(rows).astype(np.float64), np.asarray(truth, np.int64)
 
 
-def _pixels(
-    predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]
-) -> dict[str, Any]:
+def pixel_pairs(predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]) -> Pairs:
+    """What a segmenter claimed of the samples' pixels, background left out, and which are right."""
     from training.evaluate import predictions
     from training.truth import read_mask
 
@@ -103,12 +115,10 @@ def _pixels(
         correct.append(claimed[defects] == truth[defects])
         class_ids.append(claimed[defects].astype(np.int64) - 1)
         images.append(np.full(int(defects.sum()), number, np.int64))
-    return fit_detection(
-        Pairs(
-            scores=np.concatenate(scores),
-            correct=np.concatenate(correct),
-            class_ids=np.concatenate(class_ids),
-            images=np.concatenate(images),
-            labels=tuple(labels),
-        )
+    return Pairs(
+        scores=np.concatenate(scores),
+        correct=np.concatenate(correct),
+        class_ids=np.concatenate(class_ids),
+        images=np.concatenate(images),
+        labels=tuple(labels),
     )

@@ -12,6 +12,7 @@ from core.errors import ConfigError, RollmarkError, TrainingError
 from models import get_spec
 from training.datasets import Dataset, open_dataset
 from training.runs import RunFolder
+from training.watched import EnoughTrained, Watch, WatchedRun, conclude
 
 if TYPE_CHECKING:
     from core.records import RunRecord
@@ -38,11 +39,13 @@ def start_run(
     overrides: Mapping[str, Any] | None = None,
     workers: int = 2,
     go_on: bool = False,
+    watch: Watch | None = None,
 ) -> RunRecord:
     """Train a model in a new run folder; whatever is None is as the spec has it.
 
     With `go_on` the folder `run_id` may hold this very run already: it is gone on with from its
-    checkpoint, or returned if it is finished.
+    checkpoint, or returned if it is finished. `watch` sees the record after every epoch and may end
+    the run, whose best epoch is then released.
 
     Raises:
         RollmarkError: as `train_detector` and `train_network` do, also if the folder holds a run
@@ -55,6 +58,8 @@ def start_run(
         run = RunFolder.create(runs_root, model=spec.name, scale=scale, seed=seed)
     else:
         run = _named(run_id, runs_root)
+    if watch is not None:
+        run = WatchedRun(run.root, watch)
     try:
         return _train(
             spec,
@@ -72,6 +77,8 @@ def start_run(
             overrides=dict(overrides or {}),
             workers=workers,
         )
+    except EnoughTrained:
+        return conclude(run)
     except RollmarkError:
         with suppress(OSError):  # a folder in which nothing was begun is not worth keeping
             run.root.rmdir()
