@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from core.records import Evaluation
-    from core.settings import Settings
-    from core.types import Predictor
+from training._cli import (
+    Device,
+    Model,
+    Protocol,
+    ProtocolName,
+    Threads,
+    Weights,
+    errors_on_one_line,
+    override,
+    read_settings,
+    show,
+)
+from training.benchmark.commands import app as benchmark
 
 app = typer.Typer(
     help="From data set to measured weights.",
@@ -22,26 +28,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(benchmark, name="benchmark")
 
 
-class ProtocolName(StrEnum):
-    """How a data set is divided."""
+class Engine(StrEnum):
+    """What carries out a prediction over a folder."""
 
-    LEAK_FREE = "leak-free"
-    PAPER = "paper"
-
-
-Model = Annotated[str, typer.Argument(help="da_yolo, grace, … or a baseline such as yolo11.")]
-Protocol = Annotated[
-    ProtocolName,
-    typer.Option(help="leak-free keeps related images in one split; paper divides at random."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own.")]
-Weights = Annotated[
-    Path | None,
-    typer.Option(help="Release folder, or model.safetensors in one; default: what the app serves."),
-]
+    LOCAL = "local"
+    RAY = "ray"
 
 
 @app.command()
@@ -51,10 +45,10 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
 ) -> None:
     """Turn a public archive into data/datasets/DATASET with frozen, leak-free splits."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         from training.datasets import prepare as prepare_dataset
 
-        settings = _settings()
+        settings = read_settings()
         report = prepare_dataset(dataset, source, settings.paths.datasets, seed=seed)
         typer.echo(report.render())
 
@@ -93,14 +87,14 @@ def train(
         raise typer.BadParameter("give --weights or --init, not both.")
     if (data is None) == (resume is None):
         raise typer.BadParameter("give --data for a new run, or --resume to go on with one.")
-    overrides = dict(_override(text) for text in setting or ())
-    with _errors_on_one_line():
+    overrides = dict(override(text) for text in setting or ())
+    with errors_on_one_line():
         from core.errors import TrainingError
         from models import choose_device, get_spec, use_threads
         from training import launch
         from training.datasets import open_dataset
 
-        settings = _settings()
+        settings = read_settings()
         use_threads(threads)
         place = choose_device(device)
         first = weights or init
@@ -155,16 +149,17 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Measure a model on a split, with 95 % intervals."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         from core.files import write_atomically
         from models import use_threads
         from training.datasets import open_dataset
         from training.evaluate import evaluate as measure
+        from training.served import open_predictor
 
-        settings = _settings()
+        settings = read_settings()
         dataset = open_dataset(data, settings.paths.datasets)
         use_threads(threads)
-        predictor = _predictor(model, weights, device, settings)
+        predictor = open_predictor(model, weights, device, settings.paths)
         evaluation = measure(
             predictor,
             dataset,
@@ -175,7 +170,7 @@ def evaluate(
         )
         if json_file is not None:
             write_atomically(json_file, evaluation.model_dump_json(indent=2).encode())
-        _show(evaluation)
+        show(evaluation)
 
 
 @app.command()
@@ -189,97 +184,46 @@ def predict(
     ] = 0.001,
     device: Device = "auto",
     threads: Threads = None,
+    engine: Annotated[
+        Engine, typer.Option(help="local, or ray: a cluster, resumable; see docs/archives.md.")
+    ] = Engine.LOCAL,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster; default: one on this machine.")
+    ] = None,
 ) -> None:
     """Look at a folder of images; exit code 1 if any of them could not be read."""
-    with _errors_on_one_line():
-        from core.errors import InputError
-        from models import use_threads
-        from training.predict import predict_folder
+    if ray_address is not None and engine is not Engine.RAY:
+        raise typer.BadParameter("--ray-address goes with --engine ray.")
+    with errors_on_one_line():
+        from functools import partial
 
-        settings = _settings()
+        from core.errors import InputError
+        from models import choose_device, use_threads
+        from training.predict import predict_folder
+        from training.served import open_predictor
+
+        settings = read_settings()
         use_threads(threads)
-        predictor = _predictor(model, weights, device, settings)
-        failed = predict_folder(predictor, images, output, score_threshold=score_threshold)
+        make = partial(open_predictor, model, weights, device, settings.paths)
+        if engine is Engine.RAY:
+            from training.ray_predict import predict_archive
+
+            failed = predict_archive(
+                make,
+                images,
+                output,
+                score_threshold=score_threshold,
+                address=ray_address,
+                threads=threads or 1,
+                gpus=int(choose_device(device).startswith("cuda")),
+            )
+        else:
+            failed = predict_folder(make(), images, output, score_threshold=score_threshold)
         if failed:
             raise InputError(
                 f"{failed} image{'s' if failed > 1 else ''} could not be read: see the errors in "
                 f"{output / 'predictions.json'}."
             )
-
-
-@contextmanager
-def _errors_on_one_line() -> Iterator[None]:
-    """Our errors become one line on stderr and exit code 1; a bug keeps its traceback."""
-    from core.errors import RollmarkError
-
-    try:
-        yield
-    except RollmarkError as exc:
-        typer.echo(" ".join(str(exc).split()), err=True)
-        raise typer.Exit(1) from exc
-
-
-def _settings() -> Settings:
-    from core.settings import load_settings
-
-    return load_settings()
-
-
-def _predictor(model: str, weights: Path | None, device: str, settings: Settings) -> Predictor:
-    """The named model with the given weights, or with those that the app would serve."""
-    from core.errors import WeightsError
-    from models import choose_device, get_spec, load
-    from models._release import find_release
-    from training.initial import release_folder
-
-    spec = get_spec(model)
-    if weights is None:
-        paths = settings.paths
-        folder = find_release(spec.name, bundled=paths.bundled, releases=paths.releases)
-    else:
-        folder = release_folder(weights)
-    predictor = load(folder, device=choose_device(device))
-    if predictor.spec.name != spec.name:
-        raise WeightsError(f"{folder} holds weights of {predictor.spec.name}, not of {spec.name}.")
-    return predictor
-
-
-def _override(text: str) -> tuple[str, Any]:
-    """`lr0=0.01` as a name and a value: JSON where it is, else the text itself."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise typer.BadParameter(f"--set {text!r} is not NAME=VALUE.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-def _show(evaluation: Evaluation) -> None:
-    """Print metrics and, below, what each class got."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table("metric", "value", "95 % interval", title=_title(evaluation))
-    percent: Callable[[float], str] = "{:.2f}".format
-    for metric in evaluation.metrics:
-        interval = "–"
-        if metric.low is not None and metric.high is not None:
-            interval = f"{percent(100 * metric.low)} – {percent(100 * metric.high)}"
-        table.add_row(metric.name, percent(100 * metric.value), interval)
-    console.print(table)
-    detailed = [m for m in evaluation.metrics if m.per_class]
-    classes = Table("class", *(m.name for m in detailed))
-    for label in dict.fromkeys(name for m in detailed for name in m.per_class):
-        values = (m.per_class.get(label) for m in detailed)
-        classes.add_row(label, *("–" if v is None else percent(100 * v) for v in values))
-    console.print(classes)
-
-
-def _title(evaluation: Evaluation) -> str:
-    e = evaluation
-    return f"{e.model} {e.revision} on {e.dataset} {e.protocol} {e.split}, n = {e.metrics[0].n}, %"
 
 
 if __name__ == "__main__":

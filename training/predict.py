@@ -54,7 +54,7 @@ def predict_folder(
     masks = mask_names(files)
     entries: list[dict[str, Any]] = []
     try:
-        for file, seen in _look(predictor, files, score_threshold):
+        for file, seen in look(predictor, files, score_threshold):
             if isinstance(seen, InputError):
                 logger.info("%s: %s", file.name, seen)
             entries.append(write_entry(file, seen, mask=masks[file], output=output))
@@ -67,7 +67,7 @@ def predict_folder(
     return failed
 
 
-def _look(
+def look(
     predictor: Predictor, files: Sequence[Path], score_threshold: float
 ) -> Iterator[tuple[Path, InputError | tuple[DecodedImage, Prediction]]]:
     """Each file with what was seen in it, or with why nothing was, in order."""

@@ -1,0 +1,133 @@
+"""An archive over a cluster of two nodes, on this machine, with real Ray."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.errors import InputError
+from tests.training.slow_eye import SlowEye
+from training.predict import predict_folder
+from training.predictions import PREDICTIONS_FILE
+from training.ray_predict import JOB_FILE, SHARDS, predict_archive
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_raylet_start_wait_time_s"] = "120"  # noqa: SIM112  as Ray spells it
+import ray
+
+pytestmark = [
+    # Ray's own start leaves sockets and log files to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two nodes of one CPU each."""
+    from ray.cluster_utils import Cluster
+
+    root = Path(__file__).resolve().parents[2]
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    ray.init(
+        address=nodes.address,
+        runtime_env={"env_vars": {"PYTHONPATH": str(root)}},
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """40 grey images of 4 x 4 px, brightness 0 to 195 in steps of 5; number 7 is damaged."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for index in range(40):
+        pixels = np.full((4, 4), 5 * index, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:02}.png")
+    (folder / "07.png").write_bytes(b"no image")
+    return folder
+
+
+def until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def read(output: Path) -> Any:
+    return json.loads((output / PREDICTIONS_FILE).read_text())
+
+
+def test_with_a_worker_killed_half_way_every_image_is_answered_exactly_once(
+    cluster: None, archive: Path, tmp_path: Path
+) -> None:
+    diary, output = tmp_path / "diary", tmp_path / "out"
+    eye = partial(SlowEye, diary, 0.15)
+    victims: list[int] = []
+
+    def kill_one() -> None:
+        until(lambda: len(list((output / SHARDS).glob("*.json"))) >= 6)  # 5 of 20, and job.json
+        victims.append(int(diary.read_text().splitlines()[-1].split()[0]))
+        os.kill(victims[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    assert predict_archive(eye, archive, output, block=2) == 1  # image 07
+    killer.join()
+
+    workers = {int(line.split()[0]) for line in diary.read_text().splitlines()}
+    assert workers - set(victims)  # somebody else went on
+    assert predict_folder(SlowEye(tmp_path / "alone", 0), archive, tmp_path / "local") == 1
+    assert read(output) == read(tmp_path / "local")  # 40 entries, each once, in the same order
+    assert len(read(output)["images"]) == 40
+
+
+def test_a_job_started_again_does_only_what_is_missing(
+    cluster: None, archive: Path, tmp_path: Path
+) -> None:
+    diary, output = tmp_path / "diary", tmp_path / "out"
+    eye = partial(SlowEye, diary, 0)
+    assert predict_archive(eye, archive, output, block=10) == 1
+    whole = read(output)
+    shards = sorted(f for f in (output / SHARDS).glob("*.json") if f.name != JOB_FILE)
+    assert len(shards) == 4
+    shards[0].unlink()
+    (output / PREDICTIONS_FILE).unlink()
+    diary.unlink()
+    assert predict_archive(eye, archive, output, block=10) == 1
+    assert read(output) == whole
+    seen = [int(line.split()[1]) for line in diary.read_text().splitlines()]
+    assert seen in ([10], [9])  # one block; nine readable images if it is the damaged one's
+
+
+def test_shards_of_another_job_are_not_mixed_in(archive: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    job = {"model": "grace", "revision": "older", "score_threshold": 0.001}
+    (output / SHARDS).mkdir(parents=True)
+    (output / SHARDS / JOB_FILE).write_text(json.dumps(job))
+    with pytest.raises(InputError, match="holds the shards of another job"):
+        predict_archive(partial(SlowEye, tmp_path / "diary", 0), archive, output)
+    assert not (tmp_path / "diary").exists()
