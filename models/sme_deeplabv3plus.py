@@ -197,7 +197,13 @@ class SegmentationLoss(nn.Module):
 
     Focal is mean(α (1 − p)^γ (−log p)), p the true class's probability; Dice is over the whole
     batch, per class with β = 1, then the mean over all classes including the background.
+
+    Attributes:
+        weight: (C,) of each class in CE and focal, whose means it then weighs, as in torch's
+            `CrossEntropyLoss`; None weighs all pixels alike.
     """
+
+    weight: Tensor | None = None
 
     EPSILON = 1e-5  # keeps the Dice of an absent class at 1
 
@@ -225,10 +231,13 @@ class SegmentationLoss(nn.Module):
         log_p = logits.float().log_softmax(1)
         ce_map = F.nll_loss(log_p, target, ignore_index=ignore_index, reduction="none")
         valid = target != ignore_index
-        n = valid.sum().clamp(min=1)
         focal_map = self.alpha * (1.0 - torch.exp(-ce_map)).pow(self.gamma) * ce_map
+        share = valid.to(ce_map.dtype)
+        if self.weight is not None:
+            share = share * self.weight[target.where(valid, 0)]
+        n = share.sum().clamp(min=1)
         ce, focal, dice = self.weights
-        total = ce * ce_map.sum() / n + focal * focal_map.sum() / n
+        total = ce * (share * ce_map).sum() / n + focal * (share * focal_map).sum() / n
         return total + dice * self._dice(log_p.exp(), target, valid)
 
     def _dice(self, p: Tensor, target: Tensor, valid: Tensor) -> Tensor:

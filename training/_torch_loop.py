@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import TrainingError
-from models._predictors import normalise
+from models._pictures import normalise
 from training import augment, plots, runs
+from training._balanced_losses import balancing, shifted
 from training._torch_parts import (
     autocast,
     averaged,
@@ -73,9 +74,13 @@ class Loop:
         self.train, self.val = train, val
         self.classes, self.image_size, self.seed = classes, image_size, seed
         self.device = next(network.parameters()).device
-        self.criterion: Callable[[Tensor, Tensor], Tensor] = (
+        # Validation is judged by the model's own loss whatever it is trained with, so that runs
+        # which differ in balance are comparable.
+        self.judge: Callable[[Tensor, Tensor], Tensor] = (
             spec.criterion(network) if spec.criterion else nn.CrossEntropyLoss()
         )
+        self.balancing = balancing(spec, plan, train, classes=classes, seed=seed, network=network)
+        self.sampler = self.balancing.sampler
         self.optimizer = make_optimizer(network, plan)
         self.average = averaged(network, plan.ema) if plan.ema else None
         self.steps = -(-len(train) // plan.batch)
@@ -110,6 +115,7 @@ class Loop:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
+            "sampler": None if self.sampler is None else self.sampler.state_dict(),
         }
         runs.save_checkpoint(self.run.last, state)
 
@@ -120,6 +126,8 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self.sampler is not None:
+            self.sampler.load_state_dict(state["sampler"])
         self.epoch, self.seconds = state["epochs"], state["seconds"]
         self.best = _Best(**state["best"])
         self.run.truncate_metrics(self.epoch)
@@ -141,6 +149,8 @@ class Loop:
         generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
         torch.manual_seed((self.seed << 20) + epoch)  # dropout
         order = torch.randperm(len(self.train), generator=generator)
+        if self.sampler is not None:
+            order = torch.tensor(list(self.sampler))
         views = augment.draw(self.plan.augment, len(self.train), generator)
         self.network.train()
         total = 0.0
@@ -149,16 +159,20 @@ class Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.plan.learning_rate(epoch - 1 + step / self.steps)
             pixels, target = self.train.views(rows.tolist(), views[rows], size=self.image_size)
-            loss = self.criterion(self._forward(pixels), target)
+            loss = self.balancing.criterion(self._forward(pixels), target)
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.plan.clip_norm)
             self.optimizer.step()
             if self.average is not None:
                 self.average.update_parameters(self.network)
+            if self.sampler is not None:
+                self.sampler.on_batch_end()
             value = float(loss.detach())
             total += value * len(rows)
             progress.step(epoch=epoch - 1, batch=step, loss=value)
+        if self.sampler is not None:
+            self.sampler.on_epoch_end(epoch - 1)
         mean = total / len(self.train)
         if not np.isfinite(mean):
             raise TrainingError(
@@ -174,21 +188,21 @@ class Loop:
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """Loss and metrics on the validation split, as a predictor would earn them."""
-        network = self._kept().eval()
         matrix = np.zeros((self.classes, self.classes), dtype=np.int64)
         total = 0.0
-        for pixels, targets in self.val.plain(self.plan.batch):
-            logits = self._forward(pixels, network)
-            for row, target in zip(logits, targets, strict=True):
-                answer, truth = row[None], target[None]
-                if self.spec.task == "segment":
-                    answer = enlarge(answer, target)
-                total += float(self.criterion(answer, truth.long()))
-                matrix += confusion(
-                    truth.cpu().numpy(), answer.argmax(1).cpu().numpy(), self.classes
-                )
-        judge = segmentation_scores if self.spec.task == "segment" else classification_scores
-        scores = {name: float(value) for name, value in judge(matrix).items()}
+        with shifted(self._kept().eval(), self.balancing.shift) as network:
+            for pixels, targets in self.val.plain(self.plan.batch):
+                logits = self._forward(pixels, network)
+                for row, target in zip(logits, targets, strict=True):
+                    answer, truth = row[None], target[None]
+                    if self.spec.task == "segment":
+                        answer = enlarge(answer, target)
+                    total += float(self.judge(answer, truth.long()))
+                    matrix += confusion(
+                        truth.cpu().numpy(), answer.argmax(1).cpu().numpy(), self.classes
+                    )
+        metrics = segmentation_scores if self.spec.task == "segment" else classification_scores
+        scores = {name: float(value) for name, value in metrics(matrix).items()}
         return {"val_loss": total / len(self.val), **scores}
 
     def _forward(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:
@@ -210,7 +224,8 @@ class Loop:
         score, loss = row[TARGETS[self.spec.task]], row["val_loss"]
         if self.best.beaten_by(score, loss):
             self.best = _Best(epoch, score, loss)
-            save_weights(self.run.best, self._kept())
+            with shifted(self._kept(), self.balancing.shift) as network:
+                save_weights(self.run.best, network)
         rate = self.optimizer.param_groups[0]["lr"]
         self.run.append_metrics(epoch, {**row, "learning_rate": rate, "seconds": self.seconds})
         self.epoch = epoch

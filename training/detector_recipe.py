@@ -8,6 +8,7 @@ from typing import Any
 
 from core.errors import TrainingError
 from models._spec import ModelSpec
+from training import balance
 
 # What recipes rarely state, chosen for rolled steel: no up or down, no left or right, no colour.
 STEEL = {
@@ -35,6 +36,8 @@ SHORT = 0.5  # of the recipe's epochs
 # The averaged weights look back over this share of the run. Ultralytics' own average is meant for
 # runs of 100,000 steps: after 3,000 it still forgets everything older than five.
 EMA_SHARE, EMA_SLOWEST = 0.05, 0.9999
+# Ours, not ultralytics': the schedule that was taken, and what is done about rare classes.
+OURS = ("schedule", "balance", "balance_strength")
 # How the run is carried out, not what is learnt: not for overriding.
 FIXED = {
     "mode": "train",
@@ -55,10 +58,12 @@ def make_recipe(
 ) -> dict[str, Any]:
     """Ultralytics' training arguments: steel's defaults, then the paper's, then `overrides`.
 
-    The key "schedule" is ours and says which learning-rate schedule was taken: "paper" or "short".
+    The keys in `OURS` are not for ultralytics: "schedule" says which learning-rate schedule was
+    taken, "paper" or "short"; "balance" and its strength are those of `training.balance`.
 
     Raises:
-        TrainingError: if an override is not a training argument, or decides what is fixed.
+        TrainingError: if an override is not a training argument, or decides what is fixed, or
+            the balancing method means nothing for a detector.
     """
     paper = spec.recipe
     short = epochs < SHORT * paper.epochs
@@ -79,14 +84,21 @@ def make_recipe(
         "epochs": epochs,
         "batch": batch,
     }
+    chosen = dict(overrides or {})
+    recipe["balance"], recipe["balance_strength"] = balance.resolve(
+        spec.task, chosen.pop("balance", balance.DEFAULT), chosen.pop("balance_strength", None)
+    )
+    if recipe["balance"] == "class_weights":
+        recipe["cls_pw"] = recipe["balance_strength"]
     taken = {"epochs", "batch", "imgsz", "seed", "device", "workers", "schedule", *FIXED}
-    for name in overrides or {}:
+    for name in chosen:
         if name in taken or not _is_argument(name):
             raise TrainingError(
                 f"Cannot override {name!r}: it must be one of ultralytics' training arguments "
-                f"that the run does not decide itself, such as lr0, optimizer, mosaic or degrees."
+                f"that the run does not decide itself, such as lr0, optimizer, mosaic or degrees, "
+                f"or balance or balance_strength."
             )
-    return {**recipe, **(overrides or {})}
+    return {**recipe, **chosen}
 
 
 def _is_argument(name: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from core.errors import TrainingError
 from core.types import Task
 from models._spec import ModelSpec
+from training import balance
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 
@@ -85,6 +86,8 @@ class Plan:
     nesterov: bool
     ema: float  # decay per step of the averaged weights that are kept; 0: keep the weights as is
     clip_norm: float  # largest gradient norm of a step
+    balance: str  # what is done about rare classes: `training.balance.METHODS`
+    balance_strength: float | None  # the method's one number; None where it has none
     augment: Augmentation
 
     def learning_rate(self, done: float) -> float:
@@ -138,6 +141,8 @@ def make_plan(spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[st
         "nesterov": False,
         "ema": 0.0,
         "clip_norm": 10.0,
+        "balance": balance.DEFAULT,
+        "balance_strength": None,
     }
     names = {field.name for field in fields(Plan)}
     chosen |= {name: value for name, value in recipe.extra.items() if name in names}
@@ -149,6 +154,9 @@ def make_plan(spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[st
         )
     chosen |= overrides
     chosen |= {"epochs": epochs, "batch": batch}
+    chosen["balance"], chosen["balance_strength"] = balance.resolve(
+        spec.task, chosen["balance"], chosen["balance_strength"]
+    )
     views = {**recipe.extra.get("augment", {}), **overrides.get("augment", {})}
     plan = Plan(**{**chosen, "augment": _augmentation(AUGMENTATIONS[spec.task], views)})
     _check(plan)

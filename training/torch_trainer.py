@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from core.errors import ConfigError, TrainingError
 from core.records import RunRecord
 from training import runs
+from training._beginning import check_begin, first_record
 from training._torch_loop import Loop
 from training._torch_parts import has_bf16, layout
 from training.batches import load_split
@@ -90,15 +90,22 @@ def train_network(
         "seed": seed,
         "recipe": plan.as_recipe(),
     }
-    _check(spec, dataset, run=run, resume=resume, asked=asked)
+    check_begin(spec, dataset, run=run, resume=resume, asked=asked)
     begun = run.has_record()
     if begun and run.load_record().finished_at is not None:
         return run.load_record()
     torch.manual_seed(seed)
     network = spec.build(len(dataset.labels), scale)
     origin = Origin("its checkpoint") if begun else initialise(network, initial_weights)
-    record = None if begun else _first_record(run, dataset, network, origin, asked, device)
     place = torch.device(device)
+    precision = "bf16 autocast" if has_bf16(place) else "fp32"
+    record = (
+        None
+        if begun
+        else first_record(
+            run, dataset, network, origin, asked=asked, device=device, precision=precision
+        )
+    )
     train, val = (
         load_split(
             dataset.split(protocol, part),
@@ -131,66 +138,6 @@ def train_network(
             run.save_record(record)
         loop.fit(console)
         return _finish(spec, run, network)
-
-
-def _check(
-    spec: ModelSpec,
-    dataset: Dataset,
-    *,
-    run: runs.RunFolder,
-    resume: bool,
-    asked: Mapping[str, Any],
-) -> None:
-    if dataset.task != spec.task:
-        raise TrainingError(
-            f"{dataset.name} is a data set to {dataset.task}: {spec.name} needs one to {spec.task}."
-        )
-    if asked["scale"] not in spec.scales:
-        raise ConfigError(
-            f"Unknown scale {asked['scale']!r}. {spec.name} has: {', '.join(spec.scales)}."
-        )
-    for part in ("train", "val"):
-        if not dataset.split(asked["protocol"], part):
-            raise TrainingError(
-                f"{dataset.name} has no {part} images under protocol {asked['protocol']}."
-            )
-    if not run.has_record():
-        return  # also a run that was killed before it began
-    if not resume:
-        raise TrainingError(f"{run.root} already holds a run: resume it or take a new folder.")
-    begun = run.load_record().model_dump()
-    for name, value in asked.items():
-        if begun[name] != value:
-            raise TrainingError(
-                f"Run {run.id} was begun with {name} {begun[name]!r}, now {value!r} is asked for: "
-                "resume it with what it was begun with."
-            )
-
-
-def _first_record(
-    run: runs.RunFolder,
-    dataset: Dataset,
-    network: nn.Module,
-    origin: Origin,
-    asked: Mapping[str, Any],
-    device: str,
-) -> RunRecord:
-    return RunRecord(
-        **asked,
-        id=run.id,
-        dataset=dataset.name,
-        test_id=dataset.test_id(asked["protocol"], "test"),
-        labels=dataset.labels,
-        epochs=0,
-        initialisation=origin.words,
-        parent_revision=origin.revision,
-        parameters=runs.count_parameters(network),
-        gflops=round(runs.measure_gflops(network, asked["image_size"]), 4),
-        machine=runs.describe_machine(device),
-        precision="bf16 autocast" if has_bf16(torch.device(device)) else "fp32",
-        git_commit=runs.git_commit(),
-        started_at=datetime.now(UTC),
-    )
 
 
 def _finish(spec: ModelSpec, run: runs.RunFolder, network: nn.Module) -> RunRecord:

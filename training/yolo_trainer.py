@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import shutil
 import time
@@ -17,29 +16,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from core.errors import ConfigError, TrainingError
+from core.errors import TrainingError
 from core.geometry import letterbox
 from core.images import decode
 from core.records import RunRecord
 from models._runtime import cpu_has_bf16
 from models._spec import ModelSpec
 from models._ultralytics import DetectionNetwork, load_coco_npz
+from training._beginning import check_begin, first_record
 from training._ultralytics_trainer import METRICS, SteelTrainer
-from training.detector_recipe import FIXED, make_recipe
+from training.balance import detector_spec
+from training.detector_recipe import FIXED, OURS, make_recipe
 from training.export import to_yolo_folder
 from training.initial import Origin, initialise
 from training.progress import TrainingProgress, run_log
 from training.release import write_release
-from training.runs import (
-    RunFolder,
-    count_parameters,
-    describe_machine,
-    git_commit,
-    load_checkpoint,
-    measure_gflops,
-)
+from training.runs import RunFolder, load_checkpoint
 
 if TYPE_CHECKING:
     from training.datasets import Dataset
@@ -85,15 +79,18 @@ def train_detector(
             COCO arrays, or None for random weights.
         run: an empty run folder, or one to go on with.
         resume: go on from last.pt; a finished run is returned as it is.
-        overrides: ultralytics' training arguments that take precedence over the recipe.
+        overrides: ultralytics' training arguments that take precedence over the recipe, and
+            `balance` and `balance_strength`, see `training.balance`.
         workers: processes that load images; 0 loads them in this one.
         validate_every: epochs between two validations; the last epoch is always validated.
 
     Raises:
+        ConfigError: if there is no such scale.
         TrainingError: if the run cannot start or be resumed, or its loss diverges.
         WeightsError: if the initial weights do not fit.
-        DatasetError: if a split is empty.
     """
+    if spec.task != "detect":
+        raise TrainingError(f"{spec.name} is made to {spec.task}: it is not trained as a detector.")
     recipe = make_recipe(spec, epochs=epochs, batch=batch, overrides=overrides)
     asked = {
         "model": spec.name,
@@ -105,7 +102,7 @@ def train_detector(
         "seed": seed,
         "recipe": recipe,
     }
-    _check(spec, dataset, scale=scale, run=run, resume=resume, asked=asked)
+    check_begin(spec, dataset, run=run, resume=resume, asked=asked)
     if run.has_record() and run.load_record().finished_at is not None:
         return run.load_record()
     checkpoint = load_checkpoint(run.last) if run.last.is_file() else None
@@ -117,7 +114,17 @@ def train_detector(
             origin = _initialise(
                 network, initial_weights, spec, dataset, protocol=protocol, image_size=image_size
             )
-            run.save_record(_first_record(run, spec, dataset, network, origin, asked, device))
+            run.save_record(
+                first_record(
+                    run,
+                    dataset,
+                    network,
+                    origin,
+                    asked=asked,
+                    device=device,
+                    precision=_precision(device),
+                )
+            )
             logger.info("run %s starts from %s", run.id, origin.words)
         else:
             run.truncate_metrics(checkpoint["epochs"])
@@ -133,12 +140,12 @@ def train_detector(
             shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
             to_yolo_folder(dataset, protocol, scratch, splits=("train", "val"))
             splits = {split: scratch / "images" / split for split in ("train", "val")}
-            arguments = {k: v for k, v in recipe.items() if k != "schedule"} | FIXED
+            arguments = {k: v for k, v in recipe.items() if k not in OURS} | FIXED
             arguments |= {"imgsz": image_size, "seed": seed, "device": device, "model": spec.name}
             arguments |= {"save_dir": str(scratch), "deterministic": device == "cpu"}
             SteelTrainer(
                 network,
-                spec=spec,
+                spec=detector_spec(spec, recipe["balance"], recipe["balance_strength"]),
                 run=run,
                 splits=splits,
                 labels=dataset.labels,
@@ -156,36 +163,6 @@ def train_detector(
 
 
 # ------------------------------------------------------------------------------------- before
-
-
-def _check(
-    spec: ModelSpec,
-    dataset: Dataset,
-    *,
-    scale: str,
-    run: RunFolder,
-    resume: bool,
-    asked: Mapping[str, Any],
-) -> None:
-    if spec.task != "detect":
-        raise TrainingError(f"{spec.name} is made to {spec.task}: it is not trained as a detector.")
-    if dataset.task != "detect":
-        raise TrainingError(
-            f"{dataset.name} is a data set to {dataset.task}: a detector needs boxes."
-        )
-    if scale not in spec.scales:
-        raise ConfigError(f"Unknown scale {scale!r}. {spec.name} has: {', '.join(spec.scales)}.")
-    if not run.has_record():
-        return  # also a run that was killed before it began
-    if not resume:
-        raise TrainingError(f"{run.root} already holds a run: resume it or take a new folder.")
-    begun = run.load_record().model_dump()
-    for name, value in asked.items():
-        if begun[name] != value:
-            raise TrainingError(
-                f"Run {run.id} was begun with {name} {begun[name]!r}, now {value!r} is asked for: "
-                "resume it with what it was begun with."
-            )
 
 
 def _initialise(
@@ -207,9 +184,7 @@ def _initialise(
     samples = dataset.split(protocol, "train")
     chosen = np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)
     images = _as_batch([samples[i].path for i in chosen], image_size)
-    # A paper that moves stock layers says where to, beside its `build`.
-    layers = getattr(importlib.import_module(spec.build.__module__), "COCO_LAYERS", None)
-    names = load_coco_npz(network, source, images, layers=layers)
+    names = load_coco_npz(network, source, images, layers=spec.coco_layers)
     return Origin(f"COCO ({source.name}), {len(names)} arrays")
 
 
@@ -219,35 +194,10 @@ def _as_batch(paths: list[Path], image_size: int) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
-def _first_record(
-    run: RunFolder,
-    spec: ModelSpec,
-    dataset: Dataset,
-    network: nn.Module,
-    origin: Origin,
-    asked: Mapping[str, Any],
-    device: str,
-) -> RunRecord:
+def _precision(device: str) -> str:
     if device != "cpu":
-        precision = "fp16 autocast"
-    else:
-        precision = "bf16 autocast" if cpu_has_bf16() else "fp32"
-    return RunRecord(
-        **asked,
-        id=run.id,
-        dataset=dataset.name,
-        test_id=dataset.test_id(asked["protocol"], "test"),
-        labels=dataset.labels,
-        epochs=0,
-        initialisation=origin.words,
-        parent_revision=origin.revision,
-        parameters=count_parameters(network),
-        gflops=round(measure_gflops(network, asked["image_size"]), 4),
-        machine=describe_machine(device),
-        precision=precision,
-        git_commit=git_commit(),
-        started_at=datetime.now(UTC),
-    )
+        return "fp16 autocast"
+    return "bf16 autocast" if cpu_has_bf16() else "fp32"
 
 
 # -------------------------------------------------------------------------------------- after

@@ -20,6 +20,7 @@ from models import get_spec, load
 from models._release import read_release
 from models._spec import ModelSpec
 from models._ultralytics import v8DetectionLoss
+from training.balance import inverse_frequency_weights
 from training.datasets import Dataset, open_dataset
 from training.detector_recipe import make_recipe
 from training.runs import RunFolder, load_checkpoint
@@ -268,6 +269,34 @@ def test_sampler_criterion_and_epoch_hook_of_the_spec_take_part(
     assert trained != averaged
     assert hooked == [(0, trained), (0, averaged), (1, trained), (1, averaged)]
     assert losses == [trained, averaged]
+
+
+def test_balance_replaces_the_papers_sampler_and_weighs_the_loss(
+    tiny_neu_det: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Any] = []
+
+    def criterion(network: Any) -> v8DetectionLoss:
+        loss = v8DetectionLoss(network)
+        heard.append(None if loss.class_weights is None else loss.class_weights.ravel().tolist())
+        return loss
+
+    monkeypatch.setattr("training._ultralytics_trainer.draw_curves", lambda *_, **__: None)
+    spec = dataclasses.replace(get_spec("grace"), criterion=criterion)  # with DS-CBSM++
+    counts = tiny_neu_det.counts("leak-free")["train"]
+    boxes = np.array([counts[label] for label in tiny_neu_det.labels], dtype=np.float64)
+    expected = {
+        "class_weights": inverse_frequency_weights(boxes, power=0.5).tolist(),
+        "repeat_factor": None,
+    }
+    for method, weights in expected.items():
+        run = RunFolder.create(tmp_path, model="grace", scale="n", seed=3)
+        record = train(spec, tiny_neu_det, run, epochs=1, overrides={"balance": method})
+        assert record.recipe["balance"] == method
+        state = load_checkpoint(run.last)["sampler"]
+        assert state == (None if weights else {"epoch": 1})
+        assert heard[0] == (pytest.approx(weights) if weights else None)
+        heard.clear()
 
 
 def test_diverged_loss_ends_the_run_and_says_where_the_last_sound_epoch_is(
