@@ -1,0 +1,99 @@
+"""Which balancing method scheduled retraining uses: chosen on validation, never on a test split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from training.balance import RETRAINING
+from training.benchmark.page import Section, percent
+from training.benchmark.summary import Line, mean_and_spread
+
+METRIC = "macro_F1"  # on validation: every class counts the same
+SURE = 2.0  # standard errors by which a method must beat none to be chosen
+RAREST = 3
+
+
+def best_method(found: Sequence[Line]) -> str | None:
+    """The method to use by the validation scores of all seeds; None while seeds are missing.
+
+    The method of the highest mean is chosen if its gain over none, seed by seed, exceeds SURE
+    standard errors of that gain; otherwise nothing is done about rare classes.
+    """
+    if any(len(line.records) < len(line.rows) for line in found):
+        return None
+    scores = {
+        line.row.balance or "none": np.array(
+            [line.by_seed[row.seed].run.validation[METRIC] for row in line.rows]
+        )
+        for line in found
+    }
+    best = max(scores, key=lambda method: float(scores[method].mean()))
+    if best == "none" or "none" not in scores:
+        return best
+    gains = scores[best] - scores["none"]
+    error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
+    return best if float(gains.mean()) > SURE * error else "none"
+
+
+def say_choice(parts: Mapping[Section, tuple[Line, ...]]) -> list[str]:
+    """What was chosen and why, and the rarest classes of each method."""
+    text = ["## The method of scheduled retraining", ""]
+    judged = False
+    for (group, data, setting, _), found in parts.items():
+        if group != "methods" or not any(line.records for line in found):
+            continue
+        best = best_method(found) if setting != "quick" else None
+        if best is not None and not judged:
+            judged = True
+            text += [
+                f"**{best}**: chosen by macro F1 on the validation split of {data} (setting "
+                f"*{setting}*), where a method must beat *none* by more than {SURE:g} standard "
+                "errors, seed by seed.",
+                "",
+            ]
+        text += _validation_table(found, setting) + _rarest_table(found, setting)
+    if not judged:
+        text[2:2] = [
+            f"Not chosen yet, because not every method has run with every seed; until then "
+            f"retraining uses **{RETRAINING}**.",
+            "",
+        ]
+    return text
+
+
+def _validation_table(found: Sequence[Line], setting: str) -> list[str]:
+    table = [
+        f"| method ({setting}) | macro F1 on validation (%) | seeds |",
+        "| --- | ---: | ---: |",
+    ]
+    for line in found:
+        if line.records:
+            mean, spread = mean_and_spread([r.run.validation[METRIC] for r in line.records])
+            told = percent(mean) + (f" ± {percent(spread)}" if spread is not None else "")
+            table.append(f"| {line.row.title} | {told} | {len(line.records)} |")
+    return [*table, ""]
+
+
+def _rarest_table(found: Sequence[Line], setting: str) -> list[str]:
+    """Recall on the test split of the classes with the fewest test images."""
+    first = next(line.records[0] for line in found if line.records)
+    counts = np.array(first.evaluation.confusion).sum(1)
+    rarest = [first.run.labels[i] for i in np.argsort(counts, kind="stable")[:RAREST]]
+    table = [
+        f"| method ({setting}), recall on test (%) | {' | '.join(rarest)} | mean of the three |",
+        f"| --- |{' ---: |' * (RAREST + 1)}",
+    ]
+    for line in found:
+        if line.records:
+            cells = []
+            by_class = np.array([line.values("recall", label) for label in rarest])
+            for values in (*by_class, by_class.mean(0)):
+                mean, spread = mean_and_spread(list(values))
+                cells.append(
+                    percent(mean) + (f" ± {percent(spread)}" if spread is not None else "")
+                )
+            table.append(f"| {line.row.title} | {' | '.join(cells)} |")
+    return [*table, ""]

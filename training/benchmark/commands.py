@@ -1,0 +1,164 @@
+"""`python -m training benchmark`: tables made of runs, each by one command that can be stopped."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from training._cli import Device, ProtocolName, Threads, errors_on_one_line, read_settings
+
+if TYPE_CHECKING:
+    from training.benchmark.execute import Place
+    from training.benchmark.rows import Row
+
+PAGES = Path("docs/benchmarks")
+
+app = typer.Typer(
+    help="Measure models beside each other, and print the pages of docs/benchmarks.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+class TableName(StrEnum):
+    """The accuracy tables."""
+
+    DETECT = "detect"
+    SEGMENT = "segment"
+    CLASSIFY = "classify"
+    BALANCE = "balance"
+
+
+class SettingName(StrEnum):
+    """How much one run may cost."""
+
+    FULL = "full"
+    SMALL = "small"
+    QUICK = "quick"
+
+
+@app.callback()
+def benchmark() -> None:
+    """Measure models beside each other, and print the pages of docs/benchmarks."""
+
+
+@app.command()
+def accuracy(
+    task: Annotated[TableName, typer.Option(help="Which table.")],
+    data: Annotated[
+        list[str] | None, typer.Option(help="Prepared data set; repeatable; default: the table's.")
+    ] = None,
+    setting: Annotated[
+        SettingName, typer.Option(help="full: hours a row; small: minutes; quick: a smoke test.")
+    ] = SettingName.SMALL,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(help="Rows by network or id, * for any text; repeatable; default: all."),
+    ] = None,
+    protocol: Annotated[
+        list[ProtocolName] | None,
+        typer.Option(help="How the data are divided; repeatable; default: the table's."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Such as 0,1,2; default: the table's own.")] = "",
+    init: Annotated[
+        Path | None, typer.Option(help="NPZ file of COCO weights for detectors of scale n.")
+    ] = None,
+    adopt: Annotated[
+        list[Path] | None,
+        typer.Option(help="Finished run folder to take for the row that it is; repeatable."),
+    ] = None,
+    page_only: Annotated[
+        bool, typer.Option("--page-only", help="Print the page from what is finished.")
+    ] = False,
+    pages: Annotated[Path, typer.Option(help="Folder of pages and records.")] = PAGES,
+    device: Device = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Image loaders.")] = 2,
+    threads: Threads = None,
+) -> None:
+    """Run the rows of an accuracy table, each an ordinary run, and print its page.
+
+    A row that was killed goes on from its checkpoint, a finished one is not run again. The same
+    command may run several times at once: each row is run by one of them.
+    """
+    with errors_on_one_line():
+        from models import choose_device, use_threads
+        from training.benchmark.execute import Place, collect
+        from training.benchmark.execute import adopt as adopt_run
+        from training.benchmark.plans import plan, select
+        from training.benchmark.publish import write_page
+
+        settings = read_settings()
+        use_threads(threads)
+        place = Place(
+            data_root=settings.paths.datasets,
+            runs_root=settings.paths.runs,
+            pages=pages,
+            device=choose_device(device),
+            init=init,
+            workers=workers,
+        )
+        declared = plan(
+            task.value,
+            setting=setting.value,
+            data=tuple(data or ()),
+            protocols=tuple(name.value for name in protocol or ()),
+            seeds=_seeds(seeds),
+        )
+        chosen = select(declared, rows or ())
+        for folder in adopt or ():
+            row = adopt_run(folder, declared, place)
+            typer.echo(f"{folder} is row {row.id}")
+        if page_only or adopt:
+            collect(chosen, place)
+        else:
+            _run(task, chosen, place)
+        if task is TableName.SEGMENT:
+            _draw_cases(chosen, place)
+        typer.echo(write_page(task.value, pages))
+
+
+def _run(task: TableName, rows: tuple[Row, ...], place: Place) -> None:
+    """Run rows and keep the page up to date; TrainingError at the end if any failed."""
+    from rich.console import Console
+
+    from core.errors import TrainingError
+    from training.benchmark.execute import run_rows
+    from training.benchmark.publish import write_page
+
+    console = Console(stderr=True)
+    outcome = run_rows(
+        rows,
+        place,
+        tell=lambda text: console.print(text, style="bold", soft_wrap=True),
+        after=lambda _row: write_page(task.value, place.pages),
+    )
+    if outcome.failed:
+        write_page(task.value, place.pages)
+        row, reason = outcome.failed[0]
+        raise TrainingError(
+            f"{len(outcome.failed)} of {len(rows)} rows failed, first {row}: {reason}"
+        )
+
+
+def _draw_cases(rows: tuple[Row, ...], place: Place) -> None:
+    """Renew the figure of masks from the paper's network, if its leak-free weights are here."""
+    from training.benchmark.publish import draw_segmentation_cases
+    from training.datasets import open_dataset
+
+    for row in rows:
+        run = place.folder(row)
+        full = row.network == "sme_deeplabv3plus-paper" and row.protocol == "leak-free"
+        if full and (run.release / "config.json").is_file():
+            dataset = open_dataset(row.data, place.data_root)
+            draw_segmentation_cases(run.release, dataset, place.pages, device=place.device)
+            return
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as exc:
+        raise typer.BadParameter(f"--seeds {text!r} is not numbers parted by commas.") from exc

@@ -1,0 +1,157 @@
+"""The plots of the accuracy pages: values with intervals, confusion matrices, masks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.files import write_atomically
+from training.benchmark.page import Section, Sheet
+from training.benchmark.summary import Line, mean_and_spread
+from training.plots import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_values(sheet: Sheet, parts: Mapping[Section, tuple[Line, ...]], path: Path) -> bool:
+    """One panel a section: the primary metric of each network; False if nothing was run."""
+    shown = [(s, [ln for ln in found if ln.records]) for s, found in parts.items()]
+    shown = [(section, found) for section, found in shown if found]
+    if not shown:
+        return False
+    heights = [len(found) + 1.6 for _, found in shown]
+    figure = _figure(8.5, 0.34 * sum(heights) + 0.4)
+    axes = figure.subplots(len(shown), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for panel, (section, found) in zip(axes, shown, strict=True):
+        group, data, setting, protocol = section
+        column = sheet.blocks[group].metrics[0]
+        _values(panel, found, column.metric, colour=COLOURS[0 if protocol == "leak-free" else 1])
+        panel.set_title(
+            f"{sheet.blocks[group].heading}: {column.title} (%), {data}, {protocol}, {setting}",
+            fontsize=9,
+            loc="left",
+        )
+    _save(figure, path)
+    return True
+
+
+def _values(axes: Axes, found: Sequence[Line], metric: str, *, colour: str) -> None:
+    for y, line in enumerate(found):
+        mean, spread = mean_and_spread(line.values(metric))
+        only = line.records[0].evaluation.metric(metric)
+        low, high = only.low, only.high
+        if spread is not None:
+            low, high = mean - spread, mean + spread
+            seeds = [100 * value for value in line.values(metric)]
+            axes.plot(seeds, [y] * len(seeds), "|", color=colour, ms=7, alpha=0.5)
+        if low is not None and high is not None:
+            axes.plot([100 * low, 100 * high], [y, y], color=colour, lw=1.6)
+        axes.plot(100 * mean, y, "o", color=colour, ms=5)
+    axes.set_yticks(range(len(found)), [line.row.title for line in found], fontsize=8)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", color="#e5e5e5", lw=0.8)
+
+
+def draw_confusions(parts: Mapping[Section, tuple[Line, ...]], path: Path) -> bool:
+    """One matrix a network, all seeds together, rows in per cent; False if nothing was run."""
+    shown = [
+        (protocol, setting, line)
+        for (_, _, setting, protocol), found in parts.items()
+        for line in found
+        if line.records
+    ]
+    if not shown:
+        return False
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = _figure(3.3 * columns, 3.3 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (protocol, setting, line) in zip(panels, shown, strict=False):
+        matrix = np.sum([np.array(r.evaluation.confusion) for r in line.records], axis=0)
+        shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+        names = [name.replace("_", " ")[:14] for name in line.records[0].run.labels]
+        panel.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        for i, j in np.argwhere(shares >= 0.5):
+            ink = "white" if shares[i, j] > 60 else "#222222"
+            panel.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=6, color=ink)
+        panel.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=6)
+        panel.set_yticks(range(len(names)), names, fontsize=6)
+        panel.set_title(f"{line.row.title}\n{protocol}, {setting}", fontsize=7)
+    for panel in panels[len(shown) :]:
+        panel.set_axis_off()
+    _save(figure, path)
+    return True
+
+
+def draw_cases(
+    cases: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]],
+    *,
+    labels: Sequence[str],
+    path: Path,
+) -> None:
+    """Columns of image, prediction and truth.
+
+    Args:
+        cases: title, (H, W, 3) uint8 image, predicted and true class map (H, W), 0 = background.
+        labels: class names; class k is labels[k - 1].
+        path: of the PNG.
+    """
+    from matplotlib.patches import Patch
+
+    from core.taxonomy import look
+
+    colours = [look(label).colour for label in labels]
+    figure = _figure(1.55 * len(cases) + 0.4, 5.4)
+    panels = figure.subplots(3, len(cases), squeeze=False)
+    for column, (title, image, predicted, truth) in enumerate(cases):
+        for row, class_map in enumerate((None, predicted, truth)):
+            panel = panels[row, column]
+            shown = image if class_map is None else _coloured(image, class_map, colours)
+            panel.imshow(shown)
+            panel.set_xticks([])
+            panel.set_yticks([])
+        panels[0, column].set_title(title, fontsize=7)
+    for row, name in enumerate(("image", "prediction", "truth")):
+        panels[row, 0].set_ylabel(name, fontsize=8)
+    handles = [Patch(color=c, label=n) for n, c in zip(labels, colours, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(labels), fontsize=8)
+    _save(figure, path)
+
+
+def _coloured(
+    image: NDArray[np.uint8], class_map: NDArray[np.uint8], colours: Sequence[str]
+) -> NDArray[np.uint8]:
+    """The image, darkened, with each class in its colour."""
+    shown = 0.6 * image.astype(np.float64)
+    for k, colour in enumerate(colours, start=1):
+        rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        shown[class_map == k] = 0.35 * shown[class_map == k] + 0.65 * rgb
+    return shown.astype(np.uint8)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # The object interface: no global figure, so a benchmark never touches a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"format": "png", "dpi": 130}
+    # Without the date and the release of matplotlib, the same records give the same bytes.
+    figure.savefig(buffer, metadata={"Software": None}, **options)
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,332 @@
+"""An accuracy page in Markdown from a plan and its records: the same records, the same page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from models import get_spec
+from training.benchmark.records import RowRecord
+from training.benchmark.rows import Protocol, Row, Setting, Table
+from training.benchmark.summary import Difference, Line, difference, lines, mean_and_spread
+
+Section = tuple[str, str, str, str]  # group, data, setting, protocol
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A metric as a page shows it."""
+
+    title: str
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """How the rows of one group are shown; the first metric is the primary one."""
+
+    heading: str
+    text: str
+    metrics: tuple[Column, ...]
+    per_class: Column
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Something that was aimed at: `metric` (of a class) of a network, or its gain over another."""
+
+    words: str
+    protocol: Protocol
+    network: str
+    metric: str
+    at_least: float  # fraction
+    label: str | None = None
+    over: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """What a page says beside its numbers."""
+
+    table: Table
+    stem: str  # of the file
+    title: str
+    intro: str
+    blocks: Mapping[str, Block]  # by group
+    protocols: Mapping[Protocol, str]  # how each divides, and what follows from that
+    pictures: tuple[tuple[str, str], ...]  # file, caption
+    targets: tuple[Target, ...] = ()
+    more: Callable[[Mapping[Section, tuple[Line, ...]]], list[str]] = lambda sections: []
+
+
+def sections(
+    rows: Iterable[Row], records: Mapping[str, RowRecord]
+) -> dict[Section, tuple[Line, ...]]:
+    """The lines of every section, in the order of the plan."""
+    members: dict[Section, list[Row]] = {}
+    for row in rows:
+        members.setdefault(row.section, []).append(row)
+    return {section: lines(own, records) for section, own in members.items()}
+
+
+def render(
+    sheet: Sheet,
+    rows: Sequence[Row],
+    records: Mapping[str, RowRecord],
+    *,
+    pictures: Iterable[str] = (),
+) -> str:
+    """The whole page.
+
+    Args:
+        sheet: its words.
+        rows: everything it would show, run or not.
+        records: what was run, by row; others than those of `rows` are passed over.
+        pictures: files that lie beside the page; others are not shown.
+    """
+    parts = sections(rows, records)
+    text = [f"# {sheet.title}", "", sheet.intro, "", *_command(sheet)]
+    there = set(pictures)
+    for file, caption in sheet.pictures:
+        if file in there:
+            text += [f"![{caption}]({file})", "", f"*{caption}*", ""]
+    if sheet.targets:
+        text += _targets(sheet.targets, parts)
+    text += sheet.more(parts)
+    beside = _beside(parts)
+    last: tuple[str, str, str] | None = None
+    for section, found in parts.items():
+        group, data, setting, protocol = section
+        if not any(line.records for line in found):
+            continue
+        if (data, setting, protocol) != last:
+            first = found[0].row
+            text += [f"## {data}, {protocol} protocol, {_setting(first.setting)}", ""]
+            text += [sheet.protocols[first.protocol], ""]
+            last = data, setting, protocol
+        text += _block(sheet.blocks[group], found, beside[data, setting, protocol])
+    text += _missing(parts)
+    text += _runs(parts)
+    return "\n".join(text).rstrip() + "\n"
+
+
+def percent(value: float) -> str:
+    """A fraction in per cent with one digit."""
+    return f"{100 * value:.1f}"
+
+
+def _command(sheet: Sheet) -> list[str]:
+    command = f"python -m training benchmark accuracy --task {sheet.table}"
+    return [
+        "Made by one command, which goes on where it was stopped; with `--page-only` it prints "
+        "this page again from `records/`. Every number is of runs that are listed at the end; what "
+        "was not run is listed, not estimated.",
+        "",
+        f"```bash\n{command}\n```",
+        "",
+    ]
+
+
+def _setting(setting: Setting) -> str:
+    return (
+        f"setting *{setting.name}* ({setting.image_size} px, {setting.epochs} "
+        f"epoch{'s' if setting.epochs > 1 else ''}, batch {setting.batch})"
+    )
+
+
+def _beside(
+    parts: Mapping[Section, tuple[Line, ...]],
+) -> dict[tuple[str, str, str], dict[str, Line]]:
+    """The networks of each setting by name, of every group: a baseline may stand in another."""
+    beside: dict[tuple[str, str, str], dict[str, Line]] = {}
+    for (_, data, setting, protocol), found in parts.items():
+        networks = beside.setdefault((data, setting, protocol), {})
+        networks.update({line.row.network: line for line in found})
+    return beside
+
+
+def _block(block: Block, found: Sequence[Line], beside: Mapping[str, Line]) -> list[str]:
+    n = next(line.records[0].evaluation.metrics[0].n for line in found if line.records)
+    text = [f"### {block.heading}", "", f"{block.text} Test images: {n}.".strip(), ""]
+    text += _main_table(block, found, beside)
+    text += [f"{block.per_class.title} by class (%):", "", *_class_table(block.per_class, found)]
+    return text
+
+
+def _main_table(block: Block, found: Sequence[Line], beside: Mapping[str, Line]) -> list[str]:
+    primary = block.metrics[0]
+    heads = [
+        *("network", "start", "seeds"),
+        *(f"{column.title} (%)" for column in block.metrics),
+        *("against the baseline", "published (%)", "parameters", "GFLOPs"),
+    ]
+    table = [f"| {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * (len(heads) - 2)}"]
+    for line in found:
+        if not line.records:
+            cells = [line.row.title, NOT_RUN, "0", *("–" for _ in heads[3:])]
+        else:
+            run = line.records[0].run
+            start = "COCO" if run.initialisation.startswith("COCO") else "random"
+            cells = [
+                *(line.row.title, start, str(len(line.records))),
+                *(_cell(line, column.metric) for column in block.metrics),
+                *(
+                    _gain(line, beside.get(line.row.against), primary.metric),
+                    _published(line.row, primary.metric),
+                ),
+                *(f"{run.parameters:,}", f"{run.gflops:.2f}"),
+            ]
+        table.append(f"| {' | '.join(cells)} |")
+    return [*table, ""]
+
+
+def _cell(line: Line, metric: str) -> str:
+    """One seed with its bootstrap interval, or mean ± standard deviation of several."""
+    mean, spread = mean_and_spread(line.values(metric))
+    if spread is not None:
+        return f"{percent(mean)} ± {percent(spread)}"
+    only = line.records[0].evaluation.metric(metric)
+    if only.low is None or only.high is None:
+        return percent(mean)
+    return f"{percent(mean)} ({percent(only.low)}–{percent(only.high)})"
+
+
+def _gain(line: Line, baseline: Line | None, metric: str) -> str:
+    if baseline is None or baseline is line:
+        return "–"
+    gain = difference(line, baseline, value=lambda record: record.evaluation.metric(metric).value)
+    return "–" if gain is None else say_difference(gain)
+
+
+def say_difference(gain: Difference) -> str:
+    """Points with their sign: `+2.1 (−0.4–4.6)` of one seed, `+2.1 ± 0.8` of several."""
+    told = _points(gain.value)
+    if gain.spread is not None:
+        return f"{told} ± {percent(gain.spread)}"
+    if gain.low is None or gain.high is None:
+        return told
+    return f"{told} ({_points(gain.low)} to {_points(gain.high)})"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _published(row: Row, metric: str) -> str:
+    for figure in get_spec(row.model).reported:
+        if figure.dataset == row.data and figure.name == metric and row.protocol == "paper":
+            return f"{100 * figure.value:.2f}"
+    return "–"
+
+
+def _class_table(column: Column, found: Sequence[Line]) -> list[str]:
+    labels = list(
+        dict.fromkeys(
+            label
+            for line in found
+            for record in line.records
+            for label in record.evaluation.metric(column.metric).per_class
+        )
+    )
+    table = [
+        f"| network | {' | '.join(label.replace('_', ' ') for label in labels)} |",
+        f"| --- |{' ---: |' * len(labels)}",
+    ]
+    for line in found:
+        if line.records:
+            cells = []
+            for label in labels:
+                values = line.values(column.metric, label)
+                mean, spread = mean_and_spread(values) if values else (0.0, None)
+                told = percent(mean) + (f" ± {percent(spread)}" if spread is not None else "")
+                cells.append(told if values else "–")
+            table.append(f"| {line.row.title} | {' | '.join(cells)} |")
+    return [*table, ""]
+
+
+def _targets(targets: Sequence[Target], parts: Mapping[Section, tuple[Line, ...]]) -> list[str]:
+    text = [
+        "## What was aimed at",
+        "",
+        "Each is judged in the largest setting in which it was run.",
+        "",
+        "| target | protocol | aimed at | measured | setting | |",
+        "| --- | --- | ---: | ---: | --- | --- |",
+    ]
+    for target in targets:
+        aim = f"≥ {_points(target.at_least) if target.over else percent(target.at_least)}"
+        value, setting = _measured(target, parts)
+        if value is None:
+            cells = [target.words, target.protocol, aim, NOT_RUN, "–", "–"]
+        else:
+            told = _points(value) if target.over else percent(value)
+            verdict = "reached" if value >= target.at_least else "not reached"
+            cells = [target.words, target.protocol, aim, told, setting, verdict]
+        text.append(f"| {' | '.join(cells)} |")
+    return [*text, ""]
+
+
+def _measured(
+    target: Target, parts: Mapping[Section, tuple[Line, ...]]
+) -> tuple[float | None, str]:
+    for (_, _, setting, protocol), found in parts.items():
+        if protocol != target.protocol or setting == "quick":
+            continue
+        by_network = {line.row.network: line for line in found if line.records}
+        line = by_network.get(target.network)
+        if line is None:
+            continue
+        if target.over is None:
+            values = line.values(target.metric, target.label)
+            return mean_and_spread(values)[0], setting
+        if target.over in by_network:
+            gain = difference(
+                line,
+                by_network[target.over],
+                value=lambda record: record.evaluation.metric(target.metric).value,
+            )
+            if gain is not None:
+                return gain.value, setting
+    return None, ""
+
+
+def _missing(parts: Mapping[Section, tuple[Line, ...]]) -> list[str]:
+    """A line for each setting of a data set: which networks, with which seeds, are still to run."""
+    left: dict[tuple[str, str, str], list[str]] = {}
+    total: dict[tuple[str, str, str], int] = {}
+    for (_, *where), found in parts.items():
+        data, setting, protocol = where
+        key = data, protocol, setting
+        for line in found:
+            seeds = [str(row.seed) for row in line.rows if row.seed not in line.by_seed]
+            total[key] = total.get(key, 0) + 1
+            if seeds:
+                some = f" (seeds {', '.join(seeds)})" if len(seeds) < len(line.rows) else ""
+                left.setdefault(key, []).append(f"`{line.row.network}`{some}")
+    text = []
+    for key, networks in left.items():
+        every = len(networks) == total[key] and not any("(" in name for name in networks)
+        told = "nothing of it was run" if every else ", ".join(networks)
+        text.append(f"- {', '.join(key)}: {told}")
+    return ["## Not run", "", *text, ""] if text else []
+
+
+def _runs(parts: Mapping[Section, tuple[Line, ...]]) -> list[str]:
+    head = ["| row | run | kept epoch | minutes | machine | code | weights |"]
+    table: list[str] = []
+    for found in parts.values():
+        for line in found:
+            for record in line.records:
+                run = record.run
+                name = "the row's own" if run.id == record.row else f"`{run.id}`"
+                cells = [
+                    *(f"`{record.row}`", name, f"{run.best_epoch} of {run.epochs}"),
+                    *(f"{run.wall_time_s / 60:.0f}", run.machine, f"`{run.git_commit[:12]}`"),
+                    f"`{run.weights_sha256[:12]}`",
+                ]
+                table.append(f"| {' | '.join(cells)} |")
+    if not table:
+        return []
+    rule = "| --- | --- | ---: | ---: | --- | --- | --- |"
+    return ["## Runs", "", *head, rule, *dict.fromkeys(table), ""]

@@ -1,0 +1,84 @@
+"""A row of an accuracy table: one training run, declared before it is made. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from training.datasets import Dataset
+
+Table = Literal["detect", "segment", "classify", "balance"]
+TABLES: tuple[Table, ...] = get_args(Table)
+Protocol = Literal["paper", "leak-free"]
+PROTOCOLS: tuple[Protocol, ...] = ("leak-free", "paper")  # the headline first
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How much one run of a table may cost; every row of a section shares it."""
+
+    name: str
+    image_size: int  # px
+    epochs: int
+    batch: int  # images
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # over every row's recipe
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A data set of which only a part may be trained on; its test split is whole.
+
+    `of(dataset, protocol, seed)` makes it; the result has a data set id of its own.
+    """
+
+    name: str
+    words: str
+    of: Callable[[Dataset, Protocol, int], Dataset]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One run: a network on a data set under a protocol, in a setting, with a seed.
+
+    `group` is the table within the page; `against` is the `network` of the baseline that the row is
+    compared with in the same section, "" for none.
+    """
+
+    group: str
+    title: str
+    model: str
+    scale: str
+    data: str
+    protocol: Protocol
+    setting: Setting
+    seed: int
+    coco: bool = False  # starts from COCO arrays; else from random weights
+    balance: str | None = None  # method of `training.balance`; None: the model's own
+    view: View | None = None
+    against: str = ""
+
+    @property
+    def network(self) -> str:
+        """What is trained, the same for every seed: `grace-n`, `mobilesteelnet-light-focal`."""
+        method = f"-{self.balance}" if self.balance else ""
+        return f"{self.model}-{self.scale}{method}"
+
+    @property
+    def section(self) -> tuple[str, str, str, str]:
+        """What rows must share to stand in one table."""
+        return self.group, self.data, self.setting.name, self.protocol
+
+    @property
+    def id(self) -> str:
+        """Name of the run folder and of the record."""
+        data = f"{self.data}.{self.view.name}" if self.view else self.data
+        size = f"{self.setting.image_size}-e{self.setting.epochs}"
+        return f"{data}-{self.network}-{size}-{self.protocol}-s{self.seed}"
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Values over the recipe of the model."""
+        method = {"balance": self.balance} if self.balance else {}
+        return {**self.setting.overrides, **method}
