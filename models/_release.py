@@ -89,15 +89,25 @@ def read_weights(folder: Path, config: ReleaseConfig) -> bytes:
         WeightsNotFoundError: if the weights file is missing.
         WeightsError: if its hash is not the recorded one.
     """
-    path = folder / config.weights_file
+    return read_side_file(folder, config.weights_file, config.weights_sha256)
+
+
+def read_side_file(folder: Path, file: str, sha256: str) -> bytes:
+    """A file that a release's config promises, its SHA-256 checked.
+
+    Raises:
+        WeightsNotFoundError: if the file is missing.
+        WeightsError: if its hash is not the promised one.
+    """
+    path = folder / file
     if not path.is_file():
-        raise WeightsNotFoundError(f"No weights in {folder}: {config.weights_file} is missing.")
+        raise WeightsNotFoundError(f"No weights in {folder}: {file} is missing.")
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    if digest != config.weights_sha256:
+    if digest != sha256:
         raise WeightsError(
-            f"{path} has SHA-256 {digest[:12]}…, but its config.json promises "
-            f"{config.weights_sha256[:12]}…: fetch the release again."
+            f"{path} has SHA-256 {digest[:12]}…, but its config.json promises {sha256[:12]}…: "
+            "fetch the release again."
         )
     return data
 
@@ -118,3 +128,18 @@ def load_weights(network: nn.Module, folder: Path, config: ReleaseConfig) -> Non
     except (RuntimeError, SafetensorError) as exc:
         reason = str(exc).splitlines()[-1].strip()
         raise WeightsError(f"The weights in {folder} do not fit {config.name}: {reason}") from exc
+
+
+def load_network(folder: Path, config: ReleaseConfig) -> nn.Module:
+    """The network of a release with its verified weights, in torch, not yet fused or moved.
+
+    Raises:
+        WeightsNotFoundError: if the weights file is missing.
+        WeightsError: if the weights fail their hash or do not fit.
+        UnknownModelError: if the release names a model this code does not have.
+    """
+    from models import get_spec
+
+    network = get_spec(config.name).build(len(config.labels), config.scale)
+    load_weights(network, folder, config)
+    return network

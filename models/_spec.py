@@ -65,6 +65,7 @@ class ModelSpec:
     channel 0 being background; a classifier maps to logits (N, n_classes). `criterion(network)`
     returns a replacement for the trainer's own loss, `sampler(labels_per_image, n_classes, seed)`
     one for uniform sampling, and `on_epoch(network, epoch)` is called before each training epoch.
+    `fold(network)` folds, in place and for inference alone, what ultralytics' `fuse` leaves.
     Of several reported metrics of one name and data set the first is the full model's.
     `coco_layers` is for a detector that moves or replaces layers of YOLO11: the index of each layer
     that stayed -> its index in the stock network, for starting from COCO arrays (None: all stayed).
@@ -82,8 +83,12 @@ class ModelSpec:
     criterion: Callable[[Any], Any] | None = None
     sampler: Callable[..., Any] | None = None
     on_epoch: Callable[[Any, int], None] | None = None
+    fold: Callable[[Any], None] | None = None
     reported: tuple[ReportedMetric, ...] = ()
     departures: tuple[str, ...] = ()
     # module whose output Eigen-CAM reads, and whose pooled output is the image's embedding
     feature_layer: str = ""
+    # modules whose maps a heat map is read from, where that is not the head's inputs (detectors) or
+    # the feature layer alone
+    explained_layers: tuple[str, ...] = ()
     coco_layers: Mapping[int, int] | None = None

@@ -333,4 +333,5 @@ SPEC = ModelSpec(
         "the paper states only SGD and 300 epochs.",
     ),
     feature_layer="encoder.stages.3",
+    explained_layers=("encoder.stages.0", "encoder.stages.3"),  # what the decoder reads
 )
