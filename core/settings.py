@@ -125,6 +125,18 @@ class ServingSettings(_Group):
     queue_size: int = Field(
         64, ge=1, le=10_000, description="Requests that may wait before more are refused; a count."
     )
+    max_upload_mb: float = Field(
+        200, gt=0, le=100_000, description="Largest file of a batch, such as an archive; megabytes."
+    )
+    max_batch_images: int = Field(
+        5000, ge=1, le=1_000_000, description="Pictures that one batch may hold; a count."
+    )
+    keep_batches_days: float = Field(
+        7, gt=0, le=3650, description="How long a finished batch can be found again; days."
+    )
+    watched_folder: Folder | None = Field(
+        None, description="Folder whose new pictures Live looks at; empty: none; a path."
+    )
 
     @property
     def image_limits(self) -> ImageLimits:
