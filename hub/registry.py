@@ -12,8 +12,9 @@ from pathlib import Path
 from core.errors import WeightsNotFoundError
 from core.records import ReleaseConfig, ServedModel, Source
 from core.settings import PathSettings
+from hub.fetch import ASKED_FILE, read_asked
 from models import names
-from models._release import find_release, read_release
+from models._release import CHANNEL_FILE, CONFIG_FILE, find_release, read_release
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +41,40 @@ class Release:
 
 
 def resolve(name: str, paths: PathSettings) -> Release:
-    """The live release of a model.
+    """The live release of a model: promoted here, else fetched from the Hub, else bundled.
+
+    Only this machine's disk is read; what the Hub has is fetched by `hub.fetch.refresh`, so that
+    nobody ever waits for a network here.
 
     Raises:
         WeightsNotFoundError: if no release of that name exists.
         WeightsError: if the one that should be live is damaged.
     """
-    folder = find_release(name, bundled=paths.bundled, releases=paths.releases)
-    source: Source = "bundled" if folder.parent == paths.bundled else "local"
-    return Release(folder=folder, config=read_release(folder), source=source)
+    folder = find_release(
+        name, bundled=paths.bundled, releases=paths.releases, fetched=paths.fetched
+    )
+    return Release(folder=folder, config=read_release(folder), source=_source(folder, paths))
+
+
+def switches(name: str, paths: PathSettings) -> tuple[Path, ...]:
+    """The files whose change may mean that another release of a model is live, or newly marked."""
+    files = [
+        paths.releases / name / CHANNEL_FILE,
+        paths.releases / name / CONFIG_FILE,
+        paths.bundled / name / CONFIG_FILE,
+    ]
+    if paths.fetched is not None:
+        files += [paths.fetched / name / CHANNEL_FILE, paths.fetched / name / ASKED_FILE]
+    return tuple(files)
+
+
+def _source(folder: Path, paths: PathSettings) -> Source:
+    if folder.parent == paths.bundled:
+        return "bundled"
+    if paths.fetched is None or paths.fetched not in folder.parents:
+        return "local"
+    asked = read_asked(folder.parent)
+    return "hub" if asked is not None and not asked.failed else "hub-cached"
 
 
 def resolve_all(paths: PathSettings) -> tuple[Release, ...]:
