@@ -27,6 +27,7 @@ def main() -> None:
     service = Service(settings)
     blocks = build(settings, service=service)
     service.preload()
+    service.courier.start()
     address = f"http://{settings.serving.host}:{settings.serving.port}"
     logger.info("Rollmark opens at %s", address)
     launch(blocks, settings, service=service)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,25 +36,10 @@ def push(
 ) -> None:
     """Send what waits in the review queue to Label Studio."""
     with _desk() as (settings, desk):
-        from active_learning.label_studio import LabelStudio
-        from active_learning.push import Ranking
-        from active_learning.push import push as push_once
+        from active_learning.errands import send
         from core.errors import LabelStudioError
 
-        ranking = Ranking(
-            budget=budget or settings.review.budget,
-            random_share=settings.review.random_share,
-            labelled_counts=desk.labelled_counts(),
-            seed=datetime.now(UTC).toordinal(),  # another draw every day, the same all day
-        )
-        with LabelStudio(settings.label_studio) as studio:
-            report = push_once(
-                desk.queue,
-                studio,
-                labelling=desk.labelling,
-                mask_labels=desk.mask_labels,
-                ranking=ranking,
-            )
+        report = send(settings, desk, budget=budget)
         counts = {key: value for key, value in asdict(report).items() if key != "stopped"}
         _print(counts, as_json=as_json)
         incomplete = _incomplete(report)

@@ -136,6 +136,11 @@ class LabelStudio:
             logger.info("updated Label Studio project %d: %s", found["id"], ", ".join(changes))
         return _project(found)
 
+    def project_id(self, name: str) -> int | None:
+        """Number of the project of that title or number; None if there is no such title yet."""
+        found = self._find_project(name)
+        return None if found is None else int(found["id"])
+
     def follow_our_order(self, project: Project) -> None:
         """Have the project serve tasks by our scores; possible once it has a prediction of ours."""
         if project.model_version != MODEL_VERSION:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -43,6 +43,7 @@ from core.records import Inspection, ReviewItem
 
 logger = logging.getLogger(__name__)
 
+STOPPED: Final = "It was stopped by hand."
 PATIENCE: Final = 3  # failures in a row after which Label Studio is left alone until the next pass
 # Of these the item is innocent: the token, the permission or the project is at fault.
 _NOT_THE_ITEM: Final = frozenset({401, 403, 404})
@@ -81,6 +82,7 @@ def push(
     settle_s: float = SETTLE_S,
     jitter: random.Random | None = None,
     on_point: OnPoint | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> PushReport:
     """One pass: settle what is open, then send what is due, in the order of the ranking.
 
@@ -95,6 +97,7 @@ def push(
         jitter: random numbers for waiting times.
         on_point: called with `push:uploaded`, `push:created` and `push:read back`, each after the
             answer arrived and before anything is written.
+        is_stopped: asked before each item is sent; then the rest waits.
 
     Raises:
         LeaseHeld: if another process is pushing.
@@ -104,7 +107,7 @@ def push(
     with pushing(queue, lease_s=lease_s, settle_s=settle_s, jitter=jitter) as outbox:
         project = studio.project(queue.project, labelling)
         push_pass = _Pass(queue, studio, outbox, project, mask_labels, on_point)
-        stopped = push_pass.settle() or push_pass.verify() or push_pass.send(ranking)
+        stopped = push_pass.settle() or push_pass.verify() or push_pass.send(ranking, is_stopped)
         if push_pass.done.verified and not stopped:
             studio.follow_our_order(project)
     counts = queue.counts()
@@ -165,9 +168,11 @@ class _Pass:
             after += sum(self._is_still_sent(item) for item in items)
         return ""
 
-    def send(self, ranking: Ranking) -> str:
+    def send(self, ranking: Ranking, is_stopped: Callable[[], bool]) -> str:
         """Send what is due."""
         for item_id in _chosen(self._outbox.due(), ranking):
+            if is_stopped():
+                return STOPPED
             for item in self._outbox.claim(1, ids=[item_id]):
                 stopped = self._send(item)
                 if stopped:

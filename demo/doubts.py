@@ -74,6 +74,11 @@ class Doubts:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, ...], str] = OrderedDict()
 
+    def get_ready(self, releases: tuple[Release, ...]) -> None:
+        """Open the queue before the first doubt comes, whose answer would wait for that."""
+        if self._settings.queue_unsure:
+            self._writer.submit(self._open, releases)
+
     def settle(
         self,
         source: Path | bytes,
@@ -106,6 +111,12 @@ class Doubts:
             return Queued(None, BUSY)
         written = self._writer.submit(self._store, key, source, inspections, releases, doubt)
         return self._outcome(written)
+
+    def _open(self, releases: tuple[Release, ...]) -> None:
+        try:
+            self._desk.open(releases)
+        except RollmarkError as exc:
+            logger.error("the review queue cannot be opened: %s", exc)
 
     def _outcome(self, written: Future[ReviewItem | None]) -> Queued:
         try:

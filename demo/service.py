@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from active_learning.committee import Committee, compare
+from active_learning.courier import Courier
 from active_learning.inspection import to_inspection
 from active_learning.uncertainty import ACQUISITION_THRESHOLD
 from core.errors import (
@@ -73,6 +74,7 @@ class Service:
         self._settings = settings
         self._models = LoadedModels(settings.paths, settings.serving)
         self.review = ReviewDesk(settings)
+        self.courier = Courier(settings, lambda: self.review.open(self.releases()))
         self._doubts = Doubts(self.review, settings.review)
 
     def releases(self) -> tuple[Release, ...]:
@@ -267,6 +269,7 @@ class Service:
         except RollmarkError as exc:
             logger.warning("nothing to load: %s", exc)
             return
+        self._doubts.get_ready(self.releases())
         others = [r for r in self.releases() if r.config.name != first.config.name]
         for release in (first, *others[: self._settings.serving.max_models - 1]):
             try:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from active_learning.webhook import MAX_BODY_BYTES, Webhook
 from core.images import MEGA
 from core.settings import Settings
 from demo import api, source
@@ -105,7 +106,7 @@ def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = Tr
         blocked_paths=[str(settings.paths.data.resolve()), str(settings.paths.runs.resolve())],
         state_session_capacity=_VISITORS,
         ssr_mode=False,
-        app_kwargs={"routes": _routes(service)},
+        app_kwargs={"routes": _routes(service, settings)},
         theme=theme(),
         css_paths=[STYLE],
         head=head(),
@@ -113,8 +114,9 @@ def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = Tr
     return str(address)
 
 
-def _routes(service: Service) -> list[Route]:
+def _routes(service: Service, settings: Settings) -> list[Route]:
     """Routes beside Gradio's own; they come first."""
+    webhook = Webhook(settings.label_studio, service.courier.poll_now)
 
     def health(_: Request) -> Response:
         return JSONResponse({"status": "ok", "models": len(service.models())})
@@ -127,7 +129,20 @@ def _routes(service: Service) -> list[Route]:
             headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
 
-    return [Route("/health", health), Route("/source", source_code)]
+    async def label_studio(request: Request) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                break
+        accepted = webhook.handle_webhook(request.headers, bytes(body))
+        return Response(status_code=200 if accepted else 401)
+
+    return [
+        Route("/health", health),
+        Route("/source", source_code),
+        Route("/webhooks/label-studio", label_studio, methods=["POST"]),
+    ]
 
 
 def _refuse_addresses(blocks: Any) -> None:

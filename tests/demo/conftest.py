@@ -20,6 +20,7 @@ from demo.service import Service
 from tests.demo import releases
 from tests.demo.fakes import Loader
 
+SECRET = "sesame open"  # of the app's webhook
 APP = Path(__file__).parents[2] / "app.py"
 
 
@@ -53,13 +54,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("app")
     for name in releases.DATASETS:
         releases.write(root / "bundled" / name, name)
-    with served(root, root / "bundled") as started:
+    with served(root, root / "bundled", ROLLMARK_LABEL_STUDIO__WEBHOOK_SECRET=SECRET) as started:
         yield started
 
 
 @contextmanager
-def served(root: Path, bundled: Path) -> Iterator[str]:
-    """The address of `python app.py` with the releases of a folder, all of them in memory."""
+def served(root: Path, bundled: Path, **settings: str) -> Iterator[str]:
+    """The address of `python app.py` with the releases of a folder, all of them in memory.
+
+    `settings` are environment variables on top of those that every test needs.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -78,7 +82,7 @@ def served(root: Path, bundled: Path) -> Iterator[str]:
         app = subprocess.Popen(
             [sys.executable, str(APP)],
             cwd=root,
-            env=_environment() | chosen,
+            env=_environment() | chosen | settings,
             stdout=stream,
             stderr=stream,
         )

@@ -13,9 +13,11 @@ import pytest
 import requests
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from PIL import Image as PillowImage
 
 from core.geometry import class_map_from_record
 from core.records import Inspection
+from tests.demo.conftest import SECRET
 from tests.demo.releases import EXAMPLES, PICTURE
 
 SHA256 = "883988251961da0342ce6f0b3d2a5658d77b78603c246c19f9b325b8b419cd14"  # of PICTURE
@@ -279,6 +281,54 @@ def test_the_source_of_this_version_is_offered(address: str) -> None:
     answer = requests.get(f"{address}/source", timeout=TIMEOUT_S)
     assert answer.headers["content-type"] == "application/gzip"
     assert answer.content[:2] == b"\x1f\x8b"
+
+
+def test_an_unsure_answer_names_its_review_item_and_a_sample_has_none(
+    client: Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "strip.png"
+    with PillowImage.open(PICTURE) as sample:
+        sample.save(file)  # the same pixels in other bytes
+    before = client.predict(api_name="/status")["queue"]["pending"]
+    told = [
+        client.predict(handle_file(str(each)), "mobilesteelnet", api_name="/inspect")
+        for each in (file, file, PICTURE)
+    ]
+    assert [answer["verdict"] for answer in told] == ["review"] * 3  # its weights are random
+    for _ in range(100):  # the first item may still be on its way when the answer is there
+        if client.predict(api_name="/status")["queue"]["pending"] > before:
+            break
+    item = client.predict(handle_file(str(file)), "mobilesteelnet", api_name="/inspect")
+    assert item["review_item"]
+    assert {answer["review_item"] for answer in told[:2]} <= {item["review_item"], None}
+    assert told[2]["review_item"] is None
+    assert client.predict(api_name="/status")["queue"]["pending"] == before + 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        pytest.param({"X-Rollmark-Secret": SECRET}, b"{}", 200, id="right"),
+        pytest.param({"X-Rollmark-Secret": SECRET}, b"{}", 200, id="once more"),
+        pytest.param({"x-rollmark-secret": "guess"}, b"{}", 401, id="wrong"),
+        pytest.param({}, b"{}", 401, id="missing"),
+        pytest.param({"X-Rollmark-Secret": SECRET}, b"x" * 1_000_001, 401, id="too large"),
+    ],
+)
+def test_a_webhook_is_answered_by_its_secret_and_changes_nothing(
+    client: Client, address: str, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    before = client.predict(api_name="/status")
+    answer = requests.post(
+        f"{address}/webhooks/label-studio", data=body, headers=headers, timeout=TIMEOUT_S
+    )
+    assert (answer.status_code, answer.content) == (status, b"")
+    assert client.predict(api_name="/status") == before
+
+
+def test_a_webhook_is_posted(address: str) -> None:
+    answer = requests.get(f"{address}/webhooks/label-studio", timeout=TIMEOUT_S)
+    assert answer.status_code in (404, 405)
 
 
 def _uploaded(address: str) -> dict[str, Any]:
