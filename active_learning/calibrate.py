@@ -48,12 +48,7 @@ def calibrate(release: Path, dataset: Dataset, *, device: str = "cpu") -> Releas
         WeightsError: if the release is damaged.
     """
     config = read_release(release)
-    if dataset.id != config.run.dataset_id:
-        raise DatasetError(
-            f"{config.name} {config.revision} was trained on {config.dataset} "
-            f"{config.run.dataset_id[:12]}, this is {dataset.name} {dataset.id[:12]}: prepare the "
-            "same archive with the same seed."
-        )
+    check_dataset(config, dataset)
     predictor = load(release, device=device)
     samples = dataset.split(config.protocol, "val")
     calibration = _fit(predictor, samples, config.labels, task=config.task)
@@ -61,6 +56,20 @@ def calibrate(release: Path, dataset: Dataset, *, device: str = "cpu") -> Releas
     write_atomically(release / CONFIG_FILE, config.model_dump_json(indent=2).encode())
     logger.info("calibrated %s %s on %d images", config.name, config.revision, len(samples))
     return config
+
+
+def check_dataset(config: ReleaseConfig, dataset: Dataset) -> None:
+    """Refuse a data set other than the very one that a release was trained on.
+
+    Raises:
+        DatasetError: if it is another one.
+    """
+    if dataset.id != config.run.dataset_id:
+        raise DatasetError(
+            f"{config.name} {config.revision} was trained on {config.dataset} "
+            f"{config.run.dataset_id[:12]}, this is {dataset.name} {dataset.id[:12]}: prepare the "
+            "same archive with the same seed."
+        )
 
 
 def _fit(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from active_learning import uncertainty as measure
 from active_learning.calibration import apply, apply_temperature
+from active_learning.novelty import doubt
 from active_learning.uncertainty import LIKELY, NOT_SURE, SURE
 from active_learning.wording import count, listed, named, number
 from core.errors import InputError
@@ -62,7 +63,7 @@ def to_inspection(
     release: ReleaseConfig,
     review_threshold: float,
     score_threshold: float | None,
-    novelty: float = 0.0,
+    novelty: float | None = None,
 ) -> Inspection:
     """Read a prediction: calibrated findings, verdict and reasons.
 
@@ -72,7 +73,7 @@ def to_inspection(
         review_threshold: uncertainty from which on a person should look, in [0, 1].
         score_threshold: lowest raw score of a box, or probability of a region, that is shown, in
             [0, 1]; None: the release's own.
-        novelty: of `uncertainty.novelty`, where it is known.
+        novelty: of `novelty.novelty_of`, in [0, 1); None where the release cannot tell.
 
     Raises:
         InputError: if a threshold lies outside [0, 1].
@@ -91,8 +92,8 @@ def to_inspection(
             answer = _read_classes(prediction, release)
         case _:
             assert_never(prediction)
-    uncertainty = max(answer.uncertainty, novelty)
-    verdict, reasons = _judge(answer, uncertainty, novelty, review_threshold)
+    uncertainty = max(answer.uncertainty, doubt(novelty or 0.0))
+    verdict, reasons = _judge(answer, uncertainty, novelty or 0.0, review_threshold)
     source = prediction.source
     return Inspection(
         model=source.model,
@@ -117,8 +118,12 @@ def _judge(
     doubts = list(answer.doubts)
     if answer.hidden:
         doubts.insert(0, answer.hidden)
-    if novelty > 0:
-        doubts.append(f"unlike the images it was trained on: {number(novelty)} of 1")
+    if doubt(novelty) >= min(_TELL, review_threshold) > 0:
+        doubts.insert(
+            0,
+            f"unlike anything seen in training: further from it than {100 * novelty:.1f} % of "
+            "ordinary images",
+        )
     if uncertainty >= review_threshold or answer.hidden:
         return "review", tuple(doubts) or (
             f"{answer.summary}, yet uncertainty {number(uncertainty)} reaches "

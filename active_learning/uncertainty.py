@@ -4,8 +4,8 @@ Every function answers in [0, 1]: 0 when nothing is open, 1 when a person should
 detector gives each box one class and one probability, so its doubts are four: boxes that may or may
 not be defects, many faint ones that together may hide one, how many defects there are, and two
 classes in one place. For a mask it is how sharp
-the outline is; for a whole image, how close the two best classes are. `novelty` asks whether the
-image looks like anything the model has learned from.
+the outline is; for a whole image, how close the two best classes are. Whether an image looks like
+anything the model has learned from is the question of `active_learning.novelty`.
 
 Predict at ACQUISITION_THRESHOLD: a display threshold hides the very boxes the model is unsure of.
 """
@@ -261,36 +261,6 @@ def _band(class_map: NDArray[np.uint8]) -> NDArray[np.bool_]:
     highest = ndimage.maximum_filter(class_map, size=size, mode="nearest")
     lowest = ndimage.minimum_filter(class_map, size=size, mode="nearest")
     return np.asarray(highest != lowest)
-
-
-# --- unlike anything seen ----------------------------------------------------------------------
-
-
-def novelty(embeddings: ArrayLike, seen: ArrayLike, *, usual: float = 0.95) -> Floats:
-    """How unlike all training images an image is, measured by the training images themselves.
-
-    Each image's cosine distance to its nearest training image is placed among the distances of the
-    training images to *their* nearest others. Up to the quantile `usual` the answer is 0, beyond
-    all of them 1, and linear in the quantile between.
-
-    Args:
-        embeddings: (m, D), of the images asked about.
-        seen: (n, D), of the training images.
-        usual: share of the training images that count as usual.
-
-    Returns:
-        (m,), in [0, 1]; 0 for all with fewer than two training images.
-    """
-    asked, known = unit_rows(embeddings), unit_rows(seen)
-    if len(known) < 2:
-        return np.zeros(len(asked))
-    likeness = known @ known.T
-    np.fill_diagonal(likeness, -np.inf)  # an image is not its own neighbour
-    ordinary = np.sort(1 - likeness.max(axis=1))
-    nearest = 1 - (asked @ known.T).max(axis=1)
-    # An exact copy of a training image must not come out as further than it by rounding.
-    quantile = np.searchsorted(ordinary, nearest - 1e-9, side="left") / len(ordinary)
-    return np.asarray(((quantile - usual) / (1 - usual)).clip(0, 1))
 
 
 def unit_rows(embeddings: ArrayLike) -> Floats:

@@ -15,7 +15,7 @@ from core.types import Task
 
 Box = tuple[float, float, float, float]
 Verdict = Literal["accept", "defect", "review"]
-Source = Literal["bundled", "local", "hub"]
+Source = Literal["bundled", "local", "hub", "hub-cached"]
 ReviewState = Literal["pending", "sending", "sent", "verified", "parked", "unknown"]
 REVIEW_STATES: tuple[ReviewState, ...] = get_args(ReviewState)
 
@@ -93,6 +93,13 @@ class RunRecord(Record):
     validation: dict[str, float] = Field(default_factory=dict)  # of the epoch that was kept
 
 
+class SideFile(Record):
+    """A file that lies beside the weights of a release and belongs to them."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9]+$")  # a plain name, never a path
+    sha256: str
+
+
 class ReleaseConfig(Record):
     """`config.json` of a release: all that is needed to rebuild the network and to trust it."""
 
@@ -113,8 +120,16 @@ class ReleaseConfig(Record):
     # of a pixel, by label, in (0, 1); a segmenter without them takes the most probable class
     class_thresholds: dict[str, float] = Field(default_factory=dict)
     calibration: dict[str, Any] = Field(default_factory=dict)
+    novelty: SideFile | None = None  # what its training images look like to it, if that was fitted
+    # how its images are spread in brightness and its opinions in class, if that was fitted
+    drift: dict[str, Any] = Field(default_factory=dict)
     run: RunRecord
     evaluations: tuple[Evaluation, ...] = ()
+
+    @property
+    def side_files(self) -> tuple[SideFile, ...]:
+        """What lies beside the weights and travels with them."""
+        return (self.novelty,) if self.novelty else ()
 
     @property
     def revision(self) -> str:

@@ -10,7 +10,7 @@ from core.errors import WeightsError
 from core.records import Evaluation, ReleaseConfig
 from hub.card import write_card
 from models import get_spec
-from models._release import CONFIG_FILE, read_release, read_weights
+from models._release import CONFIG_FILE, read_release, read_side_file, read_weights
 
 CARD_FILE = "README.md"
 
@@ -45,22 +45,26 @@ def complete(config: ReleaseConfig, evaluations: Sequence[Evaluation]) -> Releas
 def shelve(release: Path, target: Path, evaluations: Sequence[Evaluation]) -> ReleaseConfig:
     """Copy a run's release to `target` with its evaluations and its card; replaces what is there.
 
+    What its config names beside the weights travels with it.
+
     Args:
         release: folder of `config.json` and weights, as a training run writes it.
         target: the new folder, for example `hub/bundled/grace`.
         evaluations: of these very weights.
 
     Raises:
-        WeightsNotFoundError: if there is no release.
-        WeightsError: if its weights fail their hash or an evaluation is of others.
+        WeightsNotFoundError: if there is no release, or one of its files is missing.
+        WeightsError: if a file fails its hash or an evaluation is of others.
     """
     config = complete(read_release(release), evaluations)
     weights = read_weights(release, config)
+    beside = {s.file: read_side_file(release, s.file, s.sha256) for s in config.side_files}
     card = write_card(config, get_spec(config.name))
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    (fresh / config.weights_file).write_bytes(weights)
+    for file, data in {config.weights_file: weights, **beside}.items():
+        (fresh / file).write_bytes(data)
     (fresh / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (fresh / CARD_FILE).write_text(card, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)

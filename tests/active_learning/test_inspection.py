@@ -236,10 +236,20 @@ def test_a_classifier_of_one_class_is_sure():
 # --- all ---------------------------------------------------------------------------------------
 
 
-def test_an_image_unlike_the_training_images_asks_for_a_person_however_sure_the_model_is():
-    found = inspect(boxes(("scratches", 0.99, A)), novelty=0.8)
-    assert (found.verdict, found.uncertainty) == ("review", 0.8)
-    assert found.reasons == ("unlike the images it was trained on: 0.80 of 1",)
+def test_an_image_unlike_anything_seen_asks_for_a_person_however_sure_the_model_is():
+    # Further than 198 of 199 ordinary images and one more place: 198 / 200. 1 - 0.01 / 0.02 = 0.5.
+    found = inspect(boxes(("scratches", 0.99, A)), novelty=0.99)
+    assert (found.verdict, found.uncertainty) == ("review", 0.5)
+    assert found.reasons == (
+        "unlike anything seen in training: further from it than 99.0 % of ordinary images",
+    )
+
+
+@pytest.mark.parametrize("novelty", [None, 0.0, 0.6, 0.985])
+def test_the_novelty_of_an_ordinary_image_is_no_reason(novelty):
+    found = inspect(boxes(("scratches", 0.99, A)), novelty=novelty)
+    assert found.verdict == "defect"
+    assert not any("unlike" in reason for reason in found.reasons)
 
 
 def test_identity_and_latency_come_from_the_prediction():

@@ -182,29 +182,3 @@ def test_a_large_mask_is_as_doubtful_as_the_same_mask_in_small():
     large = np.kron(scores, np.ones((20, 20)))
     assert measure.boundary_entropy(large_map, large) == pytest.approx(0.8113, abs=1e-4)
     assert measure.interior_entropy(large_map, large) == pytest.approx(0.8113, abs=1e-4)
-
-
-# --- unlike anything seen ----------------------------------------------------------------------
-
-
-def on_circle(*degrees: float) -> np.ndarray:
-    angles = np.radians(degrees)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-
-def test_novelty_places_an_image_among_the_distances_of_the_training_images():
-    # Neighbours 10, 10, 10, 20 and 40 degrees away (0, 10, 20, 40, 80).
-    seen = on_circle(0, 10, 20, 40, 80)
-    # A copy; 15 degrees from 80: beyond three of five, quantile 0.6; 25 beyond four; 90 beyond all.
-    asked = on_circle(20, 95, 105, 170)
-    found = measure.novelty(asked, seen, usual=0.5)
-    assert found == pytest.approx([0, 0.2, 0.6, 1])  # (quantile - 0.5) / 0.5
-
-
-def test_novelty_ignores_the_length_of_an_embedding():
-    seen = on_circle(0, 10, 20, 40, 80)
-    assert measure.novelty(7 * on_circle(170), 3 * seen) == pytest.approx([1])
-
-
-def test_novelty_is_unknown_without_training_images():
-    assert measure.novelty([[1.0, 0.0]], [[0.0, 1.0]]).tolist() == [0.0]

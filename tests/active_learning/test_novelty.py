@@ -1,0 +1,257 @@
+"""Unlike anything seen: distances worked by hand, quantiles, and the file beside the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from active_learning import novelty_fitting as fitting
+from active_learning.novelty import (
+    NOVELTY_FILE,
+    Familiarity,
+    doubt,
+    novelty_of,
+    read_familiarity,
+    to_bytes,
+)
+from active_learning.novelty_fitting import fit, fit_novelty, kind
+from core.errors import DatasetError, InputError, WeightsError, WeightsNotFoundError
+from core.records import SideFile
+from core.types import Classification, Provenance
+from hub.shelf import shelve
+from models._release import read_release
+from tests.records import make_config, make_run, write_folder
+from tests.training.canned import Canned
+
+
+def familiarity(*ordinary: float) -> Familiarity:
+    """Centres (0, 0) and (10, 0); the second feature varies half as much as the first."""
+    return Familiarity(
+        whitening=np.array([[1, 0], [0, 2]], np.float32),
+        centres=np.array([[0, 0], [10, 0]], np.float32),
+        ordinary=np.array(ordinary or (1, 2, 3, 4), np.float32),
+    )
+
+
+def answer(features: object) -> Classification:
+    source = Provenance("grace", "r", "0" * 64, 8, 8, 1.0, features=features)  # type: ignore[arg-type]
+    return Classification(np.ones(1, np.float32), ("a",), source)
+
+
+# --- the measure ---------------------------------------------------------------------------------
+
+
+def test_the_distance_is_to_the_nearest_centre_in_whitened_space():
+    # (3, 2) becomes (3, 4): 5 from (0, 0), √65 from (10, 0). (9, 0) is 9 and 1 away.
+    assert familiarity().distance([[3, 2], [9, 0]]).tolist() == [5.0, 1.0]
+
+
+def test_novelty_is_the_share_of_validation_images_that_lie_nearer():
+    # Distances 0.5, 2, 2.5 and 9 among 1, 2, 3, 4: nearer are 0, 1, 2 and 4 of them, over 4 + 1.
+    asked = [[0.5, 0], [2, 0], [2.5, 0], [0, 4.5]]
+    assert familiarity().novelty(asked).tolist() == [0.0, 0.2, 0.4, 0.8]
+
+
+def test_no_more_ordinary_images_than_promised_are_called_novel():
+    # Exchangeable images: of 4000 fresh ones at most about 5 % may exceed 95 %.
+    draw = np.random.default_rng(0).normal(size=(8000, 6))
+    fitted = fit(draw[:3000], ["k"] * 3000, draw[3000:4000])
+    novel = fitted.novelty(draw[4000:]) >= 0.95
+    assert 0.035 < novel.mean() < 0.065
+
+
+@pytest.mark.parametrize(
+    ("novelty", "expected"),
+    [(0.0, 0.0), (0.98, 0.0), (0.99, 0.5), (0.995, 0.75), (1.0, 1.0)],
+)
+def test_doubt_begins_at_two_in_a_hundred_and_asks_for_a_person_at_one(novelty, expected):
+    assert doubt(novelty) == pytest.approx(expected, abs=1e-9)
+
+
+def test_beyond_all_of_99_validation_images_is_just_the_alarm():
+    far = familiarity(*range(99)).novelty([[500, 0]])[0]
+    assert far == 0.99
+    assert doubt(far) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"centres": np.zeros((2, 3), np.float32)}, "are wanted"),
+        ({"ordinary": np.zeros(0, np.float32)}, "none may be empty"),
+        ({"ordinary": np.array([1, np.nan], np.float32)}, "no number"),
+        ({"ordinary": np.array([2, 1], np.float32)}, "do not rise"),
+    ],
+    ids=["shape", "empty", "nan", "order"],
+)
+def test_arrays_that_do_not_belong_together_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(familiarity(), **changes)
+
+
+def test_features_of_another_network_are_refused():
+    with pytest.raises(InputError, match="Features have length 3; this release's have 2"):
+        familiarity().distance([[1, 2, 3]])
+
+
+# --- fitting -------------------------------------------------------------------------------------
+
+
+def test_each_kind_has_its_centre_and_the_spread_around_it_becomes_one():
+    source = np.random.default_rng(0)
+    spread = np.array([1.0, 4.0])
+    train = source.normal(size=(4000, 2)) * spread
+    train[2000:, 0] += 100
+    fitted = fit(train, ["left"] * 2000 + ["right"] * 2000, train[::10])
+    # 8 along the wide axis and 2 along the narrow one are both two deviations from either centre.
+    assert fitted.distance([[0, 8], [2, 0], [100, 8], [98, 0]]) == pytest.approx(2, abs=0.15)
+    assert fitted.distance([[50, 0]])[0] > 40
+
+
+def test_more_features_than_images_can_be_fitted():
+    source = np.random.default_rng(0)
+    fitted = fit(source.normal(size=(20, 64)), ["k"] * 20, source.normal(size=(5, 64)))
+    assert np.isfinite(fitted.distance(source.normal(size=(3, 64)))).all()
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "message"),
+    [
+        (np.zeros((2, 2)), np.zeros((1, 2)), "too few"),
+        (np.zeros((9, 2)), np.zeros((0, 2)), "too few"),
+        (np.ones((9, 2)), np.ones((3, 2)), "do not vary"),
+    ],
+    ids=["an image a kind", "no validation image", "all alike"],
+)
+def test_too_little_to_fit_is_told(train, validation, message):
+    kinds = [str(k % 2) for k in range(len(train))]
+    with pytest.raises(InputError, match=message):
+        fit(train, kinds, validation)
+
+
+def test_the_kind_of_an_image_is_its_label_or_what_covers_most_of_it(
+    tiny_neu_cls, tiny_neu_det, tiny_neu_seg
+):
+    assert kind(tiny_neu_cls.samples[0], tiny_neu_cls.labels) == tiny_neu_cls.samples[0].label
+    boxed = dataclasses.replace(
+        tiny_neu_det.samples[0],
+        label=None,
+        boxes=(("patches", (0, 0, 9, 9)), ("crazing", (0, 0, 8, 8)), ("crazing", (0, 0, 6, 3))),
+    )
+    assert kind(boxed, tiny_neu_det.labels) == "crazing"  # 81 px of patches, 64 + 18 of crazing
+    assert kind(dataclasses.replace(boxed, boxes=()), tiny_neu_det.labels) == ""
+    masked = {kind(s, tiny_neu_seg.labels) for s in tiny_neu_seg.samples}
+    assert masked <= set(tiny_neu_seg.labels)
+    assert len(masked) > 1
+
+
+class _Feels(Canned):
+    """Says the same of every image, and feels what the test wrote down for it."""
+
+    features: dict[str, np.ndarray]
+
+    def _one(self, image):
+        found = super()._one(image)
+        source = dataclasses.replace(found.source, features=self.features[image.sha256])
+        return dataclasses.replace(found, source=source)
+
+
+def _trained(tmp_path, monkeypatch, dataset, features):
+    """A release of a classifier on `dataset`: the last image validates, the others train."""
+    *train, last = dataset.samples
+    parts = [dataclasses.replace(s, splits={"leak-free": "train"}) for s in train]
+    parts.append(dataclasses.replace(last, splits={"leak-free": "val"}))
+    dataset = dataclasses.replace(dataset, samples=tuple(parts))
+    run = make_run(model="mobilesteelnet", dataset_id=dataset.id, labels=dataset.labels)
+    write_folder(tmp_path / "r", run=run, task="classify")
+    asked = {sample.sha256: np.full(6, 1 / 6) for sample in dataset.samples}
+    predictor = _Feels("classify", dataset.labels, asked)
+    predictor.features = features
+    monkeypatch.setattr(fitting, "load", lambda folder, *, device: predictor)
+    return dataset, predictor
+
+
+def test_a_fitted_release_carries_its_file_and_tells_the_novelty_of_an_answer(
+    tmp_path, monkeypatch, tiny_neu_cls
+):
+    source = np.random.default_rng(0)
+    features = {s.sha256: source.normal(size=4).astype(np.float32) for s in tiny_neu_cls.samples}
+    dataset, predictor = _trained(tmp_path, monkeypatch, tiny_neu_cls, features)
+    before = read_release(tmp_path / "r")
+    config = fit_novelty(tmp_path / "r", dataset)
+    assert config == read_release(tmp_path / "r")
+    assert config.model_copy(update={"novelty": None}) == before
+    assert predictor.asked == len(dataset.samples)
+    far = novelty_of(answer(np.full(4, 1e3, np.float32)), tmp_path / "r", config)
+    same = novelty_of(answer(features[dataset.samples[-1].sha256]), tmp_path / "r", config)
+    assert (far, same) == (0.5, 0.0)  # beyond the one validation image, and that image itself
+    assert novelty_of(answer(None), tmp_path / "r", config) is None
+    assert novelty_of(answer(np.zeros(4)), tmp_path / "r", before) is None
+
+
+def test_a_shelved_release_takes_its_file_along(tmp_path, monkeypatch, tiny_neu_cls):
+    source = np.random.default_rng(0)
+    features = {s.sha256: source.normal(size=4).astype(np.float32) for s in tiny_neu_cls.samples}
+    dataset, _ = _trained(tmp_path, monkeypatch, tiny_neu_cls, features)
+    fit_novelty(tmp_path / "r", dataset)
+    config = shelve(tmp_path / "r", tmp_path / "shelf", [])
+    assert len(read_familiarity(tmp_path / "shelf", config).centres) == 6
+
+
+def test_a_network_without_features_cannot_be_fitted(tmp_path, monkeypatch, tiny_neu_cls):
+    features = {sample.sha256: None for sample in tiny_neu_cls.samples}
+    dataset, _ = _trained(tmp_path, monkeypatch, tiny_neu_cls, features)
+    with pytest.raises(DatasetError, match="gives no features for 11 of 11 images"):
+        fit_novelty(tmp_path / "r", dataset)
+    assert not (tmp_path / "r" / NOVELTY_FILE).exists()
+
+
+def test_another_data_set_than_the_trained_one_is_refused(tmp_path, tiny_neu_cls):
+    write_folder(tmp_path / "r")
+    with pytest.raises(DatasetError, match="prepare the same archive"):
+        fit_novelty(tmp_path / "r", tiny_neu_cls)
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def _with_file(folder, content: bytes):
+    import hashlib
+
+    (folder / NOVELTY_FILE).write_bytes(content)
+    side = SideFile(file=NOVELTY_FILE, sha256=hashlib.sha256(content).hexdigest())
+    return make_config(novelty=side)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    read = read_familiarity(tmp_path, _with_file(tmp_path, to_bytes(familiarity())))
+    for name in ("whitening", "centres", "ordinary"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(familiarity(), name))
+
+
+def test_a_damaged_missing_or_foreign_file_is_told(tmp_path):
+    config = _with_file(tmp_path, to_bytes(familiarity()))
+    (tmp_path / NOVELTY_FILE).write_bytes(b"tampered")
+    with pytest.raises(WeightsError, match="SHA-256"):
+        read_familiarity(tmp_path, config)
+    (tmp_path / NOVELTY_FILE).unlink()
+    with pytest.raises(WeightsNotFoundError):
+        read_familiarity(tmp_path, config)
+    with pytest.raises(WeightsError, match="no file of"):
+        read_familiarity(tmp_path, _with_file(tmp_path, b"something else"))
+    with pytest.raises(WeightsError, match="run `python -m active_learning calibrate`"):
+        read_familiarity(tmp_path, make_config())
+
+
+def test_a_file_of_another_network_is_told_and_not_taken_for_a_novelty(tmp_path):
+    config = _with_file(tmp_path, to_bytes(familiarity()))
+    with pytest.raises(WeightsError, match=r"novelty\.safetensors of grace does not fit"):
+        novelty_of(answer(np.zeros(3, np.float32)), tmp_path, config)
+
+
+@pytest.mark.parametrize("name", ["../novelty.safetensors", "/etc/passwd", ".hidden", ""])
+def test_a_side_file_is_a_plain_name(name):
+    with pytest.raises(ValueError, match="should match pattern"):
+        SideFile(file=name, sha256="0")
