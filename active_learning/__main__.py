@@ -94,13 +94,16 @@ def calibrate(
     data: Annotated[str, typer.Option(help="The prepared data set it was trained on.")],
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
 ) -> None:
-    """Fit score to probability on a release's validation split, and store it with the release."""
+    """Teach a release how often it is right and what it has seen; the test split is not read."""
     with _errors_on_one_line():
         from active_learning.calibrate import calibrate as fit
+        from active_learning.novelty_fitting import fit_novelty
         from core.settings import load_settings
         from training.datasets import open_dataset
 
-        config = fit(release, open_dataset(data, load_settings().paths.datasets), device=device)
+        dataset = open_dataset(data, load_settings().paths.datasets)
+        fit(release, dataset, device=device)
+        config = fit_novelty(release, dataset, device=device)
         fitted = config.calibration
         numbers = {k: v for k, v in fitted.items() if isinstance(v, int | float)}
         _print({"revision": config.revision, **numbers}, as_json=False)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from active_learning.committee import Committee, compare
 from active_learning.courier import Courier
 from active_learning.inspection import to_inspection
+from active_learning.novelty import novelty_of
 from active_learning.uncertainty import ACQUISITION_THRESHOLD
 from core.errors import (
     InputError,
@@ -156,6 +157,7 @@ class Service:
             release=config,
             review_threshold=self._settings.review.review_threshold,
             score_threshold=threshold,
+            novelty=novelty_of(prediction, loaded.release.folder, config),
         )
         logger.info(
             "inspected %s with %s %s: %s",
