@@ -29,7 +29,7 @@ SETTINGS: Mapping[Table, tuple[Setting, ...]] = {
     ),
     "balance": (
         Setting("full", 128, 60, 32, {"patience": None}),
-        Setting("small", 64, 20, 32, {"patience": None}),
+        Setting("small", 64, 12, 16, {"patience": None}),
         Setting("quick", 32, 1, 8),
     ),
 }
