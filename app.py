@@ -21,6 +21,7 @@ def main() -> None:
     """Read the settings, build the page, serve it until stopped."""
     settings = load_settings()
     set_up_logging(settings=settings)
+    from demo.following import follow_hub
     from demo.service import Service
     from demo.ui import build, launch
 
@@ -28,6 +29,7 @@ def main() -> None:
     blocks = build(settings, service=service)
     service.preload()
     service.courier.start()
+    follow_hub(settings)
     address = f"http://{settings.serving.host}:{settings.serving.port}"
     logger.info("Rollmark opens at %s", address)
     launch(blocks, settings, service=service)

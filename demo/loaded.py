@@ -17,7 +17,7 @@ from pathlib import Path
 from core.errors import RollmarkError, WeightsError, WeightsNotFoundError
 from core.settings import PathSettings, ServingSettings
 from core.types import Predictor
-from hub.registry import Release, resolve
+from hub.registry import Release, resolve, switches
 from models import choose_device, load, names, use_threads
 
 logger = logging.getLogger(__name__)
@@ -97,14 +97,11 @@ class LoadedModels:
             known = self._known.get(name)
         if known is not None and _stamp(known.files) == known.stamp:
             return known.release
-        switches = (
-            self._paths.releases / name / "channel.json",
-            self._paths.bundled / name / "config.json",
-        )
-        before = _stamp(switches)  # taken first: a change while reading is noticed next time
+        deciding = switches(name, self._paths)
+        before = _stamp(deciding)  # taken first: a change while reading is noticed next time
         release = resolve(name, self._paths)
         own = (release.folder / "config.json",)
-        known = _Known(release, switches + own, before + _stamp(own))
+        known = _Known(release, deciding + own, before + _stamp(own))
         with self._lock:
             self._known[name] = known
         return release

@@ -10,7 +10,11 @@ import pytest
 
 from training.datasets import Dataset, open_dataset, prepare
 
-pytest_plugins = ("tests.databases", "tests.active_learning.label_studio_server")
+pytest_plugins = (
+    "tests.databases",
+    "tests.active_learning.label_studio_server",
+    "tests.hub.loopback",
+)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PUBLIC_SETS = ("neu-det", "neu-cls", "neu-seg", "x-sdd")

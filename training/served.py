@@ -28,7 +28,9 @@ def open_predictor(model: str, weights: Path | None, device: str, paths: PathSet
     """
     spec = get_spec(model)
     if weights is None:
-        folder = find_release(spec.name, bundled=paths.bundled, releases=paths.releases)
+        folder = find_release(
+            spec.name, bundled=paths.bundled, releases=paths.releases, fetched=paths.fetched
+        )
     else:
         folder = release_folder(weights)
     predictor = load(folder, device=choose_device(device))

@@ -15,7 +15,7 @@ from hub.publish import publish, withdraw
 from hub.registry import resolve, resolve_all, switches
 from models import load
 from tests.demo import releases
-from tests.hub.conftest import settings_for
+from tests.hub.loopback import settings_for
 from tests.records import make_config, write_folder
 
 A, B, BUNDLED = (make_config(w).revision for w in (b"a", b"b", b"bundled"))

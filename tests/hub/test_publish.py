@@ -11,7 +11,7 @@ import yaml
 from core.errors import ConfigError, HubError, HubUnavailable, WeightsError
 from hub.fetch import refresh
 from hub.publish import live_on_hub, publish, withdraw
-from tests.hub.conftest import settings_for
+from tests.hub.loopback import settings_for
 from tests.records import make_config, write_folder
 
 A, B, C = (make_config(w).revision for w in (b"a", b"b", b"c"))
