@@ -142,13 +142,19 @@ def open_dataset(name: str, data_root: Path) -> Dataset:
     """A data set prepared before.
 
     Args:
-        name: neu-det, neu-cls, neu-seg, x-sdd, gc10-det, or the name of a reviewed version.
+        name: neu-det, neu-cls, neu-seg, x-sdd, gc10-det, the name of a reviewed version, or a view
+            of one of them such as neu-det@two-rare (`training.tails`).
         data_root: folder that holds the prepared sets, such as data/datasets.
 
     Raises:
-        DatasetError: if it was not prepared, or its files cannot be understood.
+        DatasetError: if it was not prepared, its files cannot be understood, or there is no such
+            view.
     """
     root = data_root / name
+    if "@" in name and not root.exists():  # reviewed versions bear an @, too, and are folders
+        from training.tails import view
+
+        return view(open_dataset(name.rpartition("@")[0], data_root), name)
     if not (root / DATASET_FILE).is_file():
         raise DatasetError(
             f"Data set {name!r} is not prepared in {data_root}: run "
