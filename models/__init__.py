@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING
 from core.errors import ConfigError, UnknownModelError
 
 if TYPE_CHECKING:
-    from core.types import Predictor
+    from collections.abc import Sequence
+
+    from core.types import DecodedImage, Predictor
     from models._spec import ModelSpec
 
 # Ultralytics reads these once, when first imported, and that may be by any file of this folder: no
@@ -24,6 +27,10 @@ os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / "rollmark-ultralytics"))
+
+# OpenVINO and nncf report their use to Intel through this package, unasked; where it cannot be
+# imported, both take the silent stand-in that they carry.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _BASELINES = "baselines"
 _ABLATIONS = "_ablations"
@@ -61,16 +68,45 @@ def get_spec(name: str) -> ModelSpec:
     raise UnknownModelError(name, (*names(), *sorted(baselines)))
 
 
-def load(folder: Path, *, device: str = "cpu") -> Predictor:
-    """Rebuild a network from a release folder (config.json + safetensors), ready to predict.
+def load(
+    folder: Path, *, device: str = "cpu", runtime: str = "torch", cache: Path | None = None
+) -> Predictor:
+    """A release (config.json + safetensors), ready to predict.
+
+    Args:
+        folder: of the release.
+        device: "cpu" or "cuda:N".
+        runtime: on a CPU, "torch" rebuilds the network; "auto" and "openvino" take its OpenVINO
+            export if the cache has a proven one, "int8" the quantised export before that.
+        cache: where exports lie; None: there are none.
 
     Raises:
+        ConfigError: if there is no such runtime.
         WeightsNotFoundError: if the folder holds no release.
         WeightsError: if the weights fail their hash or do not fit the network.
     """
     from models._predictors import load_predictor
 
-    return load_predictor(folder, device=device)
+    return load_predictor(folder, device=device, runtime=runtime, cache=cache)
+
+
+def accelerate(
+    predictor: Predictor, folder: Path, *, cache: Path, images: Sequence[DecodedImage]
+) -> bool:
+    """Move a loaded release to OpenVINO, once its export is proven; see `models._proof`.
+
+    Returns:
+        Whether it runs there now; a release that does already is left as it is.
+    """
+    from models import _proof
+    from models._openvino import OpenVINORuntime
+    from models._predictors import AnyPredictor
+
+    if not isinstance(predictor, AnyPredictor):
+        raise TypeError(f"{type(predictor).__name__} was not made by `models.load`.")
+    if isinstance(predictor.runtime, OpenVINORuntime):
+        return True
+    return _proof.accelerate(predictor, folder, cache=cache, images=images)
 
 
 def choose_device(wanted: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,14 +24,13 @@ from core.types import (
     DecodedImage,
     Detections,
     Prediction,
-    Predictor,
     Provenance,
     Segmentation,
 )
 from models._boxes import MAX_CANDIDATES, Boxes, decode_boxes, suppress
 from models._class_maps import class_map
 from models._pictures import normalise, resize, to_tensor
-from models._runtime import TorchRuntime
+from models._runtime import Runtime, TorchRuntime
 from models._spec import ModelSpec
 from models._tiling import Blend, Pieces, Tiling, join, tile
 
@@ -44,11 +43,11 @@ class _Base:
 
     Args:
         spec: of the network.
-        network: trained; owned by the predictor from here on.
+        network: trained, and owned by the predictor from here on; or where one runs already.
         labels: its classes, background left out.
         image_size: px it is shown.
         revision: of its weights.
-        device: "cpu" or "cuda:N".
+        device: "cpu" or "cuda:N", for a network.
         native_px: long side of the pictures it has learned from; None: never cut a picture.
         class_thresholds: of a segmenter, by label; empty: the most probable class.
     """
@@ -58,7 +57,7 @@ class _Base:
     def __init__(
         self,
         spec: ModelSpec,
-        network: nn.Module,
+        network: nn.Module | Runtime,
         *,
         labels: Sequence[str],
         image_size: int,
@@ -73,7 +72,11 @@ class _Base:
         self.revision = revision
         self.native_px = native_px
         self.class_thresholds = dict(class_thresholds or {})
-        self.runtime = TorchRuntime(network, device=device, feature_layer=spec.feature_layer)
+        self.runtime: Runtime = (
+            TorchRuntime(network, device=device, feature_layer=spec.feature_layer, fold=spec.fold)
+            if isinstance(network, nn.Module)
+            else network
+        )
 
     def __call__(
         self, images: Sequence[DecodedImage], *, score_threshold: float
@@ -268,9 +271,12 @@ class Classifier(_Base):
         return logits.softmax(1).numpy(), features
 
 
+AnyPredictor: TypeAlias = Detector | Segmenter | Classifier
+
+
 def make_predictor(
     spec: ModelSpec,
-    network: nn.Module,
+    network: nn.Module | Runtime,
     *,
     labels: Sequence[str],
     image_size: int,
@@ -278,12 +284,12 @@ def make_predictor(
     device: str = "cpu",
     native_px: int | None = None,
     class_thresholds: Mapping[str, float] | None = None,
-) -> Predictor:
+) -> AnyPredictor:
     """Wrap a trained network for its task; the network is owned by the predictor from here on.
 
     `native_px` and `class_thresholds` are explained by `_Base`.
     """
-    adapters: dict[str, type[_Base]] = {
+    adapters: dict[str, type[AnyPredictor]] = {
         "detect": Detector,
         "segment": Segmenter,
         "classify": Classifier,
@@ -300,24 +306,28 @@ def make_predictor(
     )
 
 
-def load_predictor(folder: Path, *, device: str = "cpu") -> Predictor:
-    """Rebuild the network of a release folder and fill it with its verified weights.
+def load_predictor(
+    folder: Path, *, device: str = "cpu", runtime: str = "torch", cache: Path | None = None
+) -> AnyPredictor:
+    """Make a release ready to predict; the arguments are explained by `models.load`.
 
     Raises:
+        ConfigError: if there is no such runtime.
         WeightsNotFoundError: if the folder holds no release.
         WeightsError: if the weights fail their hash or do not fit.
         UnknownModelError: if the release names a model this code does not have.
     """
     from models import get_spec
-    from models._release import load_weights, read_release
+    from models._proof import exported_runtime
+    from models._release import load_network, read_release
 
     config = read_release(folder)
-    spec = get_spec(config.name)
-    network = spec.build(len(config.labels), config.scale)
-    load_weights(network, folder, config)
-    return make_predictor(
-        spec,
-        network,
+    ready = None
+    if cache is not None and device == "cpu":
+        ready = exported_runtime(folder, cache, runtime)
+    predictor = make_predictor(
+        get_spec(config.name),
+        load_network(folder, config) if ready is None else ready,
         labels=config.labels,
         image_size=config.image_size,
         revision=config.revision,
@@ -325,3 +335,6 @@ def load_predictor(folder: Path, *, device: str = "cpu") -> Predictor:
         native_px=native_side(config.dataset) or config.image_size,
         class_thresholds=config.class_thresholds,
     )
+    if device != "cpu":
+        predictor.runtime(torch.zeros(1, 3, config.image_size, config.image_size))  # sets CUDA up
+    return predictor

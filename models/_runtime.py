@@ -1,8 +1,14 @@
-"""Where a network runs. Today: torch, on a CPU or a CUDA device, in the precision that suits it."""
+"""Where a network runs: torch, on a CPU or a CUDA device, in the precision that suits it.
+
+`models._openvino` is the other place. Both answer the same call, and either can take over from the
+other between two batches.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,26 +22,69 @@ def cpu_has_bf16() -> bool:
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("amx_tile"))
 
 
+class Runtime(Protocol):
+    """Where a trained network runs; safe to call from any thread."""
+
+    name: str  # in words: library, precision, device
+    device: torch.device
+
+    @property
+    def network(self) -> nn.Module:
+        """The network in torch, as it runs: fused, frozen, perhaps in half precision."""
+        ...
+
+    def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Run (N, 3, H, W) float32 through the network.
+
+        Returns:
+            Its first output, and one vector per image (N, D); both float32 on the CPU.
+        """
+        ...
+
+
+def prepare(network: nn.Module, fold: Callable[[Any], None] | None = None) -> nn.Module:
+    """Make a trained network ready to answer, in place: no gradients, normalisations folded.
+
+    Args:
+        network: on the CPU.
+        fold: `ModelSpec.fold`, for what ultralytics' own fusing does not know.
+    """
+    network.eval().requires_grad_(False)
+    if fold is not None:
+        fold(network)
+    fuse = getattr(network, "fuse", None)
+    if callable(fuse):
+        fuse(verbose=False)
+    return network
+
+
 class TorchRuntime:
     """A frozen network on one device; one forward pass at a time.
 
-    Fused where ultralytics can fuse, channels_last, fp16 on CUDA, bf16 autocast on a CPU that has
-    it, fp32 elsewhere.
+    Fused where it can be, channels_last, fp16 on CUDA, bf16 autocast on a CPU that has it, fp32
+    elsewhere.
 
     Args:
         network: trained network; it is changed (evaluation mode, fused, moved) and owned from here.
         device: "cpu" or "cuda:N".
         feature_layer: whose pooled map is an image's vector; see `WithFeatures`.
+        fold: `ModelSpec.fold`.
     """
 
-    def __init__(self, network: nn.Module, *, device: str = "cpu", feature_layer: str = "") -> None:
-        network.eval().requires_grad_(False)
-        fuse = getattr(network, "fuse", None)
-        if callable(fuse):
-            fuse(verbose=False)
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        device: str = "cpu",
+        feature_layer: str = "",
+        fold: Callable[[Any], None] | None = None,
+    ) -> None:
+        prepare(network, fold)
         self.device = torch.device(device)
         self._half = self.device.type == "cuda"
         self._bf16 = self.device.type == "cpu" and cpu_has_bf16()
+        precision = "fp16" if self._half else "bf16" if self._bf16 else "fp32"
+        self.name = f"torch {precision} on {device}"
         if self._half:
             network.half()
         self._network: nn.Module = network.to(  # type: ignore[call-overload]
@@ -46,7 +95,7 @@ class TorchRuntime:
 
     @property
     def network(self) -> nn.Module:
-        """The network itself, for explanations."""
+        """The network itself."""
         return self._network
 
     def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,11 +104,13 @@ class TorchRuntime:
         Returns:
             Its first output, and one vector per image (N, D); both float32 on the CPU.
         """
+        if self._half:
+            batch = batch.half()  # before it travels: half the bytes
         batch = batch.to(self.device, memory_format=torch.channels_last)
         with self._lock, torch.inference_mode():
             if self._bf16:
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     output, features = self._both(batch)
             else:
-                output, features = self._both(batch.half() if self._half else batch)
+                output, features = self._both(batch)
         return output.float().cpu(), features.float().cpu()

@@ -287,6 +287,7 @@ SPEC = ModelSpec(
         code="none found",
     ),
     criterion=criterion,
+    fold=fold_for_inference,
     reported=(
         ReportedMetric(
             "mAP50", 0.808, dataset="private Self-Dataset", where="abstract; YOLO11n 77.2"

@@ -1,0 +1,239 @@
+"""OpenVINO on a CPU: a network as a graph, exported once per revision and proven before it serves.
+
+An export lies in the cache under a name that changes with all that it depends on: weights, size,
+precision, OpenVINO. It appears there complete, with the record of its proof, or not at all. The
+graph takes pictures channels last, as they come, and has the network's two outputs: its answer and
+one vector per image. Boxes are bound to the size they were exported at; a batch of another size is
+answered by torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from core.records import Record, ReleaseConfig
+from models._features import WithFeatures
+from models._runtime import TorchRuntime, cpu_has_bf16
+
+if TYPE_CHECKING:
+    from models._proof import Difference
+
+logger = logging.getLogger(__name__)
+
+Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
+GRAPH, WEIGHTS, PROOF = "model.xml", "model.bin", "proof.json"
+_LAYOUT = 1  # of an export; another one makes every earlier export a stranger
+
+# Branches on shapes are settled while tracing, for one size: that is what an export is. Set once
+# and for all, because a filter that is put back is no business of one thread among many.
+warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+
+
+class Proof(Record):
+    """What an export is, and how near it came to torch on real images.
+
+    Differences are the largest seen: `box_px` of the network's input, `probability` in [0, 1].
+    """
+
+    model: str
+    weights_sha256: str
+    image_size: int  # px
+    precision: Precision
+    openvino: str
+    graph_sha256: str  # of graph and weights, one after the other
+    images: int
+    box_px: float
+    probability: float
+
+
+def native_precision() -> Precision:
+    """What this CPU computes fastest without another graph: bf16 where it has it in hardware."""
+    return "bf16" if cpu_has_bf16() else "fp32"
+
+
+def export_folder(cache: Path, config: ReleaseConfig, precision: Precision) -> Path:
+    """Where the export of a release lies, or would lie."""
+    what = f"{config.name}-{config.revision}-{config.image_size}-{precision}"
+    return cache / "openvino" / f"{what}-{version('openvino')}-{_LAYOUT}"
+
+
+def find_export(config: ReleaseConfig, cache: Path, precision: Precision) -> Path | None:
+    """The folder of a proven export that is whole, or None."""
+    folder = export_folder(cache, config, precision)
+    try:
+        proof = Proof.model_validate_json((folder / PROOF).read_bytes())
+        whole = graph_sha256(folder) == proof.graph_sha256
+    except (OSError, ValidationError):
+        return None
+    if not whole or proof.weights_sha256 != config.weights_sha256:
+        logger.warning("the export in %s is damaged and will be made again", folder)
+        return None
+    return folder
+
+
+def convert(network: nn.Module, *, feature_layer: str, size: int, any_size: bool) -> Any:
+    """A trained network as an `openvino.Model` with a free batch size.
+
+    Goes to OpenVINO's reader of TorchScript directly: `openvino.convert_model` does the same in
+    five times the time, and reports its use to its makers.
+
+    Args:
+        network: on the CPU, from `prepare`.
+        feature_layer: see `WithFeatures`.
+        size: px of the square that it is traced with.
+        any_size: height and width may be others; False: they are `size`.
+    """
+    from openvino import Dimension, Layout, PartialShape
+    from openvino._offline_transformations import apply_moc_transformations
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+    from openvino.preprocess import PrePostProcessor
+
+    both = WithFeatures(network, feature_layer).eval()
+    example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        has_features = both(example)[1].shape[1] > 0
+        whole = both if has_features else _FirstOutput(both).eval()
+        trace: Any = torch.jit.trace
+        traced = torch.jit.freeze(trace(whole, example, check_trace=False))
+    reader = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(traced, example_input=example)  # lives as long as its graph
+    model = reader.convert(reader.load(decoder))
+    side = Dimension(-1) if any_size else Dimension(size)
+    model.reshape(PartialShape([Dimension(-1), Dimension(3), side, side]))
+    apply_moc_transformations(model, cf=True)
+    steps = PrePostProcessor(model)
+    steps.input().tensor().set_layout(Layout("NHWC"))
+    steps.input().model().set_layout(Layout("NCHW"))
+    return steps.build()
+
+
+class _FirstOutput(nn.Module):
+    """A network whose features have no columns, which no graph can hold, without them."""
+
+    def __init__(self, both: WithFeatures) -> None:
+        super().__init__()
+        self.both = both
+
+    def forward(self, x: Tensor) -> Tensor:
+        first: Tensor = self.both(x)[0]
+        return first
+
+
+class OpenVINORuntime:
+    """An export, ready to run on this CPU; one forward pass at a time.
+
+    Args:
+        graph: the export's model.xml, or an `openvino.Model`.
+        precision: bf16 lets the CPU round between layers; an int8 graph is what it is.
+        in_torch: rebuilds the same network where torch runs it, for what the graph cannot do.
+    """
+
+    def __init__(
+        self, graph: Any, *, precision: Precision, in_torch: Callable[[], TorchRuntime]
+    ) -> None:
+        import openvino
+
+        self.name = f"OpenVINO {precision}"
+        self.device = torch.device("cpu")
+        self._rebuild = in_torch
+        self._torch: TorchRuntime | None = None
+        # OpenVINO does not know how many threads torch was told to use.
+        compiled = openvino.Core().compile_model(
+            str(graph) if isinstance(graph, Path) else graph,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            },
+        )
+        shape = compiled.input(0).partial_shape  # (?, H, W, 3)
+        self._sides = tuple(None if d.is_dynamic else d.get_length() for d in (shape[1], shape[2]))
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()
+        self._building = threading.Lock()
+
+    @property
+    def network(self) -> nn.Module:
+        """The network in torch, built when first asked for."""
+        return self._in_torch().network
+
+    def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Run (N, 3, H, W) float32 on the CPU; the first output and one vector per image (N, D)."""
+        if any(side not in (None, n) for side, n in zip(self._sides, batch.shape[2:], strict=True)):
+            return self._in_torch()(batch)
+        pictures = batch.permute(0, 2, 3, 1).contiguous().numpy()  # a view: channels are last
+        with self._lock:
+            found = self._request.infer([pictures], share_inputs=True, share_outputs=True)
+            # The next pass writes to the same memory.
+            outputs = [torch.from_numpy(np.array(array)) for array in found.values()]
+        features = outputs[1] if len(outputs) > 1 else torch.zeros(len(batch), 0)
+        return outputs[0], features
+
+    def _in_torch(self) -> TorchRuntime:
+        with self._building:
+            if self._torch is None:
+                self._torch = self._rebuild()
+            return self._torch
+
+
+def keep(model: Any, target: Path, *, config: ReleaseConfig, difference: Difference) -> None:
+    """Write graph, weights and proof; they appear together, or not at all.
+
+    Args:
+        model: the `openvino.Model`.
+        target: from `export_folder`.
+        config: of the release.
+        difference: from torch, as measured.
+
+    Raises:
+        OSError: if the cache cannot be written.
+    """
+    import openvino
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        openvino.save_model(model, str(draft / GRAPH), compress_to_fp16=False)
+        proof = Proof(
+            model=config.name,
+            weights_sha256=config.weights_sha256,
+            image_size=config.image_size,
+            precision=difference.precision,
+            openvino=version("openvino"),
+            graph_sha256=graph_sha256(draft),
+            images=difference.images,
+            box_px=difference.box_px,
+            probability=difference.probability,
+        )
+        (draft / PROOF).write_text(proof.model_dump_json(indent=2))
+        draft.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one, or an earlier one like it
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def graph_sha256(folder: Path) -> str:
+    """One hash of graph and weights."""
+    digest = hashlib.sha256()
+    for name in (GRAPH, WEIGHTS):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
