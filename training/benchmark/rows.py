@@ -67,13 +67,13 @@ class Row:
 
     @property
     def section(self) -> tuple[str, str, str, str]:
-        """What rows must share to stand in one table."""
-        return self.group, self.data, self.setting.name, self.protocol
+        """What rows must share to stand in one table; a view stands beside its whole set."""
+        return self.group, self.data.partition("@")[0], self.setting.name, self.protocol
 
     @property
     def id(self) -> str:
         """Name of the run folder and of the record."""
-        data = f"{self.data}.{self.view.name}" if self.view else self.data
+        data = f"{self.data}.{self.view.name}" if self.view else self.data.replace("@", ".")
         size = f"{self.setting.image_size}-e{self.setting.epochs}"
         return f"{data}-{self.network}-{size}-{self.protocol}-s{self.seed}"
 

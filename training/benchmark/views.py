@@ -1,4 +1,4 @@
-"""Data sets of which only a part may be trained on: few labels, and a long tail."""
+"""Data sets of which only a few images are labelled; long tails are `training.tails`."""
 
 from __future__ import annotations
 
@@ -47,34 +47,4 @@ FEW_LABELS = View(
     name=f"few{FEW}",
     words=f"{FEW} labelled images a class in train and in val, drawn anew by each seed",
     of=partial(few_labels, per_class=FEW),
-)
-
-
-TAIL = ("crazing", "scratches")  # cut to a tenth: a hard class and an easy one
-KEEP = 0.1
-
-
-def long_tail(
-    dataset: Dataset, protocol: Protocol, seed: int, *, labels: tuple[str, ...], keep: float
-) -> Dataset:
-    """Keep a share of the training images of some classes, drawn by the seed; val and test whole.
-
-    Raises:
-        DatasetError: if no training image bears one of the classes.
-    """
-    dropped: set[str] = set()
-    for label in labels:
-        train = [s.file for s in dataset.split(protocol, "train") if s.label == label]
-        if not train:
-            raise DatasetError(f"{dataset.name} has no training image of {label!r} to leave out.")
-        rng = np.random.default_rng((seed, zlib.crc32(label.encode())))
-        order = rng.permutation(len(train))
-        dropped.update(train[i] for i in order[max(1, round(keep * len(train))) :])
-    return replace(dataset, samples=tuple(s for s in dataset.samples if s.file not in dropped))
-
-
-LONG_TAIL = View(
-    name="tail",
-    words=f"of {' and '.join(TAIL)} a tenth of the training images",
-    of=partial(long_tail, labels=TAIL, keep=KEEP),
 )
