@@ -20,6 +20,7 @@ from core.errors import WeightsNotFoundError
 from core.geometry import decode_rle
 from core.images import ImageStore
 from core.ledger import Ledger, open_ledger
+from core.records import Annotation
 from core.settings import Settings
 
 
@@ -37,13 +38,19 @@ class Desk:
         """How many labels people have given to each class."""
         counts: Counter[str] = Counter()
         for annotation in self.inbox.current():
-            counts.update(label for label, _ in annotation.boxes)
-            counts.update(filter(None, [annotation.label]))
-            if annotation.mask is not None:
-                size = annotation.mask.size
-                shown = zip(annotation.mask_labels, annotation.mask.counts, strict=True)
-                counts.update(label for label, runs in shown if decode_rle(runs, size).any())
+            counts.update(labels_given(annotation))
         return dict(counts)
+
+
+def labels_given(annotation: Annotation) -> list[str]:
+    """Labels that a person has given in one answer: a label a box, a masked class, a choice."""
+    labels = [label for label, _ in annotation.boxes]
+    labels += filter(None, [annotation.label])
+    if annotation.mask is not None:
+        size = annotation.mask.size
+        shown = zip(annotation.mask_labels, annotation.mask.counts, strict=True)
+        labels += [label for label, runs in shown if decode_rle(runs, size).any()]
+    return labels
 
 
 def open_desk(settings: Settings, *, on_point: OnPoint | None = None) -> Desk:

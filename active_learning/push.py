@@ -291,7 +291,7 @@ def _chosen(due: Sequence[ReviewItem], ranking: Ranking) -> list[str]:
     """Ids of the items to send, in order; all of them where the budget allows."""
     if len(due) <= ranking.budget:
         return [item.id for item in due]
-    pool = [Candidate(item.id, item.priority, _classes(item.predictions)) for item in due]
+    pool = [Candidate(item.id, item.priority, classes_seen(item.predictions)) for item in due]
     ranked = rank(
         pool,
         ranking.budget,
@@ -302,8 +302,8 @@ def _chosen(due: Sequence[ReviewItem], ranking: Ranking) -> list[str]:
     return [entry.id for entry in ranked]
 
 
-def _classes(inspections: Sequence[Inspection]) -> tuple[str, ...]:
-    """Classes the models see, most probable first."""
+def classes_seen(inspections: Sequence[Inspection]) -> tuple[str, ...]:
+    """Classes that models see, most probable first."""
     best: dict[str, float] = {}
     for inspection in inspections:
         found = [(box.label, box.probability) for box in inspection.detections]
