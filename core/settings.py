@@ -115,7 +115,21 @@ class ServingSettings(_Group):
         description="Threads of one forward pass on the CPU; empty: as the machine suggests; a "
         "count.",
     )
+    runtime: str = Field(
+        "auto",
+        pattern=r"^(auto|openvino|int8|torch)$",
+        description="What runs networks on a CPU: auto starts with torch and goes over to OpenVINO, "
+        "openvino waits for it, int8 takes a quantised export where one was made, torch stays; a "
+        "name.",
+    )
     max_models: int = Field(5, ge=1, le=64, description="Models kept in memory at a time; a count.")
+    max_memory_mb: int | None = Field(
+        None,
+        ge=256,
+        le=1_000_000,
+        description="Memory of the app above which the models that were not used for longest are "
+        "put out of it, the last one never; empty: no such bound; megabytes.",
+    )
     max_image_mb: float = Field(
         25, gt=0, le=500, description="Largest image file that is opened; megabytes."
     )
