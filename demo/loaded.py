@@ -2,11 +2,13 @@
 
 A promotion is noticed without a restart: the few files that decide which release is live are looked
 at (not read) on every request, and the new revision is loaded when one of them has changed. A new
-revision that cannot be loaded leaves the one before it in service. Safe to use from any thread.
+revision that cannot be loaded leaves the one before it in service. On a CPU a network answers from
+torch until its OpenVINO export is made and proven, in the background. Safe to use from any thread.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections import OrderedDict
@@ -14,13 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from core.errors import RollmarkError, WeightsError, WeightsNotFoundError
+from core.images import MEGA, decode
 from core.settings import PathSettings, ServingSettings
-from core.types import Predictor
+from demo.batching import Batcher
 from hub.registry import Release, resolve, switches
-from models import choose_device, load, names, use_threads
+from models import accelerate, choose_device, load, names, use_threads
 
 logger = logging.getLogger(__name__)
+
+_EXAMPLES = Path(__file__).parent / "examples"  # real pictures, on which an export is proven
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,7 @@ class Loaded:
     """A network in memory and the release it was built from."""
 
     release: Release
-    predictor: Predictor
+    predictor: Batcher
 
 
 _Stamp = tuple[tuple[int, int, int] | None, ...]
@@ -61,6 +68,7 @@ class LoadedModels:
         self._lock = threading.Lock()  # of the four above; held for moments only
         # One network is built at a time: ultralytics sets class attributes while it builds.
         self._building = threading.Lock()
+        self._exporting = threading.Lock()  # one at a time, and behind the one before
 
     def releases(self) -> tuple[Release, ...]:
         """The live release of every model that has a sound one, in the order of their names."""
@@ -131,18 +139,50 @@ class LoadedModels:
         try:
             use_threads(self._serving.threads)
             device = choose_device(self._serving.device)
-            held = Loaded(release, load(release.folder, device=device))
+            predictor = load(
+                release.folder,
+                device=device,
+                runtime=self._serving.runtime,
+                cache=self._paths.cache,
+            )
         except RollmarkError as exc:
             logger.error("%s %s cannot be loaded: %s", config.name, config.revision, exc)
             return self._keep_previous(release, exc)
+        held = Loaded(release, Batcher(predictor))
+        if device == "cpu" and self._serving.runtime == "openvino":
+            self._accelerate(held)
         with self._lock:
             self._loaded[config.name] = held
             self._loaded.move_to_end(config.name)
-            while len(self._loaded) > self._serving.max_models:
-                gone, _ = self._loaded.popitem(last=False)
-                logger.info("put %s out of memory", gone)
+        self._put_away()
         logger.info("loaded %s %s", config.name, config.revision)
+        if device == "cpu" and self._serving.runtime in ("auto", "int8"):
+            name = f"export {config.name}"
+            threading.Thread(target=self._accelerate, args=(held,), name=name, daemon=True).start()
         return held
+
+    def _accelerate(self, held: Loaded) -> None:
+        """Move a network to OpenVINO; where that cannot be, it stays where it is."""
+        with self._exporting:
+            images = [decode(path) for path in sorted(_EXAMPLES.glob("*.jpg"))]
+            cache, folder = self._paths.cache, held.release.folder
+            accelerate(held.predictor.predictor, folder, cache=cache, images=images)
+        self._put_away()
+
+    def _put_away(self) -> None:
+        """Let go of the networks not used for longest until count and memory are within bounds."""
+        while True:
+            with self._lock:
+                too_many = len(self._loaded) > self._serving.max_models
+                if not too_many and (len(self._loaded) < 2 or not self._is_too_large()):
+                    return
+                gone, _ = self._loaded.popitem(last=False)
+            gc.collect()  # a network refers to itself
+            logger.info("put %s out of memory", gone)
+
+    def _is_too_large(self) -> bool:
+        bound = self._serving.max_memory_mb
+        return bound is not None and resident_mb() > bound
 
     def _keep_previous(self, release: Release, cause: RollmarkError) -> Loaded:
         config = release.config
@@ -156,6 +196,11 @@ class LoadedModels:
             f"The weights of {config.name} (revision {config.revision}) are damaged; "
             "fetch the release again or choose another model."
         ) from cause
+
+
+def resident_mb() -> float:
+    """Memory of this process that is really in use."""
+    return float(psutil.Process().memory_info().rss) / MEGA
 
 
 def _stamp(files: Sequence[Path]) -> _Stamp:

@@ -13,8 +13,9 @@ from active_learning.webhook import MAX_BODY_BYTES, Webhook
 from core.images import MEGA
 from core.settings import Settings
 from demo import api, source
+from demo.batch_jobs import Batches
 from demo.service import Service
-from demo.tabs import compare, inspect, models
+from demo.tabs import batch, compare, inspect, models
 from demo.theme import STYLE, head, theme
 
 _MASTHEAD: Final = """
@@ -28,7 +29,7 @@ _MASTHEAD: Final = """
     <dt><kbd>Enter</kbd></dt><dd>Inspect or compare the picture again</dd>
     <dt><kbd>O</kbd></dt><dd>Open a picture</dd>
     <dt><kbd>Ctrl</kbd> <kbd>V</kbd></dt><dd>Paste a picture</dd>
-    <dt><kbd>↑</kbd> <kbd>↓</kbd></dt><dd>Go through the findings</dd>
+    <dt><kbd>↑</kbd> <kbd>↓</kbd></dt><dd>Go through the findings, or the pictures of a batch</dd>
     <dt><kbd>Space</kbd></dt><dd>Highlight the finding</dd>
     <dt><kbd>Esc</kbd></dt><dd>Let go of the finding</dd>
     <dt><kbd>?</kbd></dt><dd>Show or hide these keys</dd>
@@ -42,7 +43,7 @@ _FOOT: Final = """
 """
 _CACHE_CHECK_S, _CACHE_AGE_S = 600, 3600
 _VISITORS: Final = 500  # whose pages are remembered at a time
-_MODEL_CALLS: Final = 2  # at a time; a network itself answers one after the other
+_MODEL_CALLS: Final = 16  # at a time; those of one network are answered together
 
 
 def build(settings: Settings, *, service: Service | None = None) -> Any:
@@ -56,6 +57,8 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
         A `gr.Blocks`.
     """
     service = service or Service(settings)
+    batches = Batches(service, settings)
+    batches.start()
     with gr.Blocks(
         title="Rollmark",
         analytics_enabled=False,
@@ -64,11 +67,13 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
     ) as blocks:
         api.register(service)  # first: an event of a page must not take an endpoint's name
         gr.HTML(_MASTHEAD)
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab("Inspect", id="inspect"):
                 inspected = inspect.build(service, blocks)
             with gr.Tab("Compare", id="compare") as tab:
                 compare.build(service, inspected, blocks, tab)
+            with gr.Tab("Batch", id="batch"):
+                batch.build(service, batches, blocks, tabs)
             with gr.Tab("Models", id="models") as tab:
                 models.build(service, tab)
         gr.HTML(_FOOT.format(commit=source.commit()))
@@ -101,7 +106,7 @@ def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = Tr
         run_history=False,  # a mill's pictures do not stay in a browser
         enable_monitoring=False,
         footer_links=["api", "gradio", "settings"],
-        max_file_size=int(serving.max_image_mb * MEGA),
+        max_file_size=int(max(serving.max_image_mb, serving.max_upload_mb) * MEGA),
         allowed_paths=[],
         blocked_paths=[str(settings.paths.data.resolve()), str(settings.paths.runs.resolve())],
         state_session_capacity=_VISITORS,

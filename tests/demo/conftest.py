@@ -33,6 +33,7 @@ def paths(tmp_path: Path) -> PathSettings:
 def loader(monkeypatch: pytest.MonkeyPatch) -> Loader:
     fake = Loader()
     monkeypatch.setattr(loaded, "load", fake)
+    monkeypatch.setattr(loaded, "accelerate", fake.accelerate)
     return fake
 
 
@@ -72,6 +73,7 @@ def served(root: Path, bundled: Path, **settings: str) -> Iterator[str]:
         "ROLLMARK_PATHS__DATA": str(root / "data"),
         "ROLLMARK_SERVING__PORT": str(port),
         "ROLLMARK_SERVING__THREADS": "1",
+        "ROLLMARK_SERVING__RUNTIME": "torch",  # exports take time, and are tested by themselves
         "ROLLMARK_SERVING__MAX_IMAGE_MB": "1",
         "ROLLMARK_SERVING__MAX_MEGAPIXELS": "4",
         "GRADIO_TEMP_DIR": str(root / "cache"),

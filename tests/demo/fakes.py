@@ -53,12 +53,18 @@ class Loader:
     def __init__(self) -> None:
         self.loaded: list[str] = []
         self.tried: list[str] = []
+        self.accelerated: list[str] = []
         self.refused: dict[str, Exception] = {}  # by revision
 
-    def __call__(self, folder: Path, *, device: str) -> FakePredictor:
+    def __call__(self, folder: Path, *, device: str, runtime: str, cache: Path) -> FakePredictor:
         config = read_release(folder)
         self.tried.append(config.revision)
         if config.revision in self.refused:
             raise self.refused[config.revision]
         self.loaded.append(config.revision)
         return FakePredictor(config)
+
+    def accelerate(self, predictor: Any, folder: Path, **options: Any) -> bool:
+        """Stands in for `models.accelerate`."""
+        self.accelerated.append(predictor.revision)
+        return True

@@ -11,6 +11,7 @@ import pytest
 
 from core.errors import InputError, UnknownModelError, WeightsError, WeightsNotFoundError
 from core.settings import PathSettings, ServingSettings, Settings
+from demo import loaded as loaded_module
 from demo import service as service_module
 from demo.service import Service
 from tests.demo import releases
@@ -241,3 +242,52 @@ def _counted(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[An
 
     monkeypatch.setattr(module, name, counted)
     return calls
+
+
+def test_memory_above_its_bound_puts_away_the_models_not_used_for_longest(
+    service: Service, paths: PathSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = {"mb": 300.0}
+    monkeypatch.setattr(loaded_module, "resident_mb", lambda: used["mb"])
+    bounded = Service(Settings(paths=paths, serving=ServingSettings(max_memory_mb=400)))
+    bounded.inspect(PICTURE, "da_yolo")
+    bounded.inspect(PICTURE, "grace")
+    assert _in_memory(bounded) == {"da_yolo", "grace"}
+    used["mb"] = 450.0
+    bounded.inspect(PICTURE, "da_yolo")  # is there already, and is now the last one used
+    bounded.inspect(PICTURE, "mobilesteelnet")
+    assert _in_memory(bounded) == {"mobilesteelnet"}  # the last one is never put away
+
+
+def test_a_network_is_moved_to_openvino_behind_its_first_answer(
+    service: Service, loader: Loader
+) -> None:
+    look = service.inspect(PICTURE, "grace")
+    _wait_for(lambda: loader.accelerated == [look.inspection.revision])
+
+
+@pytest.mark.parametrize(
+    ("runtime", "accelerated_before_the_answer"), [("openvino", 1), ("torch", 0)]
+)
+def test_openvino_is_waited_for_and_torch_stays(
+    paths: PathSettings,
+    service: Service,
+    loader: Loader,
+    runtime: str,
+    accelerated_before_the_answer: int,
+) -> None:
+    serving = ServingSettings(runtime=runtime)
+    Service(Settings(paths=paths, serving=serving)).inspect(PICTURE, "grace")
+    assert len(loader.accelerated) == accelerated_before_the_answer
+    assert [t for t in threading.enumerate() if t.name.startswith("export ")] == []
+
+
+def _in_memory(service: Service) -> set[str]:
+    return {name for name, model in service.status()["models"].items() if model["loaded"]}
+
+
+def _wait_for(is_so: Callable[[], bool]) -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("export "):
+            thread.join(10)
+    assert is_so()
