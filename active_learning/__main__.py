@@ -1,4 +1,4 @@
-"""`python -m active_learning`: push, pull, status, calibrate; exit code 0, 1 error, 2 usage."""
+"""`python -m active_learning`: push, pull, run, watch, status, …; exit code 0, 1 error, 2 usage."""
 
 from __future__ import annotations
 
@@ -89,6 +89,48 @@ def status(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def run(
+    model: Annotated[
+        str | None, typer.Argument(help="Model to train; default: the one that is due.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train although nothing is due, or a run is parked.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make one pass: pull, train what is due, prove it, publish it, put it live."""
+    with _desk() as (settings, desk):
+        from active_learning.loop import run_once
+        from core.errors import TrainingError
+
+        report = run_once(settings, desk, model=model, force=force)
+        if as_json:
+            _print(asdict(report), as_json=True)
+        else:
+            typer.echo(" ".join(filter(None, [report.run, report.verdict])))
+            for reason in report.reasons:
+                typer.echo(f"  {reason}")
+        if report.verdict == "parked":
+            raise TrainingError(
+                f"Run {report.run} is parked: put right what it says and run "
+                "`python -m active_learning run MODEL --force`."
+            )
+
+
+@app.command()
+def watch() -> None:
+    """Make a pass every few minutes until stopped; two watchers never train at once."""
+    with _errors_on_one_line():
+        from active_learning.watch import watch as keep_watching
+        from core.logs import set_up_logging
+        from core.settings import load_settings
+
+        settings = load_settings()
+        set_up_logging(settings)
+        keep_watching(settings)
+
+
+@app.command()
 def calibrate(
     release: Annotated[Path, typer.Argument(help="Release folder, for instance of a run.")],
     data: Annotated[str, typer.Option(help="The prepared data set it was trained on.")],
@@ -97,13 +139,15 @@ def calibrate(
     """Teach a release how often it is right and what it has seen; the test split is not read."""
     with _errors_on_one_line():
         from active_learning.calibrate import calibrate as fit
+        from active_learning.drift import fit_reference
         from active_learning.novelty_fitting import fit_novelty
         from core.settings import load_settings
         from training.datasets import open_dataset
 
         dataset = open_dataset(data, load_settings().paths.datasets)
         fit(release, dataset, device=device)
-        config = fit_novelty(release, dataset, device=device)
+        fit_novelty(release, dataset, device=device)
+        config = fit_reference(release, dataset, device=device)
         fitted = config.calibration
         numbers = {k: v for k, v in fitted.items() if isinstance(v, int | float)}
         _print({"revision": config.revision, **numbers}, as_json=False)

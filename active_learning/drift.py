@@ -1,6 +1,6 @@
 """Whether the images that come in still look like those a model was trained on.
 
-Four numbers of every inspection are compared with a reference kept beside the release: brightness,
+Four numbers of every inspection are compared with a reference kept in the release: brightness,
 contrast, the class of its strongest finding, and how probable that finding is. The first two are
 the picture's own and are held against the training images; the last two are the model's opinion
 and are held against its opinion of the validation images, which it was not fitted to.
@@ -25,15 +25,15 @@ from pydantic import ValidationError
 
 from core.errors import WeightsError
 from core.files import write_atomically
-from core.records import Inspection, Record
+from core.images import decode
+from core.records import Inspection, Record, ReleaseConfig
 from core.types import Image
+from models._release import CONFIG_FILE, read_release
 
 if TYPE_CHECKING:
-    from core.records import ReleaseConfig
     from core.types import Predictor
     from training.datasets import Dataset
 
-REFERENCE_FILE: Final = "drift.json"
 NOTHING: Final = "nothing"  # the class of an image on which nothing probable was found
 BINS: Final = 10
 # Of two samples of the same images the PSI is about (bins - 1) (1 / n + 1 / m): 0.09 at 100 each.
@@ -160,23 +160,24 @@ def psi(expected: Sequence[float], actual: Sequence[float]) -> float:
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def read_reference(release: Path) -> Reference | None:
-    """The reference kept with a release; None if none was fitted.
+def read_reference(config: ReleaseConfig) -> Reference | None:
+    """The reference kept in a release; None if none was fitted.
 
     Raises:
-        WeightsError: if the file is damaged.
+        WeightsError: if it is damaged.
     """
-    file = release / REFERENCE_FILE
-    try:
-        return Reference.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
+    if not config.drift:
         return None
+    try:
+        return Reference.model_validate(config.drift)
     except ValidationError as exc:
-        raise WeightsError(f"{file} is damaged: fit the release's drift reference again.") from exc
+        raise WeightsError(
+            f"The drift reference of {config.name} {config.revision} is damaged: fit it again."
+        ) from exc
 
 
-def fit_reference(release: Path, dataset: Dataset, *, device: str = "cpu") -> Reference:
-    """Look at a release's training and validation images, and keep the reference beside it.
+def fit_reference(release: Path, dataset: Dataset, *, device: str = "cpu") -> ReleaseConfig:
+    """Look at a release's training and validation images, and store the reference in its config.
 
     Args:
         release: its folder.
@@ -184,20 +185,21 @@ def fit_reference(release: Path, dataset: Dataset, *, device: str = "cpu") -> Re
         device: where the network runs.
 
     Raises:
-        DatasetError: if an image cannot be read.
+        DatasetError: if it is another data set, or an image cannot be read.
         WeightsError: if the release is damaged.
     """
-    from core.images import decode
+    from active_learning.calibrate import check_dataset
     from models import load
-    from models._release import read_release
 
     config = read_release(release)
+    check_dataset(config, dataset)
     pictures = [
         light(decode(sample.path).pixels) for sample in dataset.split(config.protocol, "train")
     ]
     reference = describe(pictures, _opinions(load(release, device=device), config, dataset))
-    write_atomically(release / REFERENCE_FILE, reference.model_dump_json(indent=2).encode())
-    return reference
+    config = config.model_copy(update={"drift": reference.model_dump(mode="json")})
+    write_atomically(release / CONFIG_FILE, config.model_dump_json(indent=2).encode())
+    return config
 
 
 def _opinions(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from active_learning.desk import Desk
-from active_learning.versions import Versions
+from active_learning.outlook import Outlook, outlooks, versions_of
 from core.errors import InputError, TrainingError
 from core.records import DatasetVersion, RunRecord
-from core.settings import RetrainingSettings, Settings
+from core.settings import Settings
 from hub.registry import resolve_all
 
 
@@ -22,13 +23,7 @@ def read_status(settings: Settings, desk: Desk) -> dict[str, Any]:
     Raises:
         LedgerError: if the ledger cannot be read.
     """
-    versions = Versions(
-        desk.ledger,
-        desk.queue.images,
-        settings.paths.datasets,
-        project=desk.queue.project,
-        who=desk.queue.who,
-    )
+    versions = versions_of(settings, desk)
     datasets = sorted({release.config.dataset for release in resolve_all(settings.paths)})
     heads = [head for name in datasets if (head := versions.head(name)) is not None]
     newest = max(heads, key=lambda head: head.created_at, default=None)
@@ -39,7 +34,7 @@ def read_status(settings: Settings, desk: Desk) -> dict[str, Any]:
         "annotations": {"applied": desk.inbox.counts()["annotated"]},
         "dataset": _dataset(newest),
         "last_run": last_run.id if last_run else None,
-        "due": _due(max(map(versions.new_answers, datasets), default=0), settings.retraining),
+        "due": _due(outlooks(settings, desk)),
     }
 
 
@@ -62,7 +57,12 @@ def _last_run(settings: Settings) -> RunRecord | None:
     return max(records, key=lambda record: record.started_at, default=None)
 
 
-def _due(new: int, settings: RetrainingSettings) -> dict[str, Any]:
-    wanted = settings.min_new_annotations
-    now = new >= wanted
-    return {"now": now, "why": f"{new} of {wanted} newly reviewed images"}
+def _due(views: Sequence[Outlook]) -> dict[str, Any]:
+    """Whether any model is due, and why; where none is, why each is not."""
+    due = [view for view in views if view.due.now]
+    told = due or views
+    whys = {view.due.why for view in told}
+    if len(whys) == 1:
+        return {"now": bool(due), "why": whys.pop()}
+    why = " ".join(f"{view.model}: {view.due.why}" for view in told)
+    return {"now": bool(due), "why": why or "No model is served."}

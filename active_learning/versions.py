@@ -7,6 +7,7 @@ with what became of it: used, superseded by a newer answer, withdrawn, or left o
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -21,7 +22,7 @@ from active_learning.inbox import AnnotationRow, standing_rows, to_annotation
 from core.errors import DatasetError, LedgerError
 from core.images import ImageStore
 from core.ledger import Base, Ledger
-from core.records import DatasetVersion
+from core.records import Annotation, DatasetVersion
 from training.datasets import Dataset, open_dataset
 from training.splits import Protocol
 
@@ -142,6 +143,28 @@ class Versions:
         """How many images got an answer that is in no version of the data set yet."""
         with self.ledger.reading() as session:
             return len({row.image_sha256 for row in self._unplaced(session, dataset)})
+
+    def answers_since(self, dataset: str, used: str) -> tuple[Annotation, ...]:
+        """What people said that is in no version up to `used`; the newest answer of each image.
+
+        Args:
+            dataset: name of the public set.
+            used: id of a version; one the ledger does not know stands for the public set.
+        """
+        with self.ledger.reading() as session:
+            head = _head(session, dataset)
+            line = self.lineage(head.to_record()) if head else ()
+            newer = [version.id for version in itertools.takewhile(lambda v: v.id != used, line)]
+            later = sa.select(VersionAnswerRow.annotation).where(
+                VersionAnswerRow.dataset == dataset, VersionAnswerRow.version.in_(newer)
+            )
+            numbers = {row.id for row in self._unplaced(session, dataset)}
+            numbers |= set(session.scalars(later))
+            return tuple(
+                to_annotation(row)
+                for row in standing_rows(session, self.project)
+                if row.id in numbers
+            )
 
     def next_version(self, dataset: str) -> DatasetVersion:
         """Make the version that holds every answer so far; the newest one if nothing is new.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from active_learning import drift as module
 from active_learning.drift import (
     FEWEST,
     NOTHING,
@@ -21,6 +20,7 @@ from active_learning.drift import (
     strongest,
 )
 from core.errors import WeightsError
+from models._release import read_release
 from tests.active_learning.answers import by_classifier, by_detector, by_segmenter
 from tests.records import make_run, write_folder
 from tests.training.canned import Canned
@@ -114,7 +114,7 @@ def test_a_number_that_is_mostly_zero_has_fewer_bins():
     assert reference.probability.shares == (0.0, 1.0)
 
 
-def test_a_reference_is_kept_beside_the_release(tmp_path, tiny_neu_det, monkeypatch):
+def test_a_reference_is_kept_in_the_release(tmp_path, tiny_neu_det, monkeypatch):
     dataset = tiny_neu_det
     run = make_run(dataset_id=dataset.id, labels=dataset.labels)
     write_folder(tmp_path / "r", run=run)
@@ -122,14 +122,16 @@ def test_a_reference_is_kept_beside_the_release(tmp_path, tiny_neu_det, monkeypa
     monkeypatch.setattr(
         "models.load", lambda folder, *, device: Canned("detect", dataset.labels, boxes)
     )
-    assert read_reference(tmp_path / "r") is None
-    fitted = fit_reference(tmp_path / "r", dataset)
+    before = read_release(tmp_path / "r")
+    assert read_reference(before) is None
+    config = fit_reference(tmp_path / "r", dataset)
+    assert config == read_release(tmp_path / "r")
+    assert config.model_copy(update={"drift": {}}) == before
+    fitted = read_reference(config)
     assert fitted.n == len(dataset.split("leak-free", "train"))
     assert fitted.labels == {dataset.labels[0]: 1.0}
-    assert read_reference(tmp_path / "r") == fitted
-    (tmp_path / "r" / module.REFERENCE_FILE).write_text("{}")
-    with pytest.raises(WeightsError, match=r"drift.json is damaged"):
-        read_reference(tmp_path / "r")
+    with pytest.raises(WeightsError, match=r"drift reference of grace .* is damaged"):
+        read_reference(config.model_copy(update={"drift": {"n": 1}}))
 
 
 def test_an_inspection_is_observed_whole():

@@ -364,7 +364,10 @@ def test_the_commands_speak_the_contract(tmp_path, label_studio, project_title):
     assert set(status) >= {"queue", "annotations", "dataset", "last_run", "due"}
     assert set(status["queue"]) == {"pending", "sending", "sent", "verified", "parked", "unknown"}
     assert status["annotations"] == {"applied": 0}
-    assert status["due"] == {"now": False, "why": "0 of 50 newly reviewed images"}
+    assert status["due"] == {
+        "now": False,
+        "why": "0 of 50 newly reviewed images: there is nothing to learn.",
+    }
 
     refused = command("push", ROLLMARK_LABEL_STUDIO__TOKEN="f" * 40)
     assert refused.returncode == 1

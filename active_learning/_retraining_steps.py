@@ -1,0 +1,305 @@
+"""The work of each phase of a retraining run: what `loop` conducts, one step at a time.
+
+A step may be killed and done again. It looks at what the ledger and the run's folder hold, does
+what is missing, and records the next phase as its last act.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from active_learning.desk import Desk
+from active_learning.leases import Lease
+from active_learning.outlook import versions_of
+from active_learning.retraining import Progress, RetrainingRun, RetrainingRuns
+from core.errors import DatasetError, LedgerError, WeightsError
+from core.files import write_atomically
+from core.records import Evaluation, Record, RunRecord
+from core.settings import RetrainingSettings, Settings
+from core.verdicts import Trial
+from hub.channel import activate
+from hub.promote import GateRules, gate
+from hub.registry import Release, resolve
+from hub.shelf import complete, shelve
+from training.runs import RunFolder
+
+if TYPE_CHECKING:
+    from models._spec import ModelSpec
+    from training.datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+# Fine-tuning starts from weights that are good already: a tenth of the usual rate moves them
+# without forgetting, and every old image stays in the training split.
+FINE_TUNING_RATE: Final = 0.1
+TRIALS_FILE: Final = "trials.json"
+SHELF: Final = "candidate"  # folder of the complete release inside the run's
+_DEFAULT_BALANCE: Final = "paper"  # what a recipe does unless it is told
+
+
+class Interrupted(Exception):
+    """The process was asked to stop; the run is laid down and goes on in the next pass."""
+
+
+class Trials(Record):
+    """What the gate is given, kept in the run's folder."""
+
+    candidate: Trial
+    incumbent: Trial
+    validation: Evaluation  # of the candidate
+
+
+class Steps:
+    """The steps of one pass.
+
+    Args:
+        settings: of this installation.
+        desk: of its labelling project.
+        runs: where phases are recorded.
+        lease: under which this process writes.
+        is_stopped: whether the process was asked to stop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        desk: Desk,
+        runs: RetrainingRuns,
+        lease: Lease,
+        *,
+        is_stopped: Callable[[], bool],
+    ) -> None:
+        self.is_stopped = is_stopped
+        self._settings = settings
+        self._desk = desk
+        self._runs = runs
+        self._lease = lease
+
+    def next(self, run: RetrainingRun) -> RetrainingRun:
+        """Do what leads to the phase after the one a run is in.
+
+        Raises:
+            RollmarkError: whatever stands in the way.
+            Interrupted: if the process was asked to stop.
+        """
+        match run.phase:
+            case "leased":
+                return self._freeze(run)
+            case "snapshot":
+                progress = Progress(epochs=self._settings.retraining.epochs)
+                told = progress.model_dump(mode="json")
+                return self._runs.reach(run, self._lease, "training", progress=told)
+            case "training":
+                return self._train_and_measure(run)
+            case "evaluated":
+                return self._judge(run)
+            case "gate":
+                return self._publish(run)
+            case "published":
+                return self._go_live(run)
+            case _:
+                raise LedgerError(f"Run {run.id} is open in phase {run.phase}, which cannot be.")
+
+    def _freeze(self, run: RetrainingRun) -> RetrainingRun:
+        version = versions_of(self._settings, self._desk).next_version(run.dataset)
+        return self._runs.reach(run, self._lease, "snapshot", version=version.id)
+
+    def _train_and_measure(self, run: RetrainingRun) -> RetrainingRun:
+        from active_learning.trial import compare_trials, read_golden
+        from models import choose_device, use_threads
+
+        settings = self._settings
+        use_threads(settings.serving.threads)
+        device = choose_device(settings.serving.device)
+        dataset = self._dataset(run)
+        incumbent = resolve(run.model, settings.paths)
+        self._train(run, incumbent, dataset, device)
+        folder = RunFolder(settings.paths.runs / run.id)
+        validation = describe_release(folder.release, dataset, device=device)
+        candidate, live = compare_trials(
+            folder.release,
+            incumbent.folder,
+            dataset,
+            golden=read_golden(settings.retraining.golden),
+            device=device,
+        )
+        trials = Trials(candidate=candidate, incumbent=live, validation=validation)
+        write_atomically(folder.root / TRIALS_FILE, trials.model_dump_json().encode())
+        return self._runs.reach(
+            run,
+            self._lease,
+            "evaluated",
+            candidate=candidate.evaluation.revision,
+            incumbent=incumbent.config.revision,
+        )
+
+    def _train(
+        self, run: RetrainingRun, incumbent: Release, dataset: Dataset, device: str
+    ) -> RunRecord:
+        """Fine-tune the incumbent in the run's folder, or go on with it there."""
+        from models import get_spec
+        from training.launch import start_run
+
+        config, budget = incumbent.config, self._settings.retraining
+        spec = get_spec(run.model)
+        batch = int(config.run.recipe.get("batch", spec.recipe.batch))
+        return start_run(
+            spec,
+            dataset,
+            runs_root=self._settings.paths.runs,
+            run_id=run.id,
+            protocol="leak-free",
+            scale=config.scale,
+            epochs=budget.epochs,
+            image_size=config.image_size,
+            batch=batch,
+            device=device,
+            initial_weights=incumbent.folder,
+            overrides=fine_tuning(spec, budget, batch=batch),
+            workers=0 if spec.task == "detect" else 2,
+            go_on=True,
+            watch=lambda record: self._look_at(run, record),
+        )
+
+    def _look_at(self, run: RetrainingRun, record: RunRecord) -> bool:
+        """After each epoch: tell how far it is, and whether the time is up."""
+        budget_s = 60 * self._settings.retraining.time_budget_min
+        epoch_s = record.wall_time_s / max(record.epochs, 1)
+        left_s = min(
+            epoch_s * (record.epochs_planned - record.epochs), budget_s - record.wall_time_s
+        )
+        progress = Progress(
+            epoch=record.epochs, epochs=record.epochs_planned, left_s=max(left_s, 0.0)
+        )
+        self._runs.tell(run, self._lease, progress)
+        if self.is_stopped():
+            raise Interrupted
+        return record.wall_time_s + epoch_s > budget_s
+
+    def _judge(self, run: RetrainingRun) -> RetrainingRun:
+        trials = self._trials(run)
+        decision = gate(
+            trials.candidate, trials.incumbent, rules=rules_of(self._settings.retraining)
+        )
+        run = self._runs.reach(run, self._lease, "gate", decision=decision.model_dump(mode="json"))
+        if decision.promote:
+            return run
+        return self._runs.end(run, self._lease, "refused", decision.reasons)
+
+    def _publish(self, run: RetrainingRun) -> RetrainingRun:
+        """Put the release together and, with a namespace, onto the Hub, read back."""
+        hub = self._settings.hub
+        if self._is_outdated(run):
+            return self._measure_again(run)
+        trials = self._trials(run)
+        folder = RunFolder(self._settings.paths.runs / run.id)
+        shelf = folder.root / SHELF
+        shelve(folder.release, shelf, (trials.candidate.evaluation, trials.validation))
+        commit = None
+        if hub.namespace and not hub.offline:
+            from hub.publish import publish
+
+            commit = publish(shelf, hub).commit
+        return self._runs.reach(run, self._lease, "published", published=commit)
+
+    def _go_live(self, run: RetrainingRun) -> RetrainingRun:
+        if run.decision is None:
+            raise LedgerError(f"Run {run.id} was published without a verdict of the gate.")
+        if self._is_outdated(run):
+            return self._measure_again(run)
+        shelf = self._settings.paths.runs / run.id / SHELF
+        who = f"retraining@{socket.gethostname()}:{os.getpid()}"
+        activate(shelf, self._settings.paths, who=who, why=run.decision.reasons[0])
+        run = self._runs.reach(run, self._lease, "activated")
+        decision = run.decision
+        if decision is not None:
+            logger.info(
+                "promoted %s %s -> %s %s %.4f -> %.4f",
+                *(run.model, decision.incumbent, decision.candidate),
+                *(decision.metric, decision.before, decision.after),
+            )
+            return self._runs.end(run, self._lease, "promoted", decision.reasons)
+        return run
+
+    def _is_outdated(self, run: RetrainingRun) -> bool:
+        """Whether another release went live since the two were compared."""
+        live = resolve(run.model, self._settings.paths).config.revision
+        return live not in (run.incumbent, run.candidate)
+
+    def _measure_again(self, run: RetrainingRun) -> RetrainingRun:
+        logger.warning("%s is compared again: another release went live meanwhile", run.id)
+        return self._runs.reach(run, self._lease, "training")
+
+    def _dataset(self, run: RetrainingRun) -> Dataset:
+        versions = versions_of(self._settings, self._desk)
+        version = versions.get(run.version or "")
+        if version is None:
+            raise LedgerError(f"Run {run.id} names version {run.version}, which is not there.")
+        return versions.open(version)
+
+    def _trials(self, run: RetrainingRun) -> Trials:
+        file = self._settings.paths.runs / run.id / TRIALS_FILE
+        try:
+            return Trials.model_validate_json(file.read_bytes())
+        except (OSError, ValueError) as exc:
+            raise WeightsError(
+                f"{file} cannot be read: run `python -m active_learning run {run.model} --force`."
+            ) from exc
+
+
+def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluation:
+    """Teach a fresh release what it needs to be served: thresholds, probabilities, references.
+
+    Everything is fitted on training and validation images; the test split is not read.
+
+    Returns:
+        Its evaluation on the validation split.
+    """
+    from active_learning.calibrate import calibrate
+    from active_learning.drift import fit_reference
+    from active_learning.novelty_fitting import fit_novelty
+    from models import load
+    from models._release import read_release
+    from training.evaluate import evaluate
+    from training.release import save_release_config
+
+    calibrate(release, dataset, device=device)
+    config = read_release(release)
+    validation = evaluate(
+        load(release, device=device), dataset, protocol=config.protocol, split="val", resamples=0
+    )
+    threshold = complete(config, (validation,)).score_threshold
+    save_release_config(release, config.model_copy(update={"score_threshold": threshold}))
+    try:
+        fit_novelty(release, dataset, device=device)
+    except DatasetError as exc:  # too few images; the release then knows of nothing unlike them
+        logger.warning("%s", exc)
+    fit_reference(release, dataset, device=device)
+    return validation
+
+
+def fine_tuning(spec: ModelSpec, settings: RetrainingSettings, *, batch: int) -> Mapping[str, Any]:
+    """What a fine-tuning run does otherwise than a run from the beginning."""
+    from training.launch import recipe_of
+
+    usual = recipe_of(spec, epochs=settings.epochs, batch=batch)
+    overrides: dict[str, Any] = {"lr0": usual["lr0"] * FINE_TUNING_RATE}
+    if settings.balance != _DEFAULT_BALANCE:
+        overrides["balance"] = settings.balance
+    return overrides
+
+
+def rules_of(settings: RetrainingSettings) -> GateRules:
+    """The gate's rules as the settings have them."""
+    return GateRules(
+        epsilon=settings.epsilon,
+        class_margin=settings.class_margin,
+        min_support=settings.min_class_images,
+        calibration_margin=settings.calibration_margin,
+        latency_factor=settings.latency_factor,
+    )

@@ -1,0 +1,204 @@
+"""One pass of retraining, the conductor of the whole circle; run it as often as you like.
+
+    pull → is a model due? → lease → snapshot → training → evaluated → gate → published → activated
+
+What each phase found out is in the ledger or in the run's folder before the next begins, so a pass
+that was killed anywhere is gone on with by the next one. Only the holder of the lease to train
+writes; a holder that was replaced finds out at its next write. What goes wrong is noted with the
+run, tried again in the next pass, and after five times left to a person, with the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from active_learning._retraining_steps import Interrupted as Interrupted
+from active_learning._retraining_steps import Steps
+from active_learning.desk import Desk
+from active_learning.errands import fetch
+from active_learning.leases import Lease, Leases
+from active_learning.outlook import Outlook, outlook, outlooks
+from active_learning.retraining import RetrainingRun, RetrainingRuns
+from core.errors import (
+    LabelStudioError,
+    LeaseHeld,
+    LeaseLost,
+    PromotionRefused,
+    RollmarkError,
+)
+from core.settings import Settings
+from hub.registry import resolve
+
+logger = logging.getLogger(__name__)
+
+LEASE: Final = "train"
+LEASE_S: Final = 180.0  # a holder that is silent for so long is replaced
+PassVerdict = Literal["promoted", "refused", "not due", "parked"]
+
+
+@dataclass(frozen=True, slots=True)
+class PassReport:
+    """What a pass did; `run` and `phase` are empty where none was begun."""
+
+    run: str
+    phase: str
+    verdict: PassVerdict
+    reasons: tuple[str, ...]
+
+
+def run_once(
+    settings: Settings,
+    desk: Desk,
+    *,
+    model: str | None = None,
+    force: bool = False,
+    on_point: Callable[[str], None] | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+    lease_s: float = LEASE_S,
+) -> PassReport:
+    """Fetch answers, and train, prove and promote the model that is due, if one is.
+
+    Args:
+        settings: of this installation.
+        desk: of its labelling project.
+        model: which model; None: one with an open run, else the due one with most new reviews.
+        force: train although nothing is due, and take a parked run up again.
+        on_point: called with `<phase>:begin` before a phase's work and `<phase>:reached` after
+            its commit.
+        is_stopped: looked at after every epoch and between phases.
+        lease_s: after how many seconds of silence another process may take over.
+
+    Raises:
+        Interrupted: if `is_stopped`; the run goes on in the next pass.
+        LeaseHeld: if another process is training.
+        LeaseLost: if this one was replaced.
+        RollmarkError: why the run did not get further this time.
+    """
+    _pull(settings, desk)
+    chosen, verdict = _choose(settings, desk, model=model, force=force)
+    if chosen is None:
+        return verdict
+    leases, runs = Leases(desk.ledger), RetrainingRuns(desk.ledger, who=desk.queue.who)
+    with leases.hold(LEASE, ttl_s=lease_s) as lease, _heartbeat(leases, lease, every_s=lease_s / 4):
+        run = runs.request(
+            lease,
+            model=chosen.model,
+            dataset=chosen.dataset,
+            why="asked for by hand" if force and not chosen.due.now else chosen.due.why,
+            incumbent=chosen.revision,
+        )
+        if run.state == "parked" and force:
+            run = runs.reopen(run, lease)
+        run = runs.park_if_spent(run, lease)
+        if run.state == "parked":
+            return _report(run)
+        run = runs.take_up(run, lease)
+        steps = Steps(settings, desk, runs, lease, is_stopped=is_stopped)
+        return _carry(run, steps, runs, lease, on_point or (lambda point: None))
+
+
+def _carry(
+    run: RetrainingRun,
+    steps: Steps,
+    runs: RetrainingRuns,
+    lease: Lease,
+    reached: Callable[[str], None],
+) -> PassReport:
+    """From the phase a run is in to its end, or to what stops it."""
+    try:
+        while run.state == "open":
+            if steps.is_stopped():
+                raise Interrupted
+            reached(f"{run.phase}:begin")
+            run = steps.next(run)
+            logger.info("%s reached %s", run.id, run.phase)
+            reached(f"{run.phase}:reached")
+    except Interrupted:
+        runs.give_back(run, lease)
+        raise
+    except LeaseLost:
+        raise
+    except PromotionRefused as exc:  # candidate and incumbent cannot be compared, now or ever
+        return _report(runs.end(run, lease, "refused", (str(exc),)))
+    except RollmarkError as exc:
+        run = runs.fail(run, lease, str(exc))
+        if run.state == "parked":
+            return _report(run)
+        raise
+    except Exception as exc:
+        runs.fail(run, lease, f"unforeseen {type(exc).__name__}; the log says more.")
+        raise
+    return _report(run)
+
+
+def _report(run: RetrainingRun) -> PassReport:
+    verdict: PassVerdict = "refused"
+    if run.state in ("promoted", "parked"):
+        verdict = run.state
+    logger.info("%s %s: %s", run.id, verdict, " ".join(run.reasons))
+    return PassReport(run.id, run.phase, verdict, run.reasons)
+
+
+def _choose(
+    settings: Settings, desk: Desk, *, model: str | None, force: bool
+) -> tuple[Outlook | None, PassReport]:
+    """The model to train, or the report of a pass that trains none."""
+    if model is not None:
+        views: Sequence[Outlook] = [outlook(settings, desk, resolve(model, settings.paths))]
+    else:
+        views = outlooks(settings, desk)
+    open_views = [v for v in views if v.open_run and (v.open_run.state == "open" or force)]
+    due = [v for v in views if v.due.now]
+    if open_views:
+        return open_views[0], _nothing(views)
+    if due or (force and views):
+        return max(due or views, key=lambda v: v.new_reviews), _nothing(views)
+    return None, _nothing(views)
+
+
+def _nothing(views: Sequence[Outlook]) -> PassReport:
+    """Why nothing is trained, model by model; a parked run is the first to be told."""
+    parked = [v.open_run for v in views if v.open_run and v.open_run.state == "parked"]
+    if parked:
+        run = parked[0]
+        return PassReport(run.id, run.phase, "parked", run.reasons)
+    return PassReport("", "", "not due", tuple(f"{v.model}: {v.due.why}" for v in views))
+
+
+def _pull(settings: Settings, desk: Desk) -> None:
+    """Fetch answers where there is a token; training waits for no Label Studio that is down."""
+    token = settings.label_studio.token
+    if token is None or not token.get_secret_value().strip():
+        return
+    try:
+        fetch(settings, desk)
+    except (LabelStudioError, LeaseHeld) as exc:
+        logger.warning("answers were not fetched: %s", exc)
+
+
+@contextmanager
+def _heartbeat(leases: Leases, lease: Lease, *, every_s: float) -> Iterator[None]:
+    """Renew the lease from a thread of its own while a phase takes its time."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(every_s):
+            try:
+                leases.renew(lease)
+            except LeaseLost:
+                return  # the next write of the main thread says so
+            except RollmarkError as exc:
+                logger.warning("the lease could not be renewed: %s", exc)
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,162 @@
+"""How each model stands between two runs: what is new for it, and whether it is due.
+
+This reads; it is what `status`, the watcher and the Training page show, and it needs neither Label
+Studio nor a network.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from active_learning.desk import Desk
+from active_learning.drift import Drift, compare, read_reference
+from active_learning.incoming import Incoming
+from active_learning.retraining import RetrainingRun, RetrainingRuns
+from active_learning.schedule import Due, State, is_due
+from active_learning.versions import ACCEPTANCE, Versions
+from core.errors import DatasetError
+from core.records import Annotation, ReleaseConfig
+from core.settings import Settings
+from core.types import Task
+from hub.registry import Release, resolve_all
+from training.datasets import SAMPLES_FILE, open_dataset
+
+_IMAGES: Final = "images"  # the key of a version's counts that is no class
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """One served model between two runs."""
+
+    model: str
+    title: str
+    dataset: str
+    revision: str
+    due: Due
+    new_reviews: int
+    new_labels: dict[str, int]
+    training_labels: dict[str, int]  # before the new ones; empty where masks were not counted
+    drift: Drift | None
+    open_run: RetrainingRun | None
+
+
+def versions_of(settings: Settings, desk: Desk) -> Versions:
+    """The data set versions that grow from the desk's labelling project."""
+    return Versions(
+        desk.ledger,
+        desk.queue.images,
+        settings.paths.datasets,
+        project=desk.queue.project,
+        who=desk.queue.who,
+    )
+
+
+def outlooks(settings: Settings, desk: Desk) -> tuple[Outlook, ...]:
+    """Every served model, in the order of their names.
+
+    Raises:
+        LedgerError: if the ledger cannot be read.
+    """
+    return tuple(outlook(settings, desk, release) for release in resolve_all(settings.paths))
+
+
+def outlook(settings: Settings, desk: Desk, release: Release) -> Outlook:
+    """One model.
+
+    Raises:
+        LedgerError: if the ledger cannot be read.
+        WeightsError: if the release's drift reference is damaged.
+    """
+    config = release.config
+    runs = RetrainingRuns(desk.ledger, who=desk.queue.who)
+    last = next(iter(runs.newest(model=config.name, limit=1)), None)
+    versions = versions_of(settings, desk)
+    used = last.version if last and last.version else config.run.dataset_id
+    new = versions.answers_since(config.dataset, used)
+    new_labels = count_labels(new, config.task)
+    training_labels, missing = _training_labels(settings, versions, config)
+    drift = _drift(settings, desk, config)
+    state = State(
+        now=desk.ledger.clock.now(),
+        new_reviews=len(new),
+        new_labels=new_labels,
+        training_labels=training_labels,
+        last_started=last.created_at if last else None,
+        drift=drift,
+    )
+    open_run = last if last and last.is_open else None
+    return Outlook(
+        model=config.name,
+        title=config.title,
+        dataset=config.dataset,
+        revision=config.revision,
+        due=_due(state, settings, open_run, missing),
+        new_reviews=len(new),
+        new_labels=new_labels,
+        training_labels=training_labels,
+        drift=drift,
+        open_run=open_run,
+    )
+
+
+def count_labels(annotations: tuple[Annotation, ...], task: Task) -> dict[str, int]:
+    """What annotations name, by class: boxes, classes of masks, or classes of images."""
+    counts: Counter[str] = Counter()
+    for annotation in annotations:
+        match task:
+            case "detect":
+                counts.update(label for label, _ in annotation.boxes)
+            case "segment":
+                counts.update(annotation.mask_labels)
+            case "classify":
+                counts.update(filter(None, [annotation.label]))
+    return dict(counts)
+
+
+def _due(state: State, settings: Settings, open_run: RetrainingRun | None, missing: str) -> Due:
+    if open_run is not None and open_run.state == "parked":
+        return Due(False, f"run {open_run.id} is parked: {' '.join(open_run.reasons)}")
+    if open_run is not None:
+        return Due(True, f"run {open_run.id} is in phase {open_run.phase} and goes on.")
+    due = is_due(state, settings.retraining)
+    return Due(False, missing) if due.now and missing else due
+
+
+def _training_labels(
+    settings: Settings, versions: Versions, config: ReleaseConfig
+) -> tuple[dict[str, int], str]:
+    """Labels of the newest training split by class; and why there are none, "" if there are."""
+    head = versions.head(config.dataset)
+    try:
+        counts = (
+            head.counts["train"]
+            if head
+            else _public_counts(settings.paths.datasets, config.dataset)
+        )
+    except DatasetError as exc:
+        return {}, str(exc)
+    return {label: n for label, n in counts.items() if label != _IMAGES}, ""
+
+
+def _public_counts(root: Path, name: str) -> dict[str, int]:
+    index = root / name / SAMPLES_FILE
+    stamp = index.stat().st_mtime_ns if index.is_file() else 0
+    return _counted(root, name, stamp)
+
+
+@lru_cache(maxsize=16)
+def _counted(root: Path, name: str, stamp: int) -> dict[str, int]:
+    """Counts of a public set as it was at `stamp`; it is read once and asked for every minute."""
+    return open_dataset(name, root).counts(ACCEPTANCE)["train"]
+
+
+def _drift(settings: Settings, desk: Desk, config: ReleaseConfig) -> Drift | None:
+    reference = read_reference(config)
+    if reference is None:
+        return None
+    incoming = Incoming(desk.ledger, window=settings.retraining.drift_window)
+    return compare(reference, incoming.latest(config.name))

@@ -1,0 +1,245 @@
+"""The loop killed, raced, refused and out of luck: every phase ends once, or with a reason."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from active_learning.leases import Leases
+from active_learning.loop import LEASE, Interrupted
+from active_learning.retraining import MAX_ATTEMPTS, PHASES, RetrainingRuns
+from core.errors import LeaseHeld, LeaseLost, TrainingError
+from hub.channel import activate, history
+from hub.registry import resolve
+from tests.active_learning.installation import MODEL, installation
+from tests.databases import HandClock, in_children
+from tests.records import make_run, write_folder
+
+__all__ = ["installation"]
+
+# What a pass goes through: each phase is begun and, once it is committed, reached.
+POINTS = [
+    f"{phase}:{moment}"
+    for phase, moment in [
+        *[(phase, "begin") for phase in PHASES[1:-1]],
+        *[(phase, "reached") for phase in PHASES[2:]],
+    ]
+]
+
+
+@pytest.fixture
+def clock():
+    return HandClock()
+
+
+@pytest.fixture
+def ledger(installation, clock):
+    opened = installation.ledger(clock=clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def answered(installation, ledger):
+    """Two reviews: enough to train."""
+    installation.answer(installation.desk(ledger), 2)
+    return installation
+
+
+def test_a_pass_goes_through_every_phase_and_the_candidate_is_live(answered, ledger):
+    old = answered.live()
+    report = answered.go(ledger)
+    assert (report.verdict, report.phase) == ("promoted", "activated")
+    run = answered.newest(ledger)
+    assert (run.state, run.incumbent, run.candidate) == ("promoted", old, answered.live())
+    assert list(run.phases) == list(PHASES)
+    assert run.decision is not None
+    assert run.decision.promote
+    assert run.why == "2 of 2 newly reviewed images."
+    assert report.reasons == run.decision.reasons
+    [move] = history(MODEL, answered.settings.paths)
+    assert (move.what, move.before, move.after) == ("promoted", old, run.candidate)
+    assert move.why == report.reasons[0]
+
+
+def test_a_pass_without_enough_reviews_says_so_and_trains_nothing(installation, ledger):
+    report = installation.go(ledger)
+    assert report.verdict == "not due"
+    assert report.reasons == (f"{MODEL}: 0 of 2 newly reviewed images: there is nothing to learn.",)
+    assert installation.trained == 0
+
+
+def test_what_a_model_was_trained_on_is_not_new_for_it_again(answered, ledger, clock):
+    answered.go(ledger)
+    clock.pass_s(25 * 3600)
+    assert answered.go(ledger).reasons[0].endswith("there is nothing to learn.")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_any_boundary_the_next_pass_finishes_it_once(answered, ledger, clock, point):
+    ledger.close()
+
+    def killed():
+        own = answered.ledger(clock=clock)
+        answered.go(
+            own, on_point=lambda p: os.kill(os.getpid(), signal.SIGKILL) if p == point else None
+        )
+
+    assert in_children(killed) == [-9]
+    clock.pass_s(181)  # the dead holder's lease has run out
+    again = answered.ledger(clock=clock)
+    report = answered.go(again) if point != "activated:reached" else None
+    run = answered.newest(again)
+    assert run.state == "promoted"
+    assert report is None or report.verdict == "promoted"
+    assert answered.live() == run.candidate
+    moves = [m.what for m in history(MODEL, answered.settings.paths)]
+    assert moves == ["promoted"]
+    told = [e.what for e in again.events(f"retraining:{run.id}")]
+    assert [what for what in told if what in PHASES[2:]] == list(PHASES[2:])
+    again.close()
+
+
+def test_killed_in_the_middle_of_training_it_goes_on_after_the_last_epoch(answered, ledger, clock):
+    ledger.close()
+
+    def killed():
+        own = answered.ledger(clock=clock)
+        answered.go(own, is_stopped=lambda: answered.trained == 2 and os.kill(os.getpid(), 9))
+
+    assert in_children(killed) == [-9]
+    clock.pass_s(181)
+    again = answered.ledger(clock=clock)
+    assert answered.go(again).verdict == "promoted"
+    assert answered.trained == 1  # of three
+    again.close()
+
+
+def test_a_candidate_that_is_not_proven_better_is_refused_and_the_old_one_stays(answered, ledger):
+    old, answered.candidate = answered.live(), {}
+    report = answered.go(ledger)
+    assert (report.verdict, report.phase) == ("refused", "gate")
+    assert "the lower end must be above 0" in report.reasons[0]
+    assert answered.live() == old
+    run = answered.newest(ledger)
+    assert run.decision is not None
+    assert not run.decision.promote
+
+
+def test_trials_on_different_test_splits_are_refused_for_good(answered, ledger):
+    answered.candidate = {"resamples": (0.7, 0.7)}
+    report = answered.go(ledger)
+    assert report.verdict == "refused"
+    assert "they must have the same number" in report.reasons[0]
+
+
+def test_five_failures_park_it_with_the_reason_and_force_takes_it_up_again(answered, ledger):
+    answered.failure = "the disk is full: free some space."
+    for _ in range(MAX_ATTEMPTS - 1):
+        with pytest.raises(TrainingError, match="the disk is full"):
+            answered.go(ledger)
+    report = answered.go(ledger)
+    assert report.verdict == "parked"
+    assert report.reasons == (
+        "Training and measuring was tried 5 times and never ended well: "
+        "the disk is full: free some space.",
+    )
+    assert answered.go(ledger).verdict == "parked"
+    answered.failure = ""
+    assert answered.go(ledger, model=MODEL, force=True).verdict == "promoted"
+
+
+def test_killed_five_times_it_is_parked_and_not_tried_for_ever(answered, ledger, clock):
+    ledger.close()
+
+    def killed():
+        own = answered.ledger(clock=clock)
+        answered.go(
+            own,
+            on_point=lambda p: os.kill(os.getpid(), 9) if p == "training:begin" else None,
+        )
+
+    for _ in range(MAX_ATTEMPTS):
+        assert in_children(killed) == [-9]
+        clock.pass_s(181)
+    again = answered.ledger(clock=clock)
+    report = answered.go(again)
+    assert report.verdict == "parked"
+    assert report.reasons[0].endswith("each time its process was killed before it ended")
+    again.close()
+
+
+def test_asked_to_stop_it_is_laid_down_after_the_epoch_and_that_does_not_count(answered, ledger):
+    for _ in range(MAX_ATTEMPTS + 1):
+        with pytest.raises(Interrupted):
+            answered.go(ledger, is_stopped=lambda: answered.trained > 0)
+        answered.trained = 0
+        if answered.newest(ledger).progress.epoch == 3:
+            break
+    run = answered.newest(ledger)
+    assert (run.state, run.phase, run.progress.epoch) == ("open", "training", 3)
+    assert answered.go(ledger).verdict == "promoted"
+
+
+def test_the_time_budget_ends_training_early_and_the_best_so_far_is_judged(answered, ledger):
+    # An epoch takes a minute: after the second there is no time for a third.
+    budget = answered.settings.retraining.model_copy(update={"time_budget_min": 2.5})
+    answered.settings = answered.settings.model_copy(update={"retraining": budget})
+    assert answered.go(ledger).verdict == "promoted"
+    assert answered.trained == 2
+
+
+def test_only_one_process_trains_at_a_time(answered, ledger):
+    with Leases(ledger).hold(LEASE, ttl_s=60), pytest.raises(LeaseHeld, match="Only one process"):
+        answered.go(ledger)
+    assert answered.trained == 0
+
+
+def test_a_holder_that_was_silent_too_long_is_replaced_and_writes_no_more(answered, ledger, clock):
+    def replaced(point):
+        if point == "training:begin":
+            clock.pass_s(181)
+            Leases(ledger).acquire(LEASE, ttl_s=60)
+
+    with pytest.raises(LeaseLost, match="was lost"):
+        answered.go(ledger, on_point=replaced)
+    run = answered.newest(ledger)
+    assert (run.phase, run.progress.epoch) == ("training", 0)
+
+
+def test_when_another_release_went_live_meanwhile_it_is_measured_against_that(
+    answered, ledger, tmp_path
+):
+    paths = answered.settings.paths
+    other = make_run(model=MODEL, dataset="neu-cls", labels=answered.labels)
+    write_folder(tmp_path / "other", b"other weights", run=other, task="classify")
+    moved = []
+
+    def meanwhile(point):
+        if point == "gate:begin" and not moved:
+            moved.append(activate(tmp_path / "other", paths).config.revision)
+
+    assert answered.go(ledger, on_point=meanwhile).verdict == "promoted"
+    run = answered.newest(ledger)
+    assert run.incumbent == moved[0]
+    assert run.decision is not None
+    assert run.decision.incumbent == moved[0]
+    assert resolve(MODEL, paths).config.revision == run.candidate
+
+
+def test_forced_a_model_is_trained_without_anything_new(installation, ledger):
+    report = installation.go(ledger, model=MODEL, force=True)
+    assert report.verdict == "promoted"
+    assert installation.newest(ledger).why == "asked for by hand"
+
+
+def test_no_phase_can_be_skipped(answered, ledger):
+    from core.errors import IllegalTransition
+
+    runs = RetrainingRuns(ledger, who="tests")
+    with Leases(ledger).hold(LEASE, ttl_s=60) as lease:
+        run = runs.request(lease, model=MODEL, dataset="neu-cls", why="", incumbent="a")
+        with pytest.raises(IllegalTransition, match="cannot go to training"):
+            runs.reach(run, lease, "training")
