@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.errors import RollmarkError
+
+if TYPE_CHECKING:
+    from core.settings import Settings
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Releases, their cards, and which are served."
@@ -67,6 +70,99 @@ def card(
         print(text)
 
 
+@app.command("publish")
+def publish_releases(
+    model: Annotated[str | None, typer.Argument(help="Name of a model; or --all.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every model that is served.")] = False,
+    namespace: Annotated[
+        str | None, typer.Option(help="User or organisation; default: the settings'.")
+    ] = None,
+    release: Annotated[
+        Path | None, typer.Option(help="Release folder; default: the one that is served.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make new repositories private.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be sent, send nothing.")
+    ] = False,
+) -> None:
+    """Send releases to the Hugging Face Hub and make them the live ones there."""
+    from hub.publish import pack, publish
+    from hub.registry import resolve, resolve_all
+    from hub.remote import repository
+
+    if (model is None) != every:
+        raise typer.BadParameter("name one model, or give --all.")
+    if release is not None and every:
+        raise typer.BadParameter("--release is the folder of one model, not of --all.")
+    settings = _settings(namespace)
+    if model is None:
+        folders = [found.folder for found in resolve_all(settings.paths)]
+    else:
+        folders = [release or resolve(model, settings.paths).folder]
+    for folder in folders:
+        if dry_run:
+            shipment = pack(folder)
+            name = shipment.config.name
+            print(f"{repository(settings.hub.namespace or 'NAMESPACE', name)}:")
+            for file, data in shipment.files.items():
+                print(f"  {file}  {len(data):,} bytes")
+            continue
+        done = publish(folder, settings.hub, private=private)
+        what = f"{done.before or 'none'} → {done.revision}" if done.is_new else "nothing new"
+        print(f"{done.repo}: {what} (commit {done.commit[:12]})")
+
+
+@app.command("promote")
+def promote_release(
+    model: Annotated[str, typer.Argument(help="Name of a model.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Revision that lies on this machine, or its first digits.")
+    ] = None,
+    release: Annotated[Path | None, typer.Option(help="Release folder instead.")] = None,
+    why: Annotated[str, typer.Option(help="For the history.")] = "",
+    here: Annotated[bool, typer.Option("--here", help="Leave the Hub as it is.")] = False,
+) -> None:
+    """Make a release the live one, on this machine and on the Hub if a namespace is set."""
+    from hub.moves import promote
+
+    wanted = revision or release
+    if wanted is None or (revision and release):
+        raise typer.BadParameter("give either --revision or --release.")
+    print(*promote(model, wanted, _settings(), why=why, here=here).lines(model), sep="\n")
+
+
+@app.command("rollback")
+def roll_release_back(
+    model: Annotated[str, typer.Argument(help="Name of a model.")],
+    why: Annotated[str, typer.Option(help="For the history.")] = "",
+    here: Annotated[bool, typer.Option("--here", help="Leave the Hub as it is.")] = False,
+) -> None:
+    """Return to the release before the live one; again and again, to the first."""
+    from hub.moves import roll_back
+
+    print(*roll_back(model, _settings(), why=why, here=here).lines(model), sep="\n")
+
+
+@app.command("history")
+def show_history(
+    model: Annotated[str, typer.Argument(help="Name of a model.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Show every move of a model's live release on this machine, oldest first."""
+    from hub.channel import history
+
+    moves = history(model, _settings().paths)
+    if as_json:
+        print(json.dumps([move.model_dump(mode="json") for move in moves]))
+        return
+    for move in moves:
+        when = f"{move.at:%Y-%m-%d %H:%M} UTC"
+        why = f": {move.why}" if move.why else ""
+        print(f"{when}  {move.what} {move.before or 'none'} → {move.after} by {move.who}{why}")
+
+
 @app.command()
 def bundle(
     release: Annotated[Path, typer.Argument(help="Release folder of a training run.")],
@@ -91,6 +187,25 @@ def bundle(
     target = load_settings().paths.bundled / read_release(release).name
     config = shelve(release, target, measured)
     print(f"{config.name} {config.revision} is now in {target}")
+
+
+def _settings(namespace: str | None = None) -> Settings:
+    """The settings, with another namespace if one is given."""
+    from pydantic import ValidationError
+
+    from core.errors import ConfigError
+    from core.settings import HubSettings, load_settings
+
+    settings = load_settings()
+    if namespace is None:
+        return settings
+    try:
+        hub = HubSettings.model_validate({**settings.hub.model_dump(), "namespace": namespace})
+    except ValidationError as exc:
+        raise ConfigError(
+            f"{namespace!r} is no name of a user or organisation on the Hub."
+        ) from exc
+    return settings.model_copy(update={"hub": hub})
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def activate(
         _keep(release_folder, paths.releases / config.name / config.revision)
         before = channel.live if channel is not None else None
         if channel is None or before != config.revision:
-            move = _move("promoted", before, config.revision, who, why)
+            move = make_move("promoted", before, config.revision, who, why)
             previous = (channel.live, *channel.previous) if channel is not None else ()
             moves = (*channel.moves, move) if channel is not None else (move,)
             # A revision stands once among those before: rolling back never meets it twice.
@@ -97,7 +97,7 @@ def rollback(name: str, paths: PathSettings, *, who: str | None = None, why: str
         target, *older = channel.previous
         folder = paths.releases / name / target
         read_weights(folder, read_release(folder))
-        move = _move("rolled back", channel.live, target, who, why)
+        move = make_move("rolled back", channel.live, target, who, why)
         fresh = Channel(live=target, previous=tuple(older), moves=(*channel.moves, move))
         _write(name, paths, fresh, move)
         return resolve(name, paths)
@@ -113,10 +113,32 @@ def history(name: str, paths: PathSettings) -> tuple[ChannelMove, ...]:
     return () if channel is None else channel.moves
 
 
-def kept(name: str, paths: PathSettings) -> tuple[str, ...]:
-    """Revisions of a model that lie on this machine and can be promoted by name, sorted."""
-    folders = (paths.releases / name).glob(f"*/{CONFIG_FILE}")
-    return tuple(sorted(file.parent.name for file in folders if file.parent.name[0] != "."))
+def find_revision(name: str, revision: str, paths: PathSettings) -> Path:
+    """Folder of a revision that lies on this machine: kept, bundled or fetched from the Hub.
+
+    Args:
+        name: of the model.
+        revision: all of it, or the first digits if only one revision begins with them.
+        paths: where releases lie.
+
+    Raises:
+        WeightsNotFoundError: if none or several fit; the message lists what there is.
+    """
+    places = [*(paths.releases / name).glob("*"), paths.bundled / name]
+    places += (paths.fetched / name).glob("*") if paths.fetched is not None else []
+    found = {
+        read_release(folder).revision: folder
+        for folder in reversed(places)  # what was live here before wins over a copy elsewhere
+        if folder.name[0] != "." and (folder / CONFIG_FILE).is_file()
+    }
+    fitting = [known for known in found if known.startswith(revision)]
+    if len(fitting) != 1:
+        there = ", ".join(sorted(found)) or "none"
+        kind = "No revision" if not fitting else "More than one revision"
+        raise WeightsNotFoundError(
+            f"{kind} of {name} begins with {revision!r}. On this machine: {there}."
+        )
+    return found[fitting[0]]
 
 
 def _present(name: str, paths: PathSettings) -> Channel | None:
@@ -165,7 +187,8 @@ def _replace(file: Path, data: bytes) -> None:
         write_atomically(file, data)
 
 
-def _move(what: str, before: str | None, after: str, who: str | None, why: str) -> ChannelMove:
+def make_move(what: str, before: str | None, after: str, who: str | None, why: str) -> ChannelMove:
+    """The record of a move that is made now, by this process' user unless `who` says another."""
     fields = {"at": datetime.now(UTC), "who": who or _operator(), "what": what, "why": why}
     return ChannelMove.model_validate({**fields, "before": before, "after": after})
 
@@ -174,11 +197,11 @@ def _write(name: str, paths: PathSettings, channel: Channel, move: ChannelMove) 
     file = paths.releases / name / CHANNEL_FILE
     write_atomically(file, channel.model_dump_json(indent=2).encode())
     logger.info("%s %s %s -> %s by %s", move.what, name, move.before, move.after, move.who)
-    _tell_ledger(name, paths, move)
+    tell_ledger(name, paths, move, where="this machine")
 
 
-def _tell_ledger(name: str, paths: PathSettings, move: ChannelMove) -> None:
-    """Append the move to the audit trail; a ledger that is down must not keep a bad model live."""
+def tell_ledger(name: str, paths: PathSettings, move: ChannelMove, *, where: str) -> None:
+    """Append a move to the audit trail; a ledger that is down must not keep a bad model live."""
     from core.ledger import open_ledger
 
     try:
@@ -193,6 +216,7 @@ def _tell_ledger(name: str, paths: PathSettings, move: ChannelMove) -> None:
                     before=move.before,
                     after=move.after,
                     why=move.why,
+                    where=where,
                 )
         finally:
             ledger.close()

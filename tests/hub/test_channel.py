@@ -7,7 +7,7 @@ import pytest
 from core.errors import WeightsError, WeightsNotFoundError
 from core.ledger import open_ledger
 from core.settings import PathSettings
-from hub.channel import activate, history, kept, rollback
+from hub.channel import activate, find_revision, history, rollback
 from hub.registry import resolve
 from tests.records import make_config, write_folder
 
@@ -144,11 +144,17 @@ def test_a_release_in_the_models_own_folder_is_live_and_kept_when_another_is_pro
     assert rollback("grace", paths).config.revision == legacy
 
 
-def test_all_revisions_that_lie_here_can_be_named(paths, release):
+def test_a_revision_on_this_machine_is_found_by_its_first_digits(paths, release):
+    bundled = write_folder(paths.bundled / "grace", b"bundled").revision
     for weights in (b"a", b"b"):
         activate(release(weights), paths)
-    assert kept("grace", paths) == tuple(sorted((A, B)))
-    assert kept("da_yolo", paths) == ()
+    assert find_revision("grace", A[:4], paths) == paths.releases / "grace" / A
+    assert find_revision("grace", bundled, paths) == paths.releases / "grace" / bundled
+    known = ", ".join(sorted((A, B, bundled)))
+    with pytest.raises(WeightsNotFoundError, match=f"begins with 'x'. On this machine: {known}"):
+        find_revision("grace", "x", paths)
+    with pytest.raises(WeightsNotFoundError, match="More than one revision"):
+        find_revision("grace", "", paths)
 
 
 def test_a_channel_without_a_history_can_be_rolled_back_no_further(paths, release):
