@@ -1,0 +1,186 @@
+"""A whole batch as a file to take away: CSV, COCO JSON, or a report to print."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Final, Literal, get_args
+
+from core.records import Inspection
+from core.taxonomy import title
+from demo.batch_jobs import Progress
+from demo.batch_store import BatchStore
+from demo.batch_view import histogram, remarks, rows, sentence
+from demo.words import findings
+
+BatchKind = Literal["csv", "coco", "report"]
+BATCH_KINDS: Final[tuple[BatchKind, ...]] = get_args(BatchKind)
+FILE_NAMES: Final[dict[BatchKind, str]] = {
+    "csv": "findings.csv",
+    "coco": "annotations.coco.json",
+    "report": "report.html",
+}
+_REPORT_PICTURES: Final = 200  # with a picture; the table names all of them
+
+
+def encode_batch(kind: BatchKind, progress: Progress, store: BatchStore) -> bytes:
+    """What is done of a batch as the bytes of a file."""
+    if kind == "csv":
+        return batch_csv(progress).encode()
+    if kind == "coco":
+        return json.dumps(batch_coco(progress), indent=1).encode()
+    return batch_report(progress, store).encode()
+
+
+def batch_csv(progress: Progress) -> str:
+    """One line a finding, and one for every picture without any.
+
+    Boxes are px of the source picture; a cell that a spreadsheet would run as a formula is quoted.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ("file", "verdict", "uncertainty", "class", "probability", "x1", "y1", "x2", "y2")
+    writer.writerow((*head, "area_px", "model", "revision", "error"))
+    for row in rows(progress, "arrival"):
+        name, inspection = _harmless(row.name), row.answer.inspection
+        if inspection is None:
+            writer.writerow((name, *[""] * 11, row.answer.error))
+            continue
+        first = (name, inspection.verdict, round(inspection.uncertainty, 4))
+        last = (inspection.model, inspection.revision, "")
+        found = findings(inspection)
+        for finding in found:
+            box = ("",) * 4 if finding.box is None else tuple(round(v, 2) for v in finding.box)
+            area = "" if finding.area_px is None else finding.area_px
+            shown = (finding.label, round(finding.probability, 4))
+            writer.writerow((*first, *shown, *box, area, *last))
+        if not found:
+            writer.writerow((*first, *[""] * 7, *last))
+    return text.getvalue()
+
+
+def batch_coco(progress: Progress) -> dict[str, Any]:
+    """Findings as a COCO data set: boxes x, y, width, height in px; masks as compressed runs."""
+    answers = [progress.answers[index] for index in sorted(progress.answers)]
+    labels = _labels([a.labels for a in answers])
+    categories = {label: k for k, label in enumerate(labels, start=1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for answer in answers:
+        if answer.inspection is None:
+            continue
+        inspection, image_id = answer.inspection, answer.index + 1
+        images.append(
+            {
+                "id": image_id,
+                "file_name": progress.job.names[answer.index],
+                "width": inspection.image.width,
+                "height": inspection.image.height,
+            }
+        )
+        for entry in _annotations(inspection, answer.labels, categories):
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **entry})
+    return {
+        "info": {"description": f"Rollmark batch, model {progress.job.model}"},
+        "images": images,
+        "categories": [{"id": k, "name": label} for label, k in categories.items()],
+        "annotations": annotations,
+    }
+
+
+def batch_report(progress: Progress, store: BatchStore) -> str:
+    """One self-contained page: the sentence, the counts, then the pictures, most severe first."""
+    job = progress.job
+    counts = "".join(
+        f"<tr><td>{escape(title(label))}</td><td>{n}</td></tr>"
+        for label, n in histogram(list(progress.answers.values())).items()
+    )
+    ordered = rows(progress, "severity")
+    shown: list[str] = []
+    for row in ordered:
+        tile = store.tile(job.id, row.index)
+        picture = ""
+        if len(shown) < _REPORT_PICTURES and tile.is_file():
+            data = base64.b64encode(tile.read_bytes()).decode()
+            picture = f'<img alt="" src="data:image/webp;base64,{data}">'
+        shown.append(
+            f"<tr><td>{picture}</td><td>{escape(row.name)}</td><td>{escape(row.text)}</td>"
+            f"<td>{'' if row.uncertainty < 0 else f'{row.uncertainty:.2f}'}</td></tr>"
+        )
+    when = f"{job.created_at:%Y-%m-%d %H:%M} UTC"
+    said = f"{escape(sentence(progress))} {escape(remarks(progress))}"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(job.title)}</title><style>{_REPORT_STYLE}</style></head><body>"
+        f"<h1>{escape(job.title)}</h1><p>{said}</p>"
+        f"<p>Model {escape(job.model)}, {escape(_revisions(progress))}; begun {when}.</p>"
+        f"<table><thead><tr><th>Class</th><th>Pictures</th></tr></thead><tbody>{counts}</tbody>"
+        "</table><table><thead><tr><th></th><th>Picture</th><th>Finding</th><th>Uncertainty</th>"
+        f"</tr></thead><tbody>{''.join(shown)}</tbody></table></body></html>"
+    )
+
+
+_REPORT_STYLE: Final = (
+    "body{font:15px/1.4 system-ui,sans-serif;margin:2rem auto;max-width:60rem}"
+    "table{border-collapse:collapse;margin:1rem 0;width:100%}"
+    "td,th{border-bottom:1px solid #ccc;padding:.3rem .6rem;text-align:left;vertical-align:top}"
+    "img{width:9rem;display:block}"
+)
+
+
+def _annotations(
+    inspection: Inspection, labels: Sequence[str], categories: dict[str, int]
+) -> list[dict[str, Any]]:
+    if inspection.mask is not None:
+        found = []
+        for label, runs in zip(labels, inspection.mask.counts, strict=True):
+            regions = [s for s in inspection.segments if s.label == label]
+            if not regions:
+                continue
+            found.append(
+                {
+                    "category_id": categories[label],
+                    "segmentation": {"size": list(inspection.mask.size), "counts": runs},
+                    "area": sum(region.area_px for region in regions),
+                    "bbox": _xywh(
+                        min(r.box[0] for r in regions),
+                        min(r.box[1] for r in regions),
+                        max(r.box[2] for r in regions),
+                        max(r.box[3] for r in regions),
+                    ),
+                    "iscrowd": 1,
+                    "score": max(region.score for region in regions),
+                }
+            )
+        return found
+    return [
+        {
+            "category_id": categories[d.label],
+            "bbox": _xywh(*d.box),
+            "area": (d.box[2] - d.box[0]) * (d.box[3] - d.box[1]),
+            "iscrowd": 0,
+            "score": d.probability,
+        }
+        for d in inspection.detections
+    ]
+
+
+def _xywh(x1: float, y1: float, x2: float, y2: float) -> list[float]:
+    return [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)]
+
+
+def _labels(named: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(label for labels in named for label in labels))
+
+
+def _revisions(progress: Progress) -> str:
+    used = {a.inspection.revision for a in progress.answers.values() if a.inspection}
+    return f"revision {', '.join(sorted(used))}" if used else "not asked yet"
+
+
+def _harmless(name: str) -> str:
+    return f"'{name}" if name[:1] in "=+-@" else name

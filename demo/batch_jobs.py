@@ -1,0 +1,253 @@
+"""Batches at work: one after the other in the background, stopped and gone on with at any picture.
+
+The page may be closed and the app restarted: what is done is on disk, and the rest is done then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from PIL import Image as PillowImage
+
+from core.errors import InputError, RollmarkError
+from core.settings import Settings
+from demo.batch_store import Answer, BatchStore, Job
+from demo.handlers import UNFORESEEN, draw_tile
+from demo.service import Look, Service
+from demo.unpack import BatchLimits, list_pictures, unpack
+
+logger = logging.getLogger(__name__)
+
+_TILE_QUALITY: Final = 80
+_REMEMBERED: Final = 8  # batches whose answers stay in memory
+_RATE_WINDOW: Final = 50  # pictures
+_LOOK_ROUND_S: Final = 3600  # between two looks for batches that have had their time
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a batch stands."""
+
+    job: Job
+    answers: dict[int, Answer]
+    seconds_left: float | None  # None: not known yet, or nothing is left
+
+    @property
+    def done(self) -> int:
+        """Pictures that are finished, unreadable ones too."""
+        return len(self.answers)
+
+    @property
+    def failed(self) -> int:
+        """Pictures that could not be looked at."""
+        return sum(answer.error is not None for answer in self.answers.values())
+
+    @property
+    def queued(self) -> int:
+        """Pictures that went into the review queue."""
+        return sum(answer.queued for answer in self.answers.values())
+
+
+class Batches:
+    """Takes batches and works through them, one at a time.
+
+    Args:
+        service: what inspects.
+        settings: where batches are kept, how large they may be, and for how long.
+    """
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self._service = service
+        self._limits = BatchLimits.of(settings.serving)
+        self._keep_days = settings.serving.keep_batches_days
+        self.store = BatchStore(settings.paths.data / "jobs")
+        self._answers: OrderedDict[str, dict[int, Answer]] = OrderedDict()
+        self._waiting: deque[str] = deque()
+        self._stopping: set[str] = set()
+        self._times: deque[float] = deque(maxlen=_RATE_WINDOW)
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._worker: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Work in the background, first on what an earlier app left unfinished."""
+        with self._lock:
+            if self._worker is not None:
+                return
+            for job in self.store.jobs():
+                if job.state in ("waiting", "running"):
+                    self._waiting.append(job.id)
+            self._worker = threading.Thread(target=self._work, name="batches", daemon=True)
+            self._worker.start()
+        self._wake.set()
+
+    def take(
+        self, files: Sequence[tuple[Path, str]], *, model: str, score_threshold: float | None
+    ) -> Job:
+        """Keep what was dropped as a new batch and queue it.
+
+        Args:
+            files: path and name of each file: pictures and zip archives.
+            model: name of a served model, or `auto`.
+            score_threshold: as for `Service.inspect`.
+
+        Raises:
+            InputError: if there is no picture in it, or more than a batch may have.
+            UnknownModelError: if no served model has that name.
+        """
+        chosen = self._service.choose(model).config.name
+        pictures, left_out = list_pictures(files, self._limits)
+        title = files[0][1] if len(files) == 1 else f"{pictures} pictures"
+        job = self.store.create(
+            unpack(files, self._limits),
+            title=title[:120],
+            model=chosen,
+            score_threshold=score_threshold,
+            left_out=left_out,
+        )
+        logger.info("batch %s: %d pictures for %s", job.id[:6], len(job.names), chosen)
+        self._queue(job.id)
+        return job
+
+    def stop(self, job_id: str) -> None:
+        """Stop after the picture that is being looked at; the answers so far stay."""
+        job = self.store.job(job_id)
+        with self._lock:
+            self._stopping.add(job.id)
+            if job.id in self._waiting:
+                self._waiting.remove(job.id)
+                self._stopping.discard(job.id)
+                self.store.save(job.model_copy(update={"state": "stopped"}))
+
+    def go_on(self, job_id: str) -> None:
+        """Queue a stopped batch again."""
+        job = self.store.job(job_id)
+        if job.state == "stopped":
+            self.store.save(job.model_copy(update={"state": "waiting"}))
+            self._queue(job.id)
+
+    def progress(self, job_id: str) -> Progress:
+        """How a batch stands.
+
+        Raises:
+            InputError: if there is none, or none any more.
+        """
+        job = self.store.job(job_id)
+        with self._lock:
+            answers = dict(self._remember(job.id))
+            times = list(self._times)
+        left = len(job.names) - len(answers)
+        seconds = None
+        if job.state == "running" and left and len(times) > 1:
+            seconds = left * (times[-1] - times[0]) / (len(times) - 1)
+        return Progress(job, answers, seconds)
+
+    def _queue(self, job_id: str) -> None:
+        with self._lock:
+            self._stopping.discard(job_id)
+            if job_id not in self._waiting:
+                self._waiting.append(job_id)
+        self._wake.set()
+
+    def _remember(self, job_id: str) -> dict[int, Answer]:
+        """The answers of a batch, kept in memory; call it with the lock held."""
+        if job_id not in self._answers:
+            self._answers[job_id] = self.store.answers(job_id)
+            while len(self._answers) > _REMEMBERED:
+                self._answers.popitem(last=False)
+        self._answers.move_to_end(job_id)
+        return self._answers[job_id]
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait(timeout=_LOOK_ROUND_S)
+            self._wake.clear()
+            self.store.forget_old(self._keep_days)
+            while True:
+                with self._lock:
+                    if not self._waiting:
+                        break
+                    job_id = self._waiting.popleft()
+                try:
+                    self._work_on(job_id)
+                except (RollmarkError, OSError) as exc:  # the disk, or a batch that was removed
+                    logger.error("batch %s cannot go on: %s", job_id[:6], exc)
+
+    def _work_on(self, job_id: str) -> None:
+        job = self.store.job(job_id)
+        with _alone(self.store.lock_file(job_id)) as is_ours:
+            if not is_ours:
+                logger.info("batch %s is being worked on by another app", job_id[:6])
+                return
+            job = job.model_copy(update={"state": "running"})
+            self.store.save(job)
+            with self._lock:
+                done = set(self._remember(job_id))
+                self._times.clear()
+            for index in range(len(job.names)):
+                if index in done:
+                    continue
+                with self._lock:
+                    if job_id in self._stopping:
+                        self._stopping.discard(job_id)
+                        self.store.save(job.model_copy(update={"state": "stopped"}))
+                        return
+                self._keep(job_id, self._look(job, index))
+            finished = {"state": "done", "finished_at": datetime.now(UTC)}
+            self.store.save(job.model_copy(update=finished))
+            logger.info("batch %s is done", job_id[:6])
+
+    def _keep(self, job_id: str, answer: Answer) -> None:
+        self.store.append(job_id, answer)
+        with self._lock:
+            self._remember(job_id)[answer.index] = answer
+            self._times.append(time.monotonic())
+
+    def _look(self, job: Job, index: int) -> Answer:
+        """One picture; whatever is wrong with it is its own answer."""
+        path = self.store.picture(job.id, index)
+        try:
+            look = self._service.inspect(path, job.model, score_threshold=job.score_threshold)
+            self._draw(job.id, index, look)
+        except InputError as exc:
+            return Answer(index=index, error=str(exc))
+        except RollmarkError as exc:
+            logger.warning("batch %s, picture %d: %s", job.id[:6], index, exc)
+            return Answer(index=index, error=str(exc))
+        except Exception:
+            logger.exception("batch %s, picture %d", job.id[:6], index)
+            return Answer(index=index, error=UNFORESEEN)
+        return Answer(
+            index=index,
+            inspection=look.inspection,
+            title=look.title,
+            labels=look.prediction.labels,
+            queued=look.inspection.review_item is not None,
+        )
+
+    def _draw(self, job_id: str, index: int, look: Look) -> None:
+        path = self.store.tile(job_id, index)
+        path.parent.mkdir(exist_ok=True)
+        PillowImage.fromarray(draw_tile(look)).save(path, "WEBP", quality=_TILE_QUALITY)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether this process alone works on a batch; a process that dies lets go."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True

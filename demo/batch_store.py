@@ -1,0 +1,182 @@
+"""Batches on disk: what was asked, the pictures, and every answer as it comes.
+
+A batch is a folder `jobs/ID`: `job.json` (replaced whole), `pictures/` (numbered, never named from
+outside), `answers.jsonl` (appended and synced, one line a picture; a half line left by a crash is
+done again) and `tiles/` (what the gallery shows). The ID cannot be guessed; knowing it is the
+permission to see the batch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core.errors import InputError
+from core.files import write_atomically
+from core.records import Inspection
+from demo.unpack import Picture
+
+JobState = Literal["waiting", "running", "stopped", "done"]
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{16}")
+_JOB, _ANSWERS, _PICTURES, _TILES = "job.json", "answers.jsonl", "pictures", "tiles"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Job(_Record):
+    """A batch: what was asked and how it stands."""
+
+    id: str
+    title: str  # of what was dropped, for people
+    model: str
+    score_threshold: float | None
+    names: tuple[str, ...]  # of the pictures, for people
+    left_out: int  # files that were no pictures
+    created_at: datetime
+    finished_at: datetime | None = None
+    state: JobState = "waiting"
+
+
+class Answer(_Record):
+    """What became of one picture."""
+
+    index: int
+    inspection: Inspection | None = None
+    title: str = ""  # of the model
+    labels: tuple[str, ...] = ()  # it can name
+    queued: bool = False  # for review
+    error: str | None = None
+
+
+class BatchStore:
+    """The batches of one installation.
+
+    Args:
+        root: folder of all batches; made when the first one is.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+
+    def create(
+        self,
+        pictures: Iterator[Picture],
+        *,
+        title: str,
+        model: str,
+        score_threshold: float | None,
+        left_out: int,
+    ) -> Job:
+        """Keep the pictures of a new batch; it appears whole or not at all.
+
+        Raises:
+            InputError: whatever the pictures raise, or if the disk refuses them.
+        """
+        job_id = secrets.token_urlsafe(12)
+        fresh = self._root / f".new-{job_id}"
+        try:
+            (fresh / _PICTURES).mkdir(parents=True)
+            names: list[str] = []
+            refused: list[Answer] = []
+            for index, picture in enumerate(pictures):
+                names.append(picture.name)
+                if isinstance(picture.data, InputError):
+                    refused.append(Answer(index=index, error=str(picture.data)))
+                else:
+                    (fresh / _PICTURES / f"{index:06}").write_bytes(picture.data)
+            job = Job(
+                id=job_id,
+                title=title,
+                model=model,
+                score_threshold=score_threshold,
+                names=tuple(names),
+                left_out=left_out,
+                created_at=datetime.now(UTC),
+            )
+            lines = "".join(answer.model_dump_json() + "\n" for answer in refused)
+            write_atomically(fresh / _ANSWERS, lines.encode())
+            write_atomically(fresh / _JOB, job.model_dump_json().encode())
+            fresh.rename(self._root / job_id)
+        except OSError as exc:
+            raise InputError(f"The batch cannot be kept: {exc.strerror or exc}.") from exc
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        return job
+
+    def job(self, job_id: str) -> Job:
+        """The batch of that ID.
+
+        Raises:
+            InputError: if there is none, or none any more.
+        """
+        if _ID.fullmatch(job_id):
+            with suppress(OSError, ValidationError):
+                return Job.model_validate_json((self._root / job_id / _JOB).read_bytes())
+        raise InputError("There is no such batch any more; drop the pictures again.")
+
+    def jobs(self) -> Iterator[Job]:
+        """Every batch that can be read, the oldest first."""
+        found = []
+        for path in self._root.glob(f"*/{_JOB}"):
+            with suppress(InputError):
+                found.append(self.job(path.parent.name))
+        yield from sorted(found, key=lambda job: job.created_at)
+
+    def save(self, job: Job) -> None:
+        """Replace the record of a batch."""
+        write_atomically(self._root / job.id / _JOB, job.model_dump_json().encode())
+
+    def picture(self, job_id: str, index: int) -> Path:
+        """The bytes of a picture, as they came."""
+        return self._root / job_id / _PICTURES / f"{index:06}"
+
+    def tile(self, job_id: str, index: int) -> Path:
+        """Where the drawn picture for the gallery lies."""
+        return self._root / job_id / _TILES / f"{index:06}.webp"
+
+    def append(self, job_id: str, answer: Answer) -> None:
+        """Keep an answer; when this returns it has reached the disk."""
+        with self._lock, (self._root / job_id / _ANSWERS).open("ab") as file:
+            file.write(answer.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def answers(self, job_id: str) -> dict[int, Answer]:
+        """Every whole answer by the picture's index; a torn line is none."""
+        found: dict[int, Answer] = {}
+        path = self._root / job_id / _ANSWERS
+        with suppress(OSError):
+            data = path.read_bytes()
+            if data and not data.endswith(b"\n"):  # torn by a crash; nothing may be glued to it
+                data = data[: data.rfind(b"\n") + 1]
+                write_atomically(path, data)
+            for line in data.splitlines():
+                with suppress(ValidationError):
+                    answer = Answer.model_validate_json(line)
+                    found[answer.index] = answer
+        return found
+
+    def lock_file(self, job_id: str) -> Path:
+        """What the app that works on a batch keeps locked."""
+        return self._root / job_id / ".lock"
+
+    def forget_old(self, days: float) -> int:
+        """Remove batches that were finished longer ago; how many."""
+        limit = datetime.now(UTC) - timedelta(days=days)
+        old = [j for j in self.jobs() if (j.finished_at or j.created_at) < limit]
+        for job in old:
+            shutil.rmtree(self._root / job.id, ignore_errors=True)
+        return len(old)

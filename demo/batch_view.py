@@ -1,0 +1,118 @@
+"""A batch as people see it: rows in order of severity or doubt, counts per class, the sentence."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from core.records import Inspection
+from demo.batch_jobs import Progress
+from demo.batch_store import Answer
+from demo.words import NOT_SURE, count, findings, headline, labels_found
+
+Order = Literal["severity", "doubt", "arrival"]
+ORDERS: Final[tuple[Order, ...]] = get_args(Order)
+ORDER_TITLES: Final[dict[Order, str]] = {
+    "severity": "Most severe first",
+    "doubt": "Least sure first",
+    "arrival": "As they came",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture of a batch that has been looked at."""
+
+    index: int
+    name: str
+    text: str  # the verdict in a few words
+    severity: float  # probability that there is a defect at all, in [0, 1]; unreadable: -1
+    uncertainty: float  # in [0, 1]; unreadable: -1
+    answer: Answer
+
+
+def rows(progress: Progress, order: Order) -> list[Row]:
+    """The pictures that are done; unreadable ones last, equals in the order they came."""
+    names = progress.job.names
+    found = [_row(answer, names[index]) for index, answer in sorted(progress.answers.items())]
+    if order == "severity":
+        found.sort(key=lambda row: -row.severity)
+    elif order == "doubt":
+        found.sort(key=lambda row: -row.uncertainty)
+    return found
+
+
+def severity(inspection: Inspection) -> float:
+    """Probability that the picture shows a defect, its findings taken as independent.
+
+    1 - prod(1 - p) over the findings; a classifier that knows defects alone says its surest class.
+    """
+    found = findings(inspection)
+    if not found:
+        return 0.0
+    if inspection.task == "classify":
+        return found[0].probability
+    return 1 - math.prod(1 - finding.probability for finding in found)
+
+
+def histogram(answers: Sequence[Answer]) -> dict[str, int]:
+    """In how many pictures each class was found, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for answer in answers:
+        if answer.inspection is not None:
+            counts.update(labels_found([answer.inspection]))
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def sentence(progress: Progress) -> str:
+    """How the batch stands, in words."""
+    job, total = progress.job, len(progress.job.names)
+    if job.state == "waiting":
+        return f"{count(total, 'picture')} wait for the batch before to finish."
+    if job.state == "running":
+        left = f", {_time(progress.seconds_left)} left" if progress.seconds_left else ""
+        return f"Looking: {progress.done} of {count(total, 'picture')}{left}."
+    if job.state == "stopped":
+        return f"Stopped after {progress.done} of {count(total, 'picture')}; nothing is lost."
+    verdicts = Counter(a.inspection.verdict for a in progress.answers.values() if a.inspection)
+    text = f"{count(total, 'picture')} inspected: {verdicts['defect']} with findings"
+    if verdicts["review"]:
+        text += f", {verdicts['review']} not sure"
+    if progress.failed:
+        text += f", {progress.failed} unreadable"
+    return text + "."
+
+
+def remarks(progress: Progress) -> str:
+    """What is worth adding to the sentence; empty if nothing is."""
+    said = []
+    if progress.queued:
+        are = "is" if progress.queued == 1 else "are"
+        said.append(f"{count(progress.queued, 'picture')} {are} in the review queue")
+    if progress.job.left_out:
+        were = "was" if progress.job.left_out == 1 else "were"
+        said.append(f"{count(progress.job.left_out, 'other file')} {were} left out")
+    return f"{'; '.join(said)}." if said else ""
+
+
+def _row(answer: Answer, name: str) -> Row:
+    inspection = answer.inspection
+    if inspection is None:
+        return Row(answer.index, name, answer.error or "", -1, -1, answer)
+    text = headline(inspection).text
+    short = "Not sure" if text == NOT_SURE else text
+    doubt = inspection.uncertainty
+    return Row(answer.index, name, short, severity(inspection), doubt, answer)
+
+
+def _time(seconds: float | None) -> str:
+    """Two significant digits at most: "12 s", "3 min", "1.5 h"."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

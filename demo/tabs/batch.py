@@ -1,0 +1,302 @@
+"""Many pictures at once: dropped as files, a folder or an archive, inspected in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import gradio as gr
+
+from core.errors import InputError, RollmarkError
+from demo import batch_markup, handlers, markup
+from demo.batch_exports import BATCH_KINDS, FILE_NAMES, BatchKind, encode_batch
+from demo.batch_jobs import Batches
+from demo.batch_markup import PAGE
+from demo.batch_view import ORDER_TITLES, Order, Row, rows
+from demo.draw import Layers, overlay
+from demo.exports import Exports
+from demo.handlers import PRIVATE, SEEN_SIDE_PX, SHOWN_SIDE_PX
+from demo.samples import picture_address
+from demo.service import AUTO, Service
+from demo.theme import script
+from demo.words import short
+
+_WHAT: Final = "Drop pictures, a folder or a zip archive; they are inspected in the background."
+_REFRESH_S: Final = 1.5
+_OWN_BATCHES: Final = 20  # that a browser remembers
+_KIND_TITLES: Final[dict[BatchKind, str]] = {
+    "csv": "CSV",
+    "coco": "COCO JSON",
+    "report": "Report",
+}
+_HAND_OUT: Final = "() => document.getElementById('batch-export').click()"
+
+
+class _Page:
+    def __init__(self, service: Service, batches: Batches) -> None:
+        self.service, self.batches, self.exports = service, batches, Exports()
+        self.job = gr.State("")  # ID of the batch on the page
+        self.first = gr.State(0)  # of the pictures on the page
+        self.seen: Any = gr.State(
+            None
+        )  # what the gallery shows, to leave it alone if nothing is new
+        self.chosen: Any = gr.State(None)  # index of the picture in large
+        self.own = gr.BrowserState([], storage_key="rollmark-batches")
+        self.head = gr.HTML(_sentence(_WHAT), elem_id="batch-head")
+        with gr.Row(elem_classes="controls"):
+            self.files = gr.File(
+                file_count="multiple",
+                label="Pictures or a zip archive",
+                height=130,
+                scale=3,
+                min_width=220,
+                elem_id="batch-files",
+            )
+            with gr.Column(scale=2, min_width=200):
+                self.folder = gr.UploadButton(
+                    "Choose a folder", file_count="directory", elem_id="batch-folder"
+                )
+                self.model = gr.Dropdown(choices=[], label="Model", elem_id="batch-model")
+            with gr.Column(scale=2, min_width=200):
+                with gr.Row():
+                    self.stop = gr.Button("Stop", interactive=False, elem_id="batch-stop")
+                    self.go_on = gr.Button("Go on", interactive=False, elem_id="batch-go-on")
+                self.earlier = gr.Dropdown(
+                    choices=[], label="Your earlier batches", elem_id="batch-earlier"
+                )
+        with gr.Row():
+            with gr.Column(scale=6, min_width=300):
+                self.order = gr.Radio(
+                    choices=[(name, order) for order, name in ORDER_TITLES.items()],
+                    value="severity",
+                    show_label=False,
+                    container=False,
+                    elem_id="batch-order",
+                )
+                self.gallery = gr.HTML(
+                    "",
+                    js_on_load=script("shots"),
+                    apply_default_css=False,
+                    elem_id="batch-gallery",
+                )
+                with gr.Row(visible=False) as self.pager:
+                    self.back = gr.Button("Earlier pictures", elem_id="batch-back")
+                    self.on = gr.Button("More pictures", elem_id="batch-on")
+            with gr.Column(scale=4, min_width=300):
+                self.large = gr.HTML("", apply_default_css=False, elem_id="batch-large")
+                self.counts = gr.HTML("", apply_default_css=False, elem_id="batch-counts")
+                with gr.Row():
+                    self.save = {
+                        kind: gr.Button(
+                            _KIND_TITLES[kind], interactive=False, elem_id=f"batch-save-{kind}"
+                        )
+                        for kind in BATCH_KINDS
+                    }
+                self.export = gr.DownloadButton("Export", visible="hidden", elem_id="batch-export")
+        self.timer = gr.Timer(_REFRESH_S, active=False)
+
+    # ------------------------------------------------------------------------------ events
+
+    def take(self, sent: Any, model: str | None, own: list[str]) -> tuple[Any, ...]:
+        """Start a batch of what was dropped."""
+        try:
+            files = _uploaded(sent)
+            job = self.batches.take(files, model=model or AUTO, score_threshold=None)
+        except Exception as exc:
+            refused = markup.failed(handlers.sentence_of(exc))
+            return (gr.skip(), gr.skip(), None, refused, gr.skip(), gr.skip())
+        kept = [job.id, *own][:_OWN_BATCHES]
+        return (job.id, kept, None, gr.skip(), self._earlier(kept), gr.Timer(active=True))
+
+    def show(
+        self, job: str, first: int, seen: Any, chosen: int | None, order: Order
+    ) -> tuple[Any, ...]:
+        """The page as the batch stands now; what has not changed is left alone."""
+        if not job:
+            return (gr.skip(),) * 9
+        try:
+            progress = self.batches.progress(job)
+        except RollmarkError as exc:
+            nothing = ("", "", gr.Row(visible=False), None, *[gr.Button(interactive=False)] * 2)
+            return (markup.failed(str(exc)), *nothing, gr.Timer(active=False), gr.skip())
+        ordered = rows(progress, order)
+        page = ordered[first : first + PAGE]
+        now = [job, order, first, *(row.index for row in page)]
+        tiles = [self.batches.store.tile(job, row.index) for row in page]
+        state = progress.job.state
+        is_working = state in ("waiting", "running")
+        return (
+            batch_markup.head(progress),
+            gr.skip() if now == seen else batch_markup.gallery(page, tiles, chosen),
+            batch_markup.classes(progress),
+            gr.Row(visible=len(ordered) > PAGE),
+            now,
+            gr.Button(interactive=is_working),
+            gr.Button(interactive=state == "stopped"),
+            gr.Timer(active=is_working),
+            first,
+        )
+
+    def choose(self, job: str, event: gr.EventData) -> tuple[Any, ...]:
+        """The picture that was chosen, in large."""
+        index = int(event.index)
+        try:
+            progress = self.batches.progress(job)
+            answer = progress.answers.get(index)
+            if answer is None:
+                raise InputError("That picture has not been looked at yet.")
+            [row] = [row for row in rows(progress, "arrival") if row.index == index]
+            return batch_markup.chosen(row, self._drawn(job, row)), index
+        except Exception as exc:
+            return markup.failed(handlers.sentence_of(exc)), None
+
+    def hand_out(self, job: str, kind: BatchKind) -> Any:
+        """What is done of the batch, as a file."""
+        with handlers.one_sentence():
+            progress = self.batches.progress(job)
+            data = encode_batch(kind, progress, self.batches.store)
+            return gr.DownloadButton(value=str(self.exports.write(FILE_NAMES[kind], data)))
+
+    def stop_it(self, job: str) -> None:
+        """Stop after the picture that is being looked at."""
+        with handlers.one_sentence():
+            self.batches.stop(job)
+
+    def go_on_with_it(self, job: str) -> Any:
+        """Go on with a stopped batch."""
+        with handlers.one_sentence():
+            self.batches.go_on(job)
+        return gr.Timer(active=True)
+
+    def turn(self, first: int, job: str, by: int) -> int:
+        """The first picture of the page before or after."""
+        try:
+            done = len(self.batches.progress(job).answers)
+        except RollmarkError:
+            return 0
+        last = max(0, (done - 1) // PAGE * PAGE)
+        return min(max(0, first + by * PAGE), last)
+
+    def open(self, own: list[str], request: gr.Request) -> tuple[Any, ...]:
+        """The models, this browser's batches, and the one that the address asks for."""
+        releases = self.service.releases()
+        named = [(short(r.config.title), r.config.name) for r in releases]
+        best = [(f"Automatic: {short(self.service.choose().config.title)}", AUTO)] if named else []
+        models = gr.Dropdown(choices=[*best, *named], value=AUTO if named else None)
+        asked = str(request.query_params.get("batch") or "")
+        tab = gr.Tabs(selected="batch") if asked else gr.skip()
+        timer = gr.Timer(active=bool(asked))
+        return models, self._earlier(own), asked, tab, timer
+
+    # ------------------------------------------------------------------------------ parts
+
+    def _earlier(self, own: Sequence[str]) -> Any:
+        choices = []
+        for job_id in own:
+            try:
+                job = self.batches.store.job(str(job_id))
+            except RollmarkError:
+                continue
+            choices.append((f"{job.title}, {job.created_at:%Y-%m-%d %H:%M} UTC", job.id))
+        return gr.Dropdown(choices=choices, value=None)
+
+    def _drawn(self, job: str, row: Row) -> str:
+        answer = row.answer
+        if answer.inspection is None:
+            return ""
+        image = self.service.decode(self.batches.store.picture(job, row.index))
+        drawn = overlay(
+            image.pixels,
+            answer.inspection,
+            labels=answer.labels,
+            layers=Layers(boxes=answer.inspection.task == "detect", mask=True, names=True),
+            max_side_px=SHOWN_SIDE_PX,
+            seen_side_px=SEEN_SIDE_PX,
+        )
+        return picture_address(drawn)
+
+
+def build(service: Service, batches: Batches, blocks: Any, tabs: Any) -> None:
+    """Lay out the tab and wire its events.
+
+    Args:
+        service: what inspects.
+        batches: what keeps and works through batches.
+        blocks: the page, whose opening may ask for a batch by its link.
+        tabs: all tabs, to open this one for a link.
+    """
+    page = _Page(service, batches)
+    hidden: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+    look: dict[str, Any] = {
+        "fn": page.show,
+        "inputs": [page.job, page.first, page.seen, page.chosen, page.order],
+        "outputs": [
+            *(page.head, page.gallery, page.counts, page.pager, page.seen),
+            *(page.stop, page.go_on, page.timer, page.first),
+        ],
+        **hidden,
+    }
+    ready = [page.save[kind] for kind in BATCH_KINDS]
+
+    def let_save(job: str) -> list[Any]:
+        return [gr.Button(interactive=bool(job)) for _ in ready]
+
+    def fresh() -> tuple[int, None, str]:
+        return 0, None, ""
+
+    page.timer.tick(**look)
+
+    def turn_to(event: Any) -> None:
+        """After another batch was put on the page. A listener on the state would hash all states."""
+        event.then(fresh, outputs=[page.first, page.chosen, page.large], **hidden).then(
+            let_save, page.job, ready, **hidden
+        ).then(**look)
+
+    for dropped in (page.files, page.folder):
+        turn_to(
+            dropped.upload(
+                page.take,
+                [dropped, page.model, page.own],
+                [page.job, page.own, dropped, page.head, page.earlier, page.timer],
+                preprocess=False,
+                show_progress="minimal",
+                show_progress_on=[page.head],
+                **PRIVATE,
+            )
+        )
+    turn_to(page.earlier.input(lambda job: job or "", page.earlier, page.job, **hidden))
+    page.order.input(lambda: 0, outputs=page.first, **hidden).then(**look)
+    for button, by in ((page.back, -1), (page.on, 1)):
+        button.click(partial(page.turn, by=by), [page.first, page.job], page.first, **hidden).then(
+            **look
+        )
+    page.stop.click(page.stop_it, page.job, **hidden).then(**look)
+    page.go_on.click(page.go_on_with_it, page.job, page.timer, **hidden).then(**look)
+    page.gallery.click(page.choose, page.job, [page.large, page.chosen], **hidden)
+    for kind, button in page.save.items():
+        button.click(partial(page.hand_out, kind=kind), page.job, page.export, **hidden).success(
+            None, js=_HAND_OUT, **PRIVATE
+        )
+    opened = blocks.load(
+        page.open, page.own, [page.model, page.earlier, page.job, tabs, page.timer], **hidden
+    )
+    turn_to(opened)
+
+
+def _uploaded(sent: Any) -> list[tuple[Path, str]]:
+    """Path and name of every file that was dropped.
+
+    Raises:
+        InputError: if there is none.
+    """
+    each = sent if isinstance(sent, list) else [sent]
+    files = [handlers.uploaded(one) for one in each if one]
+    if not files:
+        raise InputError("Nothing was dropped; choose pictures, a folder or a zip archive.")
+    return [(Path(path), name) for path, name in files]
+
+
+def _sentence(text: str) -> str:
+    return f'<p class="sentence" role="status">{text}</p>'

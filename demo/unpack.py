@@ -1,0 +1,171 @@
+"""Pictures out of what was dropped: files, and zip archives of them. Nothing in them is trusted.
+
+Names are for people only: nothing is ever written under a name from outside. What an archive says
+of its own sizes is checked first, and what comes out of it is counted again.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from core.errors import InputError
+from core.images import MEGA
+from core.settings import ServingSettings
+
+SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_ENCRYPTED: Final = 0x1  # of a member's flag bits
+_NAME_LENGTH: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What one job may bring along."""
+
+    pictures: int
+    picture_bytes: int  # of one picture
+    total_bytes: int  # of all pictures, unpacked
+
+    @classmethod
+    def of(cls, serving: ServingSettings) -> BatchLimits:
+        """The limits of the settings; unpacked, a job may be ten times its upload."""
+        return cls(
+            pictures=serving.max_batch_images,
+            picture_bytes=int(serving.max_image_mb * MEGA),
+            total_bytes=int(10 * serving.max_upload_mb * MEGA),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture that was dropped: its bytes, or the sentence that says why there are none."""
+
+    name: str
+    data: bytes | InputError
+
+
+def list_pictures(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> tuple[int, int]:
+    """How many pictures the files hold, and how many other files are left out.
+
+    Args:
+        files: path and name of each file that was dropped.
+        limits: of the job.
+
+    Raises:
+        InputError: if an archive is damaged or encrypted, there is no picture at all, or there are
+            more of them or more bytes than a job may have.
+    """
+    pictures = others = total = 0
+    for path, name in files:
+        if _is_archive(name):
+            with _opened(path, name) as archive:
+                members = [m for m in archive.infolist() if not m.is_dir()]
+                wanted = [m for m in members if _is_wanted(m)]
+            if any(member.flag_bits & _ENCRYPTED for member in wanted):
+                raise InputError(f"{name} is encrypted; unpack it and drop the pictures.")
+            pictures += len(wanted)
+            others += len(members) - len(wanted)
+            total += sum(member.file_size for member in wanted)
+        elif _is_picture(name):
+            pictures += 1
+            total += path.stat().st_size
+        else:
+            others += 1
+    if pictures == 0:
+        raise InputError("There is no picture in it; PNG, JPEG, BMP, TIFF and WebP are read.")
+    if pictures > limits.pictures:
+        raise InputError(
+            f"There are {pictures} pictures in it; at most {limits.pictures} are taken at a time."
+        )
+    if total > limits.total_bytes:
+        raise InputError(
+            f"Unpacked it is {total / MEGA:.0f} MB; at most {limits.total_bytes / MEGA:.0f} MB are "
+            "taken at a time."
+        )
+    return pictures, others
+
+
+def unpack(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> Iterator[Picture]:
+    """The pictures themselves, in the order of the files and of each archive's names.
+
+    Raises:
+        InputError: if more bytes come out of an archive than it said.
+    """
+    left = limits.total_bytes
+    for path, name in files:
+        if _is_archive(name):
+            found = _members(path, name, limits)
+        elif _is_picture(name):
+            found = iter([Picture(_shown(name), _read(path, limits))])
+        else:
+            continue
+        for picture in found:
+            left -= 0 if isinstance(picture.data, InputError) else len(picture.data)
+            if left < 0:
+                raise InputError(
+                    f"{name} unpacks to more than {limits.total_bytes / MEGA:.0f} MB, which is "
+                    "more than it says; it is not taken."
+                )
+            yield picture
+
+
+def _members(path: Path, name: str, limits: BatchLimits) -> Iterator[Picture]:
+    with _opened(path, name) as archive:
+        for member in sorted(filter(_is_wanted, archive.infolist()), key=lambda m: m.filename):
+            yield Picture(_shown(member.filename), _extract(archive, member, limits))
+
+
+def _extract(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, limits: BatchLimits
+) -> bytes | InputError:
+    try:
+        with archive.open(member) as stream:
+            data = stream.read(limits.picture_bytes + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
+        return InputError("It is damaged inside its archive.")
+    return _checked(data, limits)
+
+
+def _read(path: Path, limits: BatchLimits) -> bytes | InputError:
+    with path.open("rb") as stream:
+        return _checked(stream.read(limits.picture_bytes + 1), limits)
+
+
+def _checked(data: bytes, limits: BatchLimits) -> bytes | InputError:
+    if len(data) > limits.picture_bytes:
+        return InputError(f"It has more than {limits.picture_bytes / MEGA:g} MB.")
+    return data
+
+
+def _opened(path: Path, name: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError) as exc:
+        raise InputError(f"{name} is no readable zip archive; pack it again.") from exc
+
+
+def _is_archive(name: str) -> bool:
+    return name.lower().endswith(".zip")
+
+
+def _is_picture(name: str) -> bool:
+    return PurePosixPath(name.replace("\\", "/")).suffix.lower() in SUFFIXES
+
+
+def _is_wanted(member: zipfile.ZipInfo) -> bool:
+    """A picture by its name; no folder, no symbolic link, none of a Mac's shadow files."""
+    parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+    is_link = stat.S_ISLNK(member.external_attr >> 16)
+    hidden = "__MACOSX" in parts or (bool(parts) and parts[-1].startswith("."))
+    return not member.is_dir() and not is_link and not hidden and _is_picture(member.filename)
+
+
+def _shown(name: str) -> str:
+    """The file's own name, for people: without folders, and of a length that fits a table."""
+    last = PurePosixPath(name.replace("\\", "/")).name or "picture"
+    return "".join(c if c.isprintable() else "_" for c in last)[-_NAME_LENGTH:]
