@@ -1,0 +1,121 @@
+"""What is new for which model, and the window of what came in."""
+
+from __future__ import annotations
+
+import pytest
+
+from active_learning.drift import Seen, describe
+from active_learning.incoming import Incoming
+from active_learning.outlook import count_labels, outlook, outlooks, versions_of
+from active_learning.status import read_status
+from core.records import Annotation
+from hub.registry import resolve
+from models._release import read_release
+from tests.active_learning.installation import DATASET, MODEL, installation
+from training.release import save_release_config
+
+__all__ = ["installation"]
+
+
+@pytest.fixture
+def ledger(installation, clock):
+    opened = installation.ledger(clock=clock)
+    yield opened
+    opened.close()
+
+
+def look(installation, ledger):
+    release = resolve(MODEL, installation.settings.paths)
+    return outlook(installation.settings, installation.desk(ledger), release)
+
+
+def test_an_answer_is_new_until_a_version_that_holds_it_was_trained_on(installation, ledger):
+    desk = installation.desk(ledger)
+    installation.answer(desk, 1, label="scratches")
+    assert (look(installation, ledger).new_reviews, look(installation, ledger).due.now) == (
+        1,
+        False,
+    )
+    versions = versions_of(installation.settings, desk)
+    version = versions.next_version(DATASET)
+    # Frozen for another model's run: this model has not learned from it yet.
+    assert look(installation, ledger).new_reviews == 1
+    assert versions.answers_since(DATASET, version.id) == ()
+    assert [a.label for a in versions.answers_since(DATASET, installation.base_id)] == ["scratches"]
+    # Not in the ledger: the public set.
+    assert len(versions.answers_since(DATASET, "f" * 64)) == 1
+
+
+def test_what_the_new_answers_name_is_counted_beside_what_training_has(installation, ledger):
+    installation.answer(installation.desk(ledger), 2, label="scratches")
+    found = look(installation, ledger)
+    assert found.new_labels == {"scratches": 2}
+    assert set(found.training_labels) == set(installation.labels)
+    assert found.due.now
+    assert found.drift is None  # the release has no reference
+
+
+def test_a_data_set_that_is_not_prepared_is_told_instead_of_trained_on(installation, ledger):
+    installation.answer(installation.desk(ledger), 2)
+    (installation.settings.paths.datasets / DATASET / "dataset.json").unlink()
+    (installation.settings.paths.datasets / DATASET / "samples.jsonl").touch()
+    found = look(installation, ledger)
+    assert not found.due.now
+    assert "is not prepared" in found.due.why
+
+
+def test_drift_is_that_of_the_latest_inspections_of_this_model(installation, ledger):
+    rows = [(k / 100, 0.2) for k in range(100)]
+    reference = describe(rows, [("crazing", 0.9)] * 100)
+    folder = resolve(MODEL, installation.settings.paths).folder
+    config = read_release(folder)
+    save_release_config(
+        folder, config.model_copy(update={"drift": reference.model_dump(mode="json")})
+    )
+    window = Incoming(ledger, window=installation.settings.retraining.drift_window)
+    window.add([(MODEL, Seen(0.95, 0.2, "crazing", 0.9))] * 120)
+    window.add([("grace", Seen(0.1, 0.2, "crazing", 0.9))] * 5)
+    drift = look(installation, ledger).drift
+    assert drift.n == 120
+    assert drift.worst()[0] == "brightness"
+    assert drift.psi["contrast"] == drift.psi["class"] == 0.0
+
+
+def test_the_window_keeps_the_latest_of_each_model(ledger):
+    window = Incoming(ledger, window=3)
+    window.add([("a", Seen(k / 10, 0.0, "x", 0.0)) for k in range(5)])
+    window.add([("b", Seen(0.9, 0.0, "x", 0.0)), ("a", Seen(0.7, 0.0, "x", 0.0))])
+    assert [s.brightness for s in window.latest("a")] == [0.3, 0.4, 0.7]
+    assert [s.brightness for s in window.latest("b")] == [0.9]
+    assert window.latest("c") == ()
+
+
+def test_status_says_which_model_is_due_and_why(installation, ledger):
+    desk = installation.desk(ledger)
+    told = read_status(installation.settings, desk)["due"]
+    assert told == {
+        "now": False,
+        "why": "0 of 2 newly reviewed images: there is nothing to learn.",
+    }
+    installation.answer(desk, 2)
+    assert read_status(installation.settings, desk)["due"] == {
+        "now": True,
+        "why": "2 of 2 newly reviewed images.",
+    }
+    assert [view.model for view in outlooks(installation.settings, desk)] == [MODEL]
+
+
+def test_labels_are_counted_as_the_task_has_them():
+    said = Annotation(
+        image_sha256="0" * 64,
+        width=10,
+        height=10,
+        boxes=(("crazing", (0, 0, 1, 1)), ("crazing", (2, 2, 3, 3))),
+        mask_labels=("patches",),
+        label="scratches",
+        annotator="ann",
+        created_at="2026-05-04T12:00:00Z",
+    )
+    assert count_labels((said,), "detect") == {"crazing": 2}
+    assert count_labels((said,), "segment") == {"patches": 1}
+    assert count_labels((said,), "classify") == {"scratches": 1}

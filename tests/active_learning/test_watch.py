@@ -1,0 +1,64 @@
+"""The watcher as a process: makes passes, keeps its hours in the ledger, ends on SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import sqlalchemy as sa
+
+from tests.active_learning.installation import installation
+
+__all__ = ["installation"]
+
+WAIT_S = 90
+
+
+def started(installation, log):
+    paths = installation.settings.paths
+    environment = {
+        "ROLLMARK_PATHS__DATA": str(paths.data),
+        "ROLLMARK_PATHS__BUNDLED": str(paths.bundled),
+        "ROLLMARK_PATHS__RUNS": str(paths.runs),
+        "OMP_NUM_THREADS": "1",
+    }
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("ROLLMARK_")}
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", "active_learning", "watch"],
+            env=inherited | environment,
+            stdout=stream,
+            stderr=stream,
+        )
+
+
+def wait_for(log, words, process):
+    deadline = time.monotonic() + WAIT_S
+    while words not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+def test_a_watcher_makes_a_pass_at_once_and_ends_cleanly_when_told_to(installation, tmp_path):
+    log = tmp_path / "log.txt"
+    log.touch()
+    process = started(installation, log)
+    try:
+        wait_for(log, "not due", process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=WAIT_S) == 0, log.read_text()
+    finally:
+        process.kill()
+    assert "Traceback" not in log.read_text()
+    assert f"{installation.settings.retraining.poll_min:g} min" in log.read_text()
+    engine = sa.create_engine(installation.settings.paths.ledger_url)
+    with engine.connect() as connection:
+        jobs = connection.execute(sa.text("SELECT id, next_run_time FROM scheduled_jobs")).all()
+    engine.dispose()
+    [(name, next_time)] = jobs
+    assert name == "retraining"
+    assert next_time > time.time()  # in 15 min: a watcher started again keeps to it
