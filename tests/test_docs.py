@@ -14,10 +14,17 @@ from core.settings import PathSettings, known_variables
 from hub.card import results_table
 from hub.registry import resolve_all
 from models import baseline_names, names
+from training.balance import RETRAINING
+from training.benchmark.commands import app as benchmark_commands
+from training.benchmark.plans import SETTINGS
+from training.benchmark.publish import page_text
+from training.benchmark.rows import TABLES
+from training.benchmark.sheets import SHEETS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+BENCHMARKS = ROOT / "docs" / "benchmarks"
 BUNDLED = PathSettings(bundled=ROOT / "hub" / "bundled", data=ROOT / "none")
 
 
@@ -54,6 +61,38 @@ def test_every_command_is_in_the_readme(room):
     for command in app.registered_commands:
         name = command.name or command.callback.__name__.replace("_", "-")
         assert f"python -m {room} {name}" in README
+
+
+def test_every_benchmark_is_in_the_readme():
+    for command in benchmark_commands.registered_commands:
+        name = command.name or command.callback.__name__.replace("_", "-")
+        assert f"python -m training benchmark {name}" in README
+
+
+def test_the_settings_of_the_accuracy_tables_are_documented():
+    text = (ROOT / "docs" / "benchmarking.md").read_text(encoding="utf-8")
+    for name in ("full", "small", "quick"):
+        settings = [next(s for s in SETTINGS[table] if s.name == name) for table in TABLES]
+        cells = [
+            f"{s.image_size} px, {s.epochs} epoch{'s' if s.epochs > 1 else ''}" for s in settings
+        ]
+        assert f"| `{name}` | {' | '.join(cells)} |" in text
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_accuracy_page_is_printed_by_its_records(table):
+    page = BENCHMARKS / f"{SHEETS[table].stem}.md"
+    assert page.read_text(encoding="utf-8") == page_text(table, BENCHMARKS)
+
+
+def test_scheduled_retraining_uses_the_method_that_its_page_names():
+    page = (BENCHMARKS / "balance.md").read_text(encoding="utf-8")
+    (named,) = re.findall(
+        r"^\*\*(\w+)\*\*: chosen|until then retraining uses \*\*(\w+)\*\*", page, re.M
+    )
+    nothing = {"none", "paper"}  # the same where a paper brings no sampler
+    chosen = named[0] or named[1]
+    assert chosen == RETRAINING or {chosen, RETRAINING} <= nothing
 
 
 def test_every_model_and_baseline_is_in_the_readme():
