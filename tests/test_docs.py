@@ -16,7 +16,7 @@ from hub.registry import resolve_all
 from models import baseline_names, names
 from training.balance import RETRAINING
 from training.benchmark.commands import app as benchmark_commands
-from training.benchmark.plans import SETTINGS
+from training.benchmark.plans import SETTINGS as TABLE_SETTINGS
 from training.benchmark.publish import page_text
 from training.benchmark.rows import TABLES
 from training.benchmark.sheets import SHEETS
@@ -72,7 +72,7 @@ def test_every_benchmark_is_in_the_readme():
 def test_the_settings_of_the_accuracy_tables_are_documented():
     text = (ROOT / "docs" / "benchmarking.md").read_text(encoding="utf-8")
     for name in ("full", "small", "quick"):
-        settings = [next(s for s in SETTINGS[table] if s.name == name) for table in TABLES]
+        settings = [next(s for s in TABLE_SETTINGS[table] if s.name == name) for table in TABLES]
         cells = [
             f"{s.image_size} px, {s.epochs} epoch{'s' if s.epochs > 1 else ''}" for s in settings
         ]
