@@ -20,6 +20,7 @@ from training._cli import (
     read_settings,
     show,
 )
+from training._data_commands import statistics
 from training.benchmark.commands import app as benchmark
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(benchmark, name="benchmark")
+app.command()(statistics)
 
 
 class Engine(StrEnum):
