@@ -18,8 +18,9 @@ import numpy as np
 
 from core.errors import InputError, RollmarkError
 from core.records import Inspection
-from core.types import Image
+from core.types import DecodedImage, Image
 from demo.draw import Layers, overlay
+from demo.heat import Heat, paint
 from demo.service import Comparison, Look, Service
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ PRIVATE: Final[dict[str, Any]] = {"api_visibility": "private"}
 _FILE_TYPE: Final = "gradio.FileData"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # two answers are two, however alike
 class Shown:
     """What a visitor's page is showing; small enough to be kept for every visitor."""
 
@@ -104,26 +105,37 @@ def draw_tile(look: Look) -> Image:
     )
 
 
-def redraw(service: Service, shown: Shown, layers: Layers, *, selected: int | None) -> Image:
-    """The picture again, with other layers or a finding that stands out; nothing is inspected.
+def redraw(
+    service: Service,
+    shown: Shown,
+    layers: Layers,
+    *,
+    selected: int | None = None,
+    heat: Heat = "off",
+) -> Image:
+    """The picture again, with other layers, heat, or a finding that stands out.
 
     Raises:
-        gr.Error: if the picture has been cleared from the server meanwhile.
+        RollmarkError: if the picture has been cleared from the server meanwhile, or the model that
+            answered cannot be explained.
     """
-    with one_sentence():
-        return overlay(
-            pixels_of(service, shown),
-            shown.inspection,
-            labels=shown.labels,
-            layers=layers,
-            selected=selected,
-            max_side_px=SHOWN_SIDE_PX,
-            seen_side_px=SEEN_SIDE_PX,
-        )
+    image = image_of(service, shown)
+    pixels = image.pixels
+    if heat != "off":
+        pixels = paint(pixels, service.heat(image, shown.inspection.model, heat))
+    return overlay(
+        pixels,
+        shown.inspection,
+        labels=shown.labels,
+        layers=layers,
+        selected=selected,
+        max_side_px=SHOWN_SIDE_PX,
+        seen_side_px=SEEN_SIDE_PX,
+    )
 
 
-def pixels_of(service: Service, shown: Shown) -> Image:
-    """The pixels of the picture that a page is showing.
+def image_of(service: Service, shown: Shown) -> DecodedImage:
+    """The picture that a page is showing, decoded.
 
     Raises:
         InputError: if it has been cleared from the server meanwhile.
@@ -132,7 +144,7 @@ def pixels_of(service: Service, shown: Shown) -> Image:
         raise InputError(
             f"The picture {shown.name} has been cleared from the server; open it again."
         )
-    return service.decode(Path(shown.path)).pixels
+    return service.decode(Path(shown.path))
 
 
 def uploaded(picture: Any) -> tuple[str, str]:

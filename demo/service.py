@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from active_learning.committee import Committee, compare
 from active_learning.courier import Courier
@@ -28,8 +28,9 @@ from core.errors import (
 from core.images import decode
 from core.records import REVIEW_STATES, Inspection, ReviewItem, ServedModel
 from core.settings import Settings
-from core.types import DecodedImage, Prediction
+from core.types import DecodedImage, FloatArray, Prediction
 from demo.doubts import Doubts, marked
+from demo.heat import HeatMaps
 from demo.loaded import LoadedModels
 from demo.review import ReviewDesk
 from hub.registry import Release
@@ -77,6 +78,7 @@ class Service:
         self.review = ReviewDesk(settings)
         self.courier = Courier(settings, lambda: self.review.open(self.releases()))
         self._doubts = Doubts(self.review, settings.review)
+        self._heat = HeatMaps()
 
     def releases(self) -> tuple[Release, ...]:
         """The live release of every model that has a sound one, in the order of their names."""
@@ -167,6 +169,12 @@ class Service:
             inspection.verdict,
         )
         return Look(image, prediction, inspection, config.title)
+
+    def heat(
+        self, image: DecodedImage, model: str, method: Literal["layer", "eigen"]
+    ) -> FloatArray:
+        """Where a model looked, (H, W) in [0, 1]; raises what `choose` raises, and WeightsError."""
+        return self._heat(self.choose(model), image, method)
 
     def chosen(self, models: Sequence[str] | None) -> tuple[str, ...]:
         """Names for a comparison: those given, each once, or every served model.
@@ -278,6 +286,7 @@ class Service:
                 self._models.load(release)
             except WeightsError as exc:
                 logger.error("%s could not be loaded: %s", release.config.name, exc)
+        self._heat.get_ready()
 
     def _threshold(self, given: float | None) -> float | None:
         threshold = self._settings.serving.score_threshold if given is None else given

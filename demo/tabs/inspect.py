@@ -12,10 +12,11 @@ import gradio as gr
 
 from core.errors import InputError
 from core.types import Task
-from demo import handlers, markup
+from demo import handlers, heat, markup
 from demo.draw import Layers
 from demo.exports import KINDS, Exports, Kind, encode, file_name
 from demo.handlers import PRIVATE, Shown
+from demo.heat import Heat
 from demo.review import MAX_NOTE, Reason
 from demo.samples import samples, thumbnail
 from demo.service import AUTO, Service
@@ -112,6 +113,13 @@ class _Page:
         self.layers = gr.CheckboxGroup(
             choices=[], label="Show on the picture", elem_id="inspect-layers"
         )
+        self.heat = gr.Radio(
+            heat.CHOICES,
+            value="off",
+            label="Heat map: where the model looked",
+            elem_id="inspect-heat",
+        )
+        self.legend = gr.HTML("", elem_id="inspect-legend")
         with gr.Row(elem_classes="downloads"):
             self.save = {
                 kind: gr.Button(f"Download {kind.upper()}", size="sm", min_width=90)
@@ -228,25 +236,36 @@ class _Page:
         """The same picture seen by another model, at that model's own threshold."""
         return self.again(shown, model, None, drawn)
 
-    def redraw(self, shown: Shown | None, drawn: list[str]) -> Any:
-        """The same answer with other layers."""
+    def redraw(
+        self, shown: Shown | None, drawn: list[str], chosen: Heat, *, selected: int | None = None
+    ) -> Any:
+        """The same answer with other layers, heat, or one finding standing out; and the legend."""
         if shown is None:
-            return gr.skip()
-        return handlers.redraw(self.service, shown, _layers(drawn), selected=None)
+            return gr.skip(), ""
+        try:
+            picture = handlers.redraw(
+                self.service, shown, _layers(drawn), selected=selected, heat=chosen
+            )
+        except Exception as exc:
+            return gr.skip(), markup.failed(handlers.sentence_of(exc))
+        return picture, heat.legend(chosen)
 
-    def highlight(self, shown: Shown | None, drawn: list[str], event: gr.EventData) -> Any:
+    def highlight(
+        self, shown: Shown | None, drawn: list[str], chosen: Heat, event: gr.EventData
+    ) -> Any:
         """The same answer with one finding standing out; number 0 lets go."""
-        if shown is None:
-            return gr.skip()
-        number = int(event.number)
-        return handlers.redraw(self.service, shown, _layers(drawn), selected=number or None)
+        return self.redraw(shown, drawn, chosen, selected=int(event.number) or None)
+
+    def heated(self, shown: Shown | None, drawn: list[str], chosen: Heat) -> Any:
+        """A new answer's heat, which comes after the answer; nothing where none is wanted."""
+        return gr.skip() if chosen == "off" else self.redraw(shown, drawn, chosen)
 
     def hand_out(self, shown: Shown | None, drawn: list[str], kind: Kind) -> Any:
         """The answer as a file."""
         if shown is None:
             return gr.skip()
         with handlers.one_sentence():
-            pixels = handlers.pixels_of(self.service, shown)
+            pixels = handlers.image_of(self.service, shown).pixels
             data = encode(
                 kind, pixels, shown.inspection, labels=shown.labels, layers=_layers(drawn)
             )
@@ -304,9 +323,13 @@ def build(service: Service, blocks: Any) -> InspectTab:
     page.threshold.input(page.again, settings, trigger_mode="always_last", **answers)
     page.run.click(page.again, settings, **answers)
     drawn = [page.shown, page.layers]
-    redraws: dict[str, Any] = {"outputs": page.picture, "show_progress": "hidden", **PRIVATE}
-    page.layers.input(page.redraw, drawn, trigger_mode="always_last", **redraws)
-    page.findings.click(page.highlight, drawn, trigger_mode="always_last", **redraws)
+    redraws: dict[str, Any] = {"outputs": [page.picture, page.legend], **PRIVATE}
+    redraws |= {"trigger_mode": "always_last", "show_progress": "minimal"}
+    redraws |= {"show_progress_on": [page.legend]}
+    page.layers.input(page.redraw, [*drawn, page.heat], **redraws)
+    page.findings.click(page.highlight, [*drawn, page.heat], **redraws)
+    page.heat.input(page.redraw, [*drawn, page.heat], **redraws)
+    page.shown.change(page.heated, [*drawn, page.heat], **redraws)
     page.flag.click(
         page.put,
         [page.shown, page.reason, page.note],

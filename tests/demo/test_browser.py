@@ -140,6 +140,19 @@ def test_layers_can_be_switched_off(page: Page) -> None:
     _wait_for_another_picture(page, drawn)
 
 
+def test_a_heat_map_is_laid_over_the_picture_and_stays_for_the_next(page: Page) -> None:
+    plain = _source(page)
+    page.get_by_label("LayerCAM").click()
+    expect(page.locator("#inspect-legend")).to_contain_text("what raised the score")
+    _wait_for_another_picture(page, plain)
+    heated = _source(page)
+    page.locator(".sample").nth(3).click()
+    _wait_for_another_picture(page, heated)
+    expect(page.locator("#inspect-legend .scale")).to_be_visible()
+    page.get_by_label("Off").click()
+    expect(page.locator("#inspect-legend .scale")).to_have_count(0)
+
+
 def test_results_can_be_downloaded(page: Page) -> None:
     with page.expect_download() as caught:
         page.get_by_role("button", name="Download CSV").click()

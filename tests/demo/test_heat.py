@@ -1,0 +1,92 @@
+"""Heat maps on the page: colours, what shows through, what is computed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.settings import PathSettings, Settings
+from demo import handlers
+from demo.draw import Layers
+from demo.heat import CHOICES, HeatMaps, colours, legend, paint
+from demo.service import Service
+from hub.registry import resolve
+from tests.demo.releases import PICTURE, write
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> PathSettings:
+    root = tmp_path_factory.mktemp("heat")
+    write(root / "bundled" / "mobilesteelnet", "mobilesteelnet")
+    return PathSettings(bundled=root / "bundled", data=root / "data")
+
+
+def test_the_colours_are_infernos() -> None:
+    import matplotlib
+
+    heat = np.linspace(0, 1, 101, dtype=np.float32)[None]
+    expected = 255 * matplotlib.colormaps["inferno"](heat)[..., :3]
+    assert np.abs(colours(heat) - expected).max() < 9  # of 255, between 17 stops
+
+
+def test_cold_places_keep_their_grey_and_hot_ones_a_third_of_it() -> None:
+    pixels = np.full((1, 2, 3), 100, np.uint8)
+    painted = paint(pixels, np.array([[0.0, 1.0]], np.float32))
+    assert painted[0, 0].tolist() == [100, 100, 100]
+    # #fcffa4 is 252, 255, 164: 0.35 · 100 + 0.65 · (252, 255, 164)
+    assert painted[0, 1].tolist() == [199, 201, 142]
+
+
+def test_a_legend_says_what_much_means_and_there_is_none_without_heat() -> None:
+    assert legend("off") == ""
+    assert "what raised the score" in legend("layer")
+    assert "strongest pattern" in legend("eigen")
+    assert [value for _, value in CHOICES] == ["off", "layer", "eigen"]
+
+
+def test_heat_is_painted_under_what_is_drawn_and_computed_once(
+    bundled: PathSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(Settings(paths=bundled))
+    shown, _ = handlers.inspect(
+        service, str(PICTURE), "a", model="mobilesteelnet", score_threshold=None
+    )
+    plain = handlers.redraw(service, shown, Layers())
+    heated = handlers.redraw(service, shown, Layers(), heat="layer")
+    assert heated.shape == plain.shape
+    assert (heated != plain).any()
+    assert (plain[..., 0] == plain[..., 2]).all()  # a grey picture
+    monkeypatch.setattr(HeatMaps, "_explainer", None)  # calling it again would fail
+    np.testing.assert_array_equal(handlers.redraw(service, shown, Layers(), heat="layer"), heated)
+
+
+def test_only_the_last_networks_and_maps_are_kept(bundled: PathSettings) -> None:
+    service = Service(Settings(paths=bundled))
+    release = resolve("mobilesteelnet", bundled)
+    maps = HeatMaps()
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    for number in range(18):
+        image = type(service.decode(PICTURE))(pixels, sha256=f"{number:064d}")
+        assert maps(release, image, "eigen").shape == (8, 8)
+    assert len(maps._maps) == 16
+    assert len(maps._explainers) == 1
+
+
+def test_a_picture_that_is_gone_is_said_in_the_legend_s_place(
+    bundled: PathSettings, tmp_path: Path
+) -> None:
+    from demo.tabs.inspect import _Page
+
+    service = Service(Settings(paths=bundled))
+    copy = tmp_path / "x.jpg"
+    copy.write_bytes(PICTURE.read_bytes())
+    shown, _ = handlers.inspect(
+        service, str(copy), "x.jpg", model="mobilesteelnet", score_threshold=None
+    )
+    copy.unlink()
+    page = object.__new__(_Page)
+    page.service = service
+    _, said = page.redraw(shown, [], "layer")
+    assert "has been cleared from the server" in said
