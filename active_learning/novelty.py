@@ -3,7 +3,8 @@
 A network answers with confidence about pictures of another kind of surface, of a hand before the
 lens, of nothing at all. Its features betray them: each kind of training image has a centre, and the
 distance to the nearest centre is measured in the spread of the training images around theirs
-(Mahalanobis distance with one shrunken covariance, Lee et al. 2018).
+(Mahalanobis distance with one shrunken covariance, Lee et al. 2018). Features are scaled to length
+1 first: their length is mostly contrast, and says little about what is seen.
 
 What a distance means is told by images the network has not learned from: the novelty of an image is
 the share of validation images that lie nearer. A fitted `Familiarity` is stored with its release,
@@ -20,7 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from active_learning.uncertainty import Floats
+from active_learning.uncertainty import Floats, unit_rows
 from core.errors import InputError, WeightsError
 from core.records import ReleaseConfig
 from core.types import Prediction
@@ -65,12 +66,12 @@ class Familiarity:
             features: (m, D), of the very weights that this was fitted for.
 
         Returns:
-            (m,), min over k of ‖(f - μ_k) W‖.
+            (m,), min over k of ‖f W / ‖f‖ - μ_k‖.
 
         Raises:
             InputError: if the features are of another length.
         """
-        rows = np.atleast_2d(np.asarray(features, dtype=np.float64))
+        rows = unit_rows(features)
         if rows.shape[1] != len(self.whitening):
             raise InputError(
                 f"Features have length {rows.shape[1]}; this release's have {len(self.whitening)}."

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from active_learning.calibrate import check_dataset
 from active_learning.novelty import ALARM, NOVELTY_FILE, Familiarity, to_bytes
-from active_learning.uncertainty import Floats
+from active_learning.uncertainty import Floats, unit_rows
 from core.errors import DatasetError, InputError
 from core.files import write_atomically
 from core.records import ReleaseConfig, SideFile
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_IMAGES: Final = 2000  # of the training split: more change the spread of 256 features little
+MOST_IMAGES: Final = 1000  # of the training split: more change the spread of 256 features little
 
 
 def fit_novelty(release: Path, dataset: Dataset, *, device: str = "cpu") -> ReleaseConfig:
@@ -96,7 +96,7 @@ def fit(train: ArrayLike, kinds: Sequence[str], validation: ArrayLike) -> Famili
     """
     from sklearn.covariance import ledoit_wolf
 
-    known, asked = np.asarray(train, dtype=np.float64), np.asarray(validation, dtype=np.float64)
+    known, asked = unit_rows(train), np.asarray(validation, dtype=np.float64)
     names, which = np.unique(np.asarray(kinds, dtype=str), return_inverse=True)
     if len(known) <= len(names) or not len(asked):
         raise InputError(

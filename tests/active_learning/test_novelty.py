@@ -27,11 +27,11 @@ from tests.training.canned import Canned
 
 
 def familiarity(*ordinary: float) -> Familiarity:
-    """Centres (0, 0) and (10, 0); the second feature varies half as much as the first."""
+    """Centres at (10, 0) and (0, 20); the second of the two features counts double."""
     return Familiarity(
-        whitening=np.array([[1, 0], [0, 2]], np.float32),
-        centres=np.array([[0, 0], [10, 0]], np.float32),
-        ordinary=np.array(ordinary or (1, 2, 3, 4), np.float32),
+        whitening=np.array([[10, 0], [0, 20]], np.float32),
+        centres=np.array([[10, 0], [0, 20]], np.float32),
+        ordinary=np.array(ordinary or (1, 4, 9, 16), np.float32),
     )
 
 
@@ -43,15 +43,19 @@ def answer(features: object) -> Classification:
 # --- the measure ---------------------------------------------------------------------------------
 
 
-def test_the_distance_is_to_the_nearest_centre_in_whitened_space():
-    # (3, 2) becomes (3, 4): 5 from (0, 0), √65 from (10, 0). (9, 0) is 9 and 1 away.
-    assert familiarity().distance([[3, 2], [9, 0]]).tolist() == [5.0, 1.0]
+def test_the_distance_is_to_the_nearest_centre_whatever_the_length_of_the_features():
+    # (3, 4) has length 5, is (0.6, 0.8) and becomes (6, 16): (4, 16) from (10, 0), and (6, 4) from
+    # (0, 20), √52 away. (0, 9) is the second centre itself.
+    expected = [52**0.5, 52**0.5, 0]
+    found = familiarity().distance([[3, 4], [30, 40], [0, 9]])
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_novelty_is_the_share_of_validation_images_that_lie_nearer():
-    # Distances 0.5, 2, 2.5 and 9 among 1, 2, 3, 4: nearer are 0, 1, 2 and 4 of them, over 4 + 1.
-    asked = [[0.5, 0], [2, 0], [2.5, 0], [0, 4.5]]
-    assert familiarity().novelty(asked).tolist() == [0.0, 0.2, 0.4, 0.8]
+    # (0, 9) lies at 0, (3, 4) at √52 = 7.2, (-1, 0) at 20: among 1, 4, 9 and 16 nearer are 0, 2
+    # and 4, of 4 + 1.
+    assert familiarity().novelty([[0, 9], [3, 4], [-1, 0]]).tolist() == [0.0, 0.4, 0.8]
+    assert familiarity(7.3).novelty([[3, 4]]).tolist() == [0.0]
 
 
 def test_no_more_ordinary_images_than_promised_are_called_novel():
@@ -71,7 +75,7 @@ def test_doubt_begins_at_two_in_a_hundred_and_asks_for_a_person_at_one(novelty, 
 
 
 def test_beyond_all_of_99_validation_images_is_just_the_alarm():
-    far = familiarity(*range(99)).novelty([[500, 0]])[0]
+    far = familiarity(*np.linspace(0, 1, 99)).novelty([[-1, 0]])[0]
     assert far == 0.99
     assert doubt(far) == 0.5
 
@@ -101,13 +105,13 @@ def test_features_of_another_network_are_refused():
 
 def test_each_kind_has_its_centre_and_the_spread_around_it_becomes_one():
     source = np.random.default_rng(0)
-    spread = np.array([1.0, 4.0])
-    train = source.normal(size=(4000, 2)) * spread
-    train[2000:, 0] += 100
+    train = np.concatenate([np.ones((4000, 1)), source.normal(size=(4000, 2)) * (0.001, 0.004)], 1)
+    train[2000:, 0] = -1
     fitted = fit(train, ["left"] * 2000 + ["right"] * 2000, train[::10])
-    # 8 along the wide axis and 2 along the narrow one are both two deviations from either centre.
-    assert fitted.distance([[0, 8], [2, 0], [100, 8], [98, 0]]) == pytest.approx(2, abs=0.15)
-    assert fitted.distance([[50, 0]])[0] > 40
+    # 0.008 along the wide axis and 0.002 along the narrow one are two deviations from a centre.
+    asked = [[1, 0, 0.008], [1, 0.002, 0], [-1, 0, 0.008], [-1, 0.002, 0]]
+    assert fitted.distance(asked) == pytest.approx(2, abs=0.15)
+    assert fitted.distance([[0, 1, 0]])[0] > 40
 
 
 def test_more_features_than_images_can_be_fitted():
@@ -158,6 +162,10 @@ class _Feels(Canned):
         return dataclasses.replace(found, source=source)
 
 
+def _ordinary(source):
+    return (np.array([1, 0, 0, 0]) + 0.1 * source.normal(size=4)).astype(np.float32)
+
+
 def _trained(tmp_path, monkeypatch, dataset, features):
     """A release of a classifier on `dataset`: the last image validates, the others train."""
     *train, last = dataset.samples
@@ -177,14 +185,14 @@ def test_a_fitted_release_carries_its_file_and_tells_the_novelty_of_an_answer(
     tmp_path, monkeypatch, tiny_neu_cls
 ):
     source = np.random.default_rng(0)
-    features = {s.sha256: source.normal(size=4).astype(np.float32) for s in tiny_neu_cls.samples}
+    features = {s.sha256: _ordinary(source) for s in tiny_neu_cls.samples}
     dataset, predictor = _trained(tmp_path, monkeypatch, tiny_neu_cls, features)
     before = read_release(tmp_path / "r")
     config = fit_novelty(tmp_path / "r", dataset)
     assert config == read_release(tmp_path / "r")
     assert config.model_copy(update={"novelty": None}) == before
     assert predictor.asked == len(dataset.samples)
-    far = novelty_of(answer(np.full(4, 1e3, np.float32)), tmp_path / "r", config)
+    far = novelty_of(answer(np.array([-1, 0, 0, 0], np.float32)), tmp_path / "r", config)
     same = novelty_of(answer(features[dataset.samples[-1].sha256]), tmp_path / "r", config)
     assert (far, same) == (0.5, 0.0)  # beyond the one validation image, and that image itself
     assert novelty_of(answer(None), tmp_path / "r", config) is None
@@ -193,7 +201,7 @@ def test_a_fitted_release_carries_its_file_and_tells_the_novelty_of_an_answer(
 
 def test_a_shelved_release_takes_its_file_along(tmp_path, monkeypatch, tiny_neu_cls):
     source = np.random.default_rng(0)
-    features = {s.sha256: source.normal(size=4).astype(np.float32) for s in tiny_neu_cls.samples}
+    features = {s.sha256: _ordinary(source) for s in tiny_neu_cls.samples}
     dataset, _ = _trained(tmp_path, monkeypatch, tiny_neu_cls, features)
     fit_novelty(tmp_path / "r", dataset)
     config = shelve(tmp_path / "r", tmp_path / "shelf", [])
