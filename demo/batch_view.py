@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from core.records import Inspection
+from core.taxonomy import title
 from demo.batch_jobs import Progress
 from demo.batch_store import Answer
-from demo.words import NOT_SURE, count, findings, headline, labels_found
+from demo.words import NOT_SURE, NOTHING, count, findings, headline, labels_found, number
 
 Order = Literal["severity", "doubt", "arrival"]
 ORDERS: Final[tuple[Order, ...]] = get_args(Order)
@@ -102,10 +103,19 @@ def _row(answer: Answer, name: str) -> Row:
     inspection = answer.inspection
     if inspection is None:
         return Row(answer.index, name, answer.error or "", -1, -1, answer)
-    text = headline(inspection).text
-    short = "Not sure" if text == NOT_SURE else text
     doubt = inspection.uncertainty
-    return Row(answer.index, name, short, severity(inspection), doubt, answer)
+    return Row(answer.index, name, _words(inspection), severity(inspection), doubt, answer)
+
+
+def _words(inspection: Inspection) -> str:
+    """As short as the headline can be: "Not sure", "Nothing found", "Patches 0.93"."""
+    text = headline(inspection).text
+    if text == NOT_SURE:
+        return "Not sure"
+    if text == NOTHING:
+        return text
+    best = max(findings(inspection), key=lambda finding: finding.probability)
+    return f"{title(best.label)} {number(best.probability)}"
 
 
 def _time(seconds: float | None) -> str:

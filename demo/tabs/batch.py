@@ -68,13 +68,26 @@ class _Page:
                 )
         with gr.Row():
             with gr.Column(scale=6, min_width=300):
-                self.order = gr.Radio(
-                    choices=[(name, order) for order, name in ORDER_TITLES.items()],
-                    value="severity",
-                    show_label=False,
-                    container=False,
-                    elem_id="batch-order",
-                )
+                with gr.Row(elem_classes="controls"):
+                    self.order = gr.Radio(
+                        choices=[(name, order) for order, name in ORDER_TITLES.items()],
+                        value="severity",
+                        show_label=False,
+                        container=False,
+                        scale=3,
+                        min_width=300,
+                        elem_id="batch-order",
+                    )
+                    self.save = {
+                        kind: gr.Button(
+                            _KIND_TITLES[kind],
+                            interactive=False,
+                            size="sm",
+                            min_width=80,
+                            elem_id=f"batch-save-{kind}",
+                        )
+                        for kind in BATCH_KINDS
+                    }
                 self.gallery = gr.HTML(
                     "",
                     js_on_load=script("shots"),
@@ -87,13 +100,6 @@ class _Page:
             with gr.Column(scale=4, min_width=300):
                 self.large = gr.HTML("", apply_default_css=False, elem_id="batch-large")
                 self.counts = gr.HTML("", apply_default_css=False, elem_id="batch-counts")
-                with gr.Row():
-                    self.save = {
-                        kind: gr.Button(
-                            _KIND_TITLES[kind], interactive=False, elem_id=f"batch-save-{kind}"
-                        )
-                        for kind in BATCH_KINDS
-                    }
                 self.export = gr.DownloadButton("Export", visible="hidden", elem_id="batch-export")
         self.timer = gr.Timer(_REFRESH_S, active=False)
 
@@ -249,7 +255,7 @@ def build(service: Service, batches: Batches, blocks: Any, tabs: Any) -> None:
     page.timer.tick(**look)
 
     def turn_to(event: Any) -> None:
-        """After another batch was put on the page. A listener on the state would hash all states."""
+        """After another batch was put on the page; listening to the state would hash all states."""
         event.then(fresh, outputs=[page.first, page.chosen, page.large], **hidden).then(
             let_save, page.job, ready, **hidden
         ).then(**look)

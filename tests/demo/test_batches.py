@@ -1,0 +1,193 @@
+"""Batches: done once each, stopped, gone on with, found again after a restart, taken away."""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.errors import InputError, UnknownModelError
+from core.settings import PathSettings, Settings
+from demo.batch_exports import batch_coco, batch_csv, batch_report
+from demo.batch_jobs import Batches, Progress
+from demo.batch_store import Answer, Job
+from demo.batch_view import histogram, remarks, rows, sentence, severity
+from demo.service import Service
+from tests.demo import inspections
+from tests.demo.releases import EXAMPLES
+
+PICTURES = sorted(EXAMPLES.glob("*.jpg"))[:3]
+
+
+@pytest.fixture
+def batches(service: Service, paths: PathSettings) -> Batches:
+    return Batches(service, Settings(paths=paths))
+
+
+def files() -> list[tuple[Path, str]]:
+    return [(path, path.name) for path in PICTURES]
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def finished(batches: Batches, job: Job) -> Progress:
+    batches.start()
+    wait(lambda: batches.progress(job.id).job.state == "done")
+    return batches.progress(job.id)
+
+
+def test_every_picture_of_a_batch_is_answered(batches: Batches, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "coil.zip", "w") as archive:
+        for path in PICTURES:
+            archive.write(path, path.name)
+        archive.writestr("broken.png", b"nothing")
+        archive.writestr("notes.txt", b"x")
+    dropped = [(tmp_path / "coil.zip", "coil.zip")]
+    progress = finished(batches, batches.take(dropped, model="grace", score_threshold=None))
+    assert progress.done == 4
+    assert progress.failed == 1
+    assert progress.job.title == "coil.zip"
+    assert progress.job.left_out == 1
+    [broken] = [a for a in progress.answers.values() if a.error]
+    assert progress.job.names[broken.index] == "broken.png"
+    assert "not an image file" in str(broken.error)
+    found = [a.inspection for a in progress.answers.values() if a.inspection]
+    assert all(len(inspection.detections) == 2 for inspection in found)  # what the fake finds
+
+
+def test_an_unknown_model_is_refused_before_anything_is_kept(
+    batches: Batches, paths: PathSettings
+) -> None:
+    with pytest.raises(UnknownModelError):
+        batches.take(files(), model="resnet", score_threshold=None)
+    assert not (paths.data / "jobs").exists()
+
+
+def test_a_batch_that_an_earlier_app_left_goes_on_where_it_was(
+    batches: Batches, service: Service, paths: PathSettings
+) -> None:
+    job = batches.take(files(), model="grace", score_threshold=None)  # its worker never starts
+    first = Answer(index=0, error="kept from the earlier app")
+    batches.store.append(job.id, first)
+    batches.store.save(job.model_copy(update={"state": "running"}))
+    answers = paths.data / "jobs" / job.id / "answers.jsonl"
+    answers.write_bytes(answers.read_bytes() + b'{"index":1,"insp')  # torn by the crash
+
+    progress = finished(Batches(service, Settings(paths=paths)), job)
+    assert progress.answers[0] == first  # not done twice
+    assert sorted(progress.answers) == [0, 1, 2]
+    assert len(answers.read_text().splitlines()) == 3
+
+
+def test_a_stopped_batch_keeps_its_answers_and_can_go_on(batches: Batches) -> None:
+    job = batches.take(files(), model="grace", score_threshold=None)
+    batches.stop(job.id)
+    assert batches.progress(job.id).job.state == "stopped"
+    batches.start()
+    batches.go_on(job.id)
+    assert finished(batches, job).done == 3
+
+
+def test_an_id_that_is_none_is_told_so(batches: Batches) -> None:
+    for name in ("", "../../etc", "A" * 16, "A" * 17):
+        with pytest.raises(InputError, match="There is no such batch any more"):
+            batches.progress(name)
+
+
+def test_old_batches_are_forgotten(batches: Batches, paths: PathSettings) -> None:
+    job = batches.take(files(), model="grace", score_threshold=None)
+    assert batches.store.forget_old(days=1) == 0
+    assert batches.store.forget_old(days=0) == 1
+    assert not (paths.data / "jobs" / job.id).exists()
+
+
+# --------------------------------------------------------------------- what people see of it
+
+
+def by_hand() -> Progress:
+    """Scratches 0.9 and 0.5; nothing; a mask of scratches; an unreadable picture."""
+    scratched = inspections.detection(
+        ("scratches", 0.9, (10, 20, 30, 60)), ("scratches", 0.5, (1, 2, 3, 4)), uncertainty=0.3
+    )
+    clean = inspections.detection(verdict="accept", uncertainty=0.1)
+    masked = inspections.segmentation()
+    labels = inspections.LABELS
+    given = [
+        Answer(index=0, inspection=clean, labels=labels),
+        Answer(index=1, inspection=scratched, labels=labels, queued=True),
+        Answer(index=2, error="It is damaged inside its archive."),
+        Answer(index=3, inspection=masked, labels=labels),
+    ]
+    job = Job.model_validate(
+        {
+            "id": "A" * 16,
+            "title": "coil.zip",
+            "model": "grace",
+            "score_threshold": None,
+            "names": ["a.png", "=b.png", "c.png", "d.png"],
+            "left_out": 2,
+            "created_at": "2026-11-21T12:00:00Z",
+            "state": "done",
+        }
+    )
+    return Progress(job, {answer.index: answer for answer in given}, None)
+
+
+def test_severity_is_the_probability_of_any_defect() -> None:
+    inspection = by_hand().answers[1].inspection
+    assert inspection is not None
+    assert severity(inspection) == pytest.approx(0.95)  # 1 - (1 - 0.9)(1 - 0.5)
+
+
+def test_pictures_are_sorted_by_severity_or_by_doubt() -> None:
+    progress = by_hand()
+    assert [row.index for row in rows(progress, "severity")] == [1, 3, 0, 2]  # .95, .9, 0, -
+    assert [row.index for row in rows(progress, "doubt")] == [1, 3, 0, 2]  # .3, .2, .1, -
+    assert [row.index for row in rows(progress, "arrival")] == [0, 1, 2, 3]
+    assert rows(progress, "severity")[0].text == "Scratches 0.90"
+
+
+def test_a_batch_says_how_it_stands() -> None:
+    progress = by_hand()
+    assert sentence(progress) == "4 pictures inspected: 2 with findings, 1 unreadable."
+    assert remarks(progress) == "1 picture is in the review queue; 2 other files were left out."
+    running = Progress(progress.job.model_copy(update={"state": "running"}), {}, 130.0)
+    assert sentence(running) == "Looking: 0 of 4 pictures, 2 min left."
+    assert histogram(list(progress.answers.values())) == {"scratches": 2}
+
+
+def test_the_csv_has_a_line_a_finding_and_no_formula() -> None:
+    lines = batch_csv(by_hand()).splitlines()
+    assert lines[1] == "a.png,accept,0.1,,,,,,,,grace,abc123,"
+    assert lines[2] == "'=b.png,defect,0.3,scratches,0.9,10.0,20.0,30.0,60.0,,grace,abc123,"
+    assert lines[4] == "c.png,,,,,,,,,,,,It is damaged inside its archive."
+    assert lines[5] == "d.png,defect,0.2,scratches,0.9,10.0,20.0,50.0,40.0,800,grace,abc123,"
+
+
+def test_coco_holds_boxes_as_corner_and_size_and_masks_as_runs() -> None:
+    document = batch_coco(by_hand())
+    assert [image["file_name"] for image in document["images"]] == ["a.png", "=b.png", "d.png"]
+    first, _, mask = document["annotations"]
+    assert first["bbox"] == [10, 20, 20, 40]
+    assert first["area"] == 800
+    assert first["image_id"] == 2
+    assert mask["bbox"] == [10, 20, 40, 20]
+    assert mask["segmentation"]["size"] == [100, 100]
+    json.dumps(document)
+
+
+def test_the_report_escapes_names(batches: Batches) -> None:
+    progress = by_hand()
+    named = progress.job.model_copy(update={"names": ("<b>", "b", "c", "d"), "title": "<i>"})
+    page = batch_report(Progress(named, progress.answers, None), batches.store)
+    assert "&lt;b&gt;" in page
+    assert "<i>" not in page
