@@ -1,0 +1,249 @@
+"""A camera, a video or a watched folder, looked at while it runs; what is dropped is counted."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from html import escape
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import gradio as gr
+
+from core.errors import InputError
+from core.images import decode
+from core.settings import Settings
+from demo import handlers, markup
+from demo.draw import Layers
+from demo.handlers import PRIVATE
+from demo.live_feeds import folder_feed, video_feed
+from demo.live_session import Feed, LiveViews, Seen
+from demo.samples import picture_address
+from demo.service import AUTO, Look, Service
+from demo.words import count, headline, short
+
+Source = Literal["camera", "video", "folder"]
+_WHAT: Final = "Start the camera, or choose a video; every answer appears as it comes."
+_REFRESH_S: Final = 0.5
+_FRAME_S: Final = 0.2  # between two frames that the camera sends
+_CAMERA_S: Final = 3600  # of one take
+_MARK: Final = "base64,"
+
+
+class _Page:
+    def __init__(self, service: Service, settings: Settings, views: LiveViews) -> None:
+        self.service, self.views = service, views
+        self.folder = settings.serving.watched_folder
+        self.limits = settings.serving.image_limits
+        self.view = gr.State("")  # ID of the view on the page
+        self.head = gr.HTML(_sentence(_WHAT), elem_id="live-head")
+        sources: list[tuple[str, Source]] = [("Camera", "camera"), ("Video file", "video")]
+        if self.folder is not None:
+            sources.append((f"Folder {self.folder.name}", "folder"))
+        with gr.Row(elem_classes="controls"):
+            self.source = gr.Radio(sources, value="camera", label="Pictures from", scale=3)
+            self.model = gr.Dropdown(choices=[], label="Model", scale=2, elem_id="live-model")
+            self.start = gr.Button(
+                "Watch the folder", visible=False, variant="primary", elem_id="live-start"
+            )
+            self.stop = gr.Button("Stop", interactive=False, elem_id="live-stop")
+        with gr.Row():
+            with gr.Column(scale=4, min_width=300):
+                self.camera = gr.Image(
+                    sources=["webcam"],
+                    streaming=True,
+                    label="Camera",
+                    height=340,
+                    elem_id="live-camera",
+                )
+                self.video = gr.File(label="Video", visible=False, height=140, elem_id="live-video")
+            with gr.Column(scale=6, min_width=300):
+                self.large = gr.HTML("", apply_default_css=False, elem_id="live-large")
+        self.strip = gr.HTML("", apply_default_css=False, elem_id="live-strip")
+        self.timer = gr.Timer(_REFRESH_S, active=False)
+
+    # ------------------------------------------------------------------------------ events
+
+    def offered(self) -> Any:
+        """The models that are served now."""
+        named = [(short(r.config.title), r.config.name) for r in self.service.releases()]
+        best = [(f"Automatic: {short(self.service.choose().config.title)}", AUTO)] if named else []
+        return gr.Dropdown(choices=[*best, *named], value=AUTO if named else None)
+
+    def switch(self, source: Source, view: str) -> tuple[Any, ...]:
+        """Another source; the view of the one before ends."""
+        self.views.close(view)
+        return (
+            gr.Image(visible=source == "camera"),
+            gr.File(visible=source == "video", value=None),
+            gr.Button(visible=source == "folder"),
+            *self._idle(_WHAT if source != "folder" else "New pictures appear as they come."),
+        )
+
+    def frame(self, sent: Any, view: str, model: str | None) -> tuple[Any, ...]:
+        """Offer a frame of the camera and show how it stands."""
+        try:
+            picture = decode(_frame_bytes(sent), limits=self.limits)
+            found = self.views.view(view)
+            if found is None or found.is_closed:
+                view = self.views.open(model or AUTO)
+                found = self.views.view(view)
+            if found is not None:
+                found.offer(picture)
+        except Exception as exc:
+            return (view, markup.failed(handlers.sentence_of(exc)), gr.skip(), gr.skip(), gr.skip())
+        return (view, *self._shown(view), gr.Button(interactive=True))
+
+    def play(self, sent: Any, model: str | None) -> tuple[Any, ...]:
+        """Look at a video at the speed at which it was taken."""
+        try:
+            path, _ = handlers.uploaded(sent)
+            return self._begin(video_feed(Path(path), self.limits), model)
+        except Exception as exc:
+            return self._refused(exc)
+
+    def watch(self, model: str | None) -> tuple[Any, ...]:
+        """Look at every picture that appears in the watched folder."""
+        try:
+            if self.folder is None:
+                raise InputError("No folder is watched here.")
+            return self._begin(folder_feed(self.folder), model)
+        except Exception as exc:
+            return self._refused(exc)
+
+    def refresh(self, view: str) -> tuple[Any, ...]:
+        """The view as it stands; the timer ends with it."""
+        found = self.views.view(view)
+        seen = found.seen() if found is not None else None
+        is_over = seen is None or seen.is_over
+        return (
+            *self._shown(view),
+            gr.Button(interactive=not is_over),
+            gr.Timer(active=not is_over),
+        )
+
+    def end(self, view: str) -> tuple[Any, ...]:
+        """Stop; the answers so far stay on the page."""
+        self.views.close(view)
+        return (*self._shown(view), gr.Button(interactive=False), gr.Timer(active=False))
+
+    # ------------------------------------------------------------------------------ parts
+
+    def _begin(self, feed: Feed, model: str | None) -> tuple[Any, ...]:
+        view = self.views.open(model or AUTO, feed)
+        return (view, _sentence("Waiting for the first picture …"), *self._running())
+
+    def _running(self) -> tuple[Any, ...]:
+        return (gr.Button(interactive=True), gr.Timer(active=True))
+
+    def _refused(self, exc: Exception) -> tuple[Any, ...]:
+        sentence = markup.failed(handlers.sentence_of(exc))
+        return ("", sentence, gr.Button(interactive=False), gr.Timer(active=False))
+
+    def _idle(self, text: str) -> tuple[Any, ...]:
+        stopped = (gr.Button(interactive=False), gr.Timer(active=False))
+        return ("", _sentence(text), "", "", *stopped)
+
+    def _shown(self, view: str) -> tuple[Any, Any, Any]:
+        """Sentence, newest answer and strip; what is not there is left alone."""
+        found = self.views.view(view)
+        if found is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        seen = found.seen()
+        if not seen.strip:
+            text = seen.error or "Waiting for the first picture …"
+            head = markup.failed(text) if seen.error else _sentence(text)
+            return head, gr.skip(), gr.skip()
+        newest = seen.strip[0]
+        large = _large(newest, short(newest.title))
+        return live_head(seen), large, _strip(seen.strip)
+
+
+def live_head(seen: Seen) -> str:
+    """What the newest answer says, and how many pictures were looked at, dropped or unreadable."""
+    what = headline(seen.strip[0].inspection).text if seen.strip else ""
+    counts = f"Looked at {seen.answered} of {count(seen.offered, 'picture')}"
+    if seen.dropped:
+        counts += f", {seen.dropped} dropped while the model was busy"
+    if seen.unreadable:
+        counts += f", {seen.unreadable} unreadable"
+    rate = f" · {seen.per_s:.1f} per second" if seen.per_s else ""
+    over = " · ended" if seen.is_over else ""
+    error = f'<p class="quiet">{escape(seen.error)}</p>' if seen.error else ""
+    return (
+        f'<p class="sentence" role="status">{escape(what)}</p>'
+        f'<p class="quiet" id="live-counts">{escape(counts + rate + over)}</p>{error}'
+    )
+
+
+def build(service: Service, settings: Settings, blocks: Any) -> None:
+    """Lay out the tab and wire its events.
+
+    Args:
+        service: what inspects.
+        settings: which folder may be watched, and how large a picture may be.
+        blocks: the page, whose opening lists the models.
+    """
+    page = _Page(service, settings, LiveViews(service))
+    hidden: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+    shown = [page.head, page.large, page.strip]
+    blocks.load(page.offered, outputs=page.model, **hidden)
+    page.source.input(
+        page.switch,
+        [page.source, page.view],
+        [page.camera, page.video, page.start, page.view, *shown, page.stop, page.timer],
+        **hidden,
+    )
+    page.camera.stream(
+        page.frame,
+        [page.camera, page.view, page.model],
+        [page.view, *shown, page.stop],
+        stream_every=_FRAME_S,
+        time_limit=_CAMERA_S,
+        concurrency_limit=None,  # it only offers; the view itself looks at one at a time
+        preprocess=False,
+        **hidden,
+    )
+    begun = [page.view, page.head, page.stop, page.timer]
+    page.video.upload(page.play, [page.video, page.model], begun, preprocess=False, **hidden)
+    page.start.click(page.watch, page.model, begun, **hidden)
+    page.timer.tick(page.refresh, page.view, [*shown, page.stop, page.timer], **hidden)
+    page.stop.click(page.end, page.view, [*shown, page.stop, page.timer], **hidden)
+
+
+def _frame_bytes(sent: Any) -> bytes:
+    """The encoded bytes of a frame, from what the page sends.
+
+    Raises:
+        InputError: if it is none.
+    """
+    address = sent.get("url") if isinstance(sent, dict) else sent
+    if isinstance(address, str) and address.startswith("data:image/") and _MARK in address:
+        try:
+            return base64.b64decode(address.partition(_MARK)[2], validate=True)
+        except binascii.Error:
+            pass
+    elif isinstance(sent, dict) and sent.get("path"):
+        return Path(handlers.uploaded(sent)[0]).read_bytes()
+    raise InputError("The camera sent no picture; start it again.")
+
+
+def _large(look: Look, model_title: str) -> str:
+    layers = Layers(boxes=look.inspection.task == "detect", mask=True, names=True)
+    picture = picture_address(handlers.draw(look, layers))
+    return f'<img class="large" src="{escape(picture)}" alt="The newest picture">' + markup.verdict(
+        look.inspection, model_title
+    )
+
+
+def _strip(looks: tuple[Look, ...]) -> str:
+    tiles = "".join(
+        f'<li><img src="{escape(picture_address(handlers.draw_tile(look)))}" alt="">'
+        f"<span>{escape(headline(look.inspection).text)}</span></li>"
+        for look in looks
+    )
+    return f'<ul class="strip" aria-label="The last answers, the newest first">{tiles}</ul>'
+
+
+def _sentence(text: str) -> str:
+    return f'<p class="sentence" role="status">{escape(text)}</p>'
