@@ -151,6 +151,18 @@ class ServingSettings(_Group):
     watched_folder: Folder | None = Field(
         None, description="Folder whose new pictures Live looks at; empty: none; a path."
     )
+    reviewers: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9, -]*$",
+        description="Users of the Hub who may act on the pages of a Space, separated by commas; "
+        "empty: nobody; names.",
+    )
+    reviewer_password: SecretStr | None = Field(
+        None,
+        min_length=8,
+        description="What a reviewer signs in with where the app is no Space; empty: who sits at "
+        "the machine itself may act, nobody else; a secret.",
+    )
 
     @property
     def image_limits(self) -> ImageLimits:

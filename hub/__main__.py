@@ -163,6 +163,33 @@ def show_history(
         print(f"{when}  {move.what} {move.before or 'none'} → {move.after} by {move.who}{why}")
 
 
+@app.command("space")
+def make_space(
+    name: Annotated[str | None, typer.Option(help="NAMESPACE/NAME of the Space.")] = None,
+    push: Annotated[bool, typer.Option("--push", help="Send it to the Hub.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder; default: space in the data folder.")
+    ] = None,
+    reviewer: Annotated[
+        list[str] | None, typer.Option(help="User who may act on its pages; repeatable.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
+) -> None:
+    """Write the folder of a Hugging Face Space that serves the app; --push sends it."""
+    from hub.space import live_models, prepare
+    from hub.space import push as push_space
+
+    if push and name is None:
+        raise typer.BadParameter("--push needs --name NAMESPACE/NAME.")
+    settings = _settings()
+    folder = output or settings.paths.data / "space"
+    preload = live_models(settings)
+    files = prepare(folder, settings, preload=preload, reviewers=reviewer or ())
+    print(f"{len(files)} files in {folder}, {len(preload)} models preloaded")
+    if push and name is not None:
+        print(f"{name}: commit {push_space(folder, name, settings, private=private)[:12]}")
+
+
 @app.command()
 def bundle(
     release: Annotated[Path, typer.Argument(help="Release folder of a training run.")],

@@ -109,7 +109,7 @@ def publish(folder: Path, hub: HubSettings, *, private: bool = False) -> Publish
     shipment = pack(folder)
     name, digests = shipment.config.name, shipment.digests()
     api, repo = _open(hub, name)
-    _patiently()(_create, api, repo, private=private)
+    patiently()(_create, api, repo, private=private)
 
     def step(
         channel: HubChannel | None, head: str
@@ -158,7 +158,7 @@ def withdraw(name: str, hub: HubSettings, *, to: str | None = None) -> Published
 
 
 def live_on_hub(name: str, hub: HubSettings) -> HubChannel | None:
-    """The channel of a model's repository, or None if nothing is published there.
+    """The channel of a model's repository, every commit filled in; None: nothing is published.
 
     Raises:
         ConfigError: if there is no namespace, or the Hub is switched off.
@@ -174,7 +174,11 @@ def live_on_hub(name: str, hub: HubSettings) -> HubChannel | None:
         if isinstance(exc.__cause__, RepositoryNotFoundError):
             return None
         raise
-    return read_channel(api, repo, head)
+    channel = read_channel(api, repo, head)
+    if channel is None or channel.live.commit is not None:
+        return channel
+    live = channel.live.model_copy(update={"commit": head})
+    return channel.model_copy(update={"live": live})
 
 
 _Step = Callable[[HubChannel | None, str], tuple[HubChannel, Mapping[str, bytes]] | None]
@@ -190,7 +194,7 @@ def _move(api: HfApi, repo: str, step: _Step, message: str) -> Published:
         message: of the commit.
     """
     before: list[str | None] = []
-    return _patiently()(_attempt, api, repo, step, message, before)
+    return patiently()(_attempt, api, repo, step, message, before)
 
 
 def _attempt(
@@ -255,7 +259,7 @@ def _open(hub: HubSettings, name: str) -> tuple[HfApi, str]:
     return connect(hub), repository(hub.namespace, name)
 
 
-def _patiently() -> Retrying:
+def patiently() -> Retrying:
     """Calls a function again while the Hub is busy, and lets its last error through."""
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 

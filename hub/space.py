@@ -1,0 +1,228 @@
+"""The app as a Hugging Face Space: a folder with all that serving needs, pushed in one commit.
+
+What goes in is chosen by name: the rooms and their own files, the bundled releases, exact pins.
+Nothing of the machine it is made on: no data, no runs, no `.env`, no token. The models that are
+live on the Hub are named with their commit, so the Space downloads them while it is built.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from core.errors import ConfigError, HubError
+from core.settings import Settings
+from hub.publish import live_on_hub, patiently
+from hub.remote import MAIN, connect, head_of, is_offline, mapped, repository, verify
+from models import names
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+# active_learning reads the records of training runs, and the source of all that runs is offered.
+_ROOMS: Final = ("core", "models", "training", "hub", "active_learning", "demo")
+_TOP: Final = ("app.py", "LICENSE", "pyproject.toml", "packages.txt", "ARCHITECTURE.md")
+_KINDS: Final = frozenset(
+    {".py", ".css", ".js", ".json", ".safetensors", ".jpg", ".png", ".md", ".mako", ".csv"}
+)
+_PYTHON: Final = "3.12"  # what ZeroGPU offers, and what the pins allow
+_README: Final = """---
+{front}---
+
+# Rollmark
+
+Steel surface inspection: published defect models look at your picture, say what they see, where,
+and how sure they are, and say plainly when a person should look. The code is AGPL-3.0; the app's
+footer offers the source of the very version that runs.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Preload:
+    """A model repository whose live files a Space downloads while it is built."""
+
+    repo: str
+    files: tuple[str, ...]
+    commit: str
+
+    def line(self) -> str:
+        """As `preload_from_hub` wants it."""
+        return f"{self.repo} {','.join(self.files)} {self.commit}"
+
+
+def live_models(settings: Settings) -> tuple[Preload, ...]:
+    """What of the namespace is live on the Hub, pinned; nothing without a namespace or offline.
+
+    Raises:
+        HubError: if the Hub refuses or does not answer.
+    """
+    hub = settings.hub
+    if hub.namespace is None or is_offline(hub):
+        return ()
+    found = []
+    for name in names():
+        channel = live_on_hub(name, hub)
+        if channel is not None and channel.live.commit is not None:
+            files = tuple(sorted(channel.live.files))
+            found.append(Preload(repository(hub.namespace, name), files, channel.live.commit))
+    return tuple(found)
+
+
+def prepare(
+    output: Path,
+    settings: Settings,
+    *,
+    preload: Sequence[Preload] = (),
+    reviewers: Sequence[str] = (),
+) -> tuple[Path, ...]:
+    """Write the Space's folder anew.
+
+    Args:
+        output: the folder; what an earlier call wrote there is replaced.
+        settings: whose namespace the Space follows, and where bundled releases lie.
+        preload: models that are downloaded while the Space is built.
+        reviewers: names on the Hub of those who may act on its pages; none: signing in is off.
+
+    Returns:
+        Its files, relative to it, sorted.
+
+    Raises:
+        ConfigError: if the folder holds something else, or a reviewer's name is none.
+    """
+    if output.exists() and any(output.iterdir()) and not (output / "app.py").is_file():
+        raise ConfigError(f"{output} is not empty and no Space: name another folder.")
+    for reviewer in reviewers:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,41}", reviewer):
+            raise ConfigError(f"{reviewer!r} is no user of the Hub; names are like jane-doe.")
+    shutil.rmtree(output, ignore_errors=True)
+    for source, place in _sources(settings.paths.bundled):
+        target = output / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    front = _front_matter(preload, oauth=bool(reviewers))
+    texts = {
+        "README.md": _README.format(front=front),
+        "requirements.txt": "\n".join(f"{name}=={pin}" for name, pin in _pins().items()) + "\n",
+        ".env": _environment(settings, reviewers),
+    }
+    for name, text in texts.items():
+        (output / name).write_text(text, encoding="utf-8")
+    found = (path.relative_to(output) for path in output.rglob("*") if path.is_file())
+    return tuple(sorted(found))
+
+
+def push(folder: Path, space: str, settings: Settings, *, private: bool = False) -> str:
+    """Make a Space hold exactly what is in the folder, in one commit that is read back.
+
+    Args:
+        folder: what `prepare` wrote.
+        space: NAMESPACE/NAME; it is made if it does not exist.
+        settings: address and token of the Hub.
+        private: whether a Space that is made for it is private.
+
+    Returns:
+        The commit.
+
+    Raises:
+        ConfigError: if the Hub is switched off.
+        HubError: if the Hub refuses.
+        HubUnavailable: if it did not answer well in several attempts.
+    """
+    if is_offline(settings.hub):
+        raise ConfigError("The Hub is switched off: unset ROLLMARK_HUB__OFFLINE to push a Space.")
+    api = connect(settings.hub)
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return patiently()(_push, api, space, files, private=private)
+
+
+def _push(api: HfApi, space: str, files: Mapping[str, bytes], *, private: bool) -> str:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    with mapped(f"create the Space {space}"):
+        api.create_repo(
+            space, repo_type="space", space_sdk="gradio", private=private, exist_ok=True
+        )
+    head = head_of(api, space, kind="space")
+    with mapped(f"push to the Space {space}"):
+        held = api.list_repo_files(space, repo_type="space", revision=head)
+        stale = [name for name in held if name not in files and name != ".gitattributes"]
+        made = api.create_commit(
+            space,
+            [
+                *(CommitOperationDelete(path_in_repo=name) for name in stale),
+                *(CommitOperationAdd(path_in_repo=n, path_or_fileobj=d) for n, d in files.items()),
+            ],
+            commit_message="Update Rollmark",
+            repo_type="space",
+            revision=MAIN,
+            parent_commit=head,
+        )
+    verify(api, space, str(made.oid), files, kind="space")
+    return str(made.oid)
+
+
+def _sources(bundled: Path) -> Iterator[tuple[Path, Path]]:
+    """Every file that is copied, and its place in the Space."""
+    yield from ((ROOT / name, Path(name)) for name in _TOP if (ROOT / name).is_file())
+    for room in _ROOMS:
+        for path in sorted((ROOT / room).rglob("*")):
+            place = path.relative_to(ROOT)
+            is_bundled = place.parts[:2] == ("hub", "bundled")
+            if path.suffix in _KINDS and path.is_file() and not is_bundled:
+                yield path, place
+    for path in sorted(bundled.rglob("*")):
+        if path.suffix in _KINDS and path.is_file():
+            yield path, Path("hub", "bundled") / path.relative_to(bundled)
+
+
+def _front_matter(preload: Sequence[Preload], *, oauth: bool) -> str:
+    from huggingface_hub import SpaceCardData
+
+    more: dict[str, Any] = {"hf_oauth": True} if oauth else {}
+    if preload:
+        more["preload_from_hub"] = [model.line() for model in preload]
+    front = SpaceCardData(
+        title="Rollmark",
+        emoji="🔩",
+        colorFrom="gray",
+        colorTo="blue",
+        sdk="gradio",
+        sdk_version=_pins()["gradio"],
+        python_version=_PYTHON,
+        app_file="app.py",
+        license="agpl-3.0",
+        short_description="Steel surface inspection with five published models",
+        suggested_hardware="zero-a10g",
+        models=[model.repo for model in preload] or None,
+        **more,
+    )
+    return f"{front.to_yaml()}\n"
+
+
+def _pins() -> dict[str, str]:
+    """Every package of requirements.txt with its exact version."""
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    found = (re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line) for line in text.splitlines())
+    pins = {match[1]: match[2] for match in found if match}
+    if "gradio" not in pins:
+        raise HubError(f"{ROOT / 'requirements.txt'} pins no gradio: check out the release again.")
+    return pins
+
+
+def _environment(settings: Settings, reviewers: Sequence[str]) -> str:
+    """The Space's settings that are no secrets; those are the Space's own secrets."""
+    lines = []
+    if settings.hub.namespace is not None:
+        lines.append(f"ROLLMARK_HUB__NAMESPACE={settings.hub.namespace}")
+    if reviewers:
+        lines.append(f"ROLLMARK_SERVING__REVIEWERS={','.join(reviewers)}")
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,147 @@
+"""Only reviewers act, whichever way a request comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from starlette.datastructures import Headers
+
+from core.settings import ServingSettings
+from demo.sign_in import COOKIE, SignIn
+
+PASSWORD = "pickled-steel"
+
+
+def request(host="127.0.0.1", *, headers=None, cookies=None, session=None):
+    """What the app sees of a request."""
+    return SimpleNamespace(
+        client=SimpleNamespace(host=host),
+        headers=Headers({"host": "127.0.0.1:7860", **(headers or {})}),
+        cookies=cookies or {},
+        scope={} if session is None else {"session": session},
+    )
+
+
+def hub_session(name, *, expires_in=60.0):
+    info = {"userinfo": {"preferred_username": name}, "expires_at": time.time() + expires_in}
+    return {"oauth_info": info}
+
+
+@pytest.mark.parametrize(
+    ("listens", "sent", "expected"),
+    [
+        ("127.0.0.1", request(), "reviewer"),
+        ("localhost", request("::1"), "reviewer"),
+        ("0.0.0.0", request(), None),
+        ("127.0.0.1", request("192.0.2.7"), None),
+        ("127.0.0.1", request(headers={"x-forwarded-for": "192.0.2.7"}), None),
+        ("127.0.0.1", request(headers={"origin": "http://127.0.0.1:7860"}), "reviewer"),
+        ("127.0.0.1", request(headers={"origin": "https://elsewhere.example"}), None),
+        ("127.0.0.1", None, None),
+    ],
+    ids=[
+        *("this machine", "this machine by IPv6", "listens to all", "another machine"),
+        *("through a proxy here", "our page", "another site's page", "no request"),
+    ],
+)
+def test_without_a_password_only_who_sits_at_the_machine_acts(listens, sent, expected):
+    assert SignIn(ServingSettings(host=listens)).who(sent) == expected
+
+
+@pytest.fixture
+def space(monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "acme/rollmark")
+    monkeypatch.setenv("OAUTH_CLIENT_ID", "client")
+    return SignIn(ServingSettings(reviewers="Anna, ben-2"))
+
+
+def test_on_a_space_the_named_users_act_once_they_are_signed_in(space):
+    assert space.who(request(session=hub_session("anna"))) == "anna"
+    assert space.who(request(session=hub_session("ben-2"))) == "ben-2"
+    assert space.who(request(session=hub_session("carl"))) is None
+    assert space.who(request(session=hub_session("anna", expires_in=-1))) is None
+    assert space.who(request(session={})) is None
+    assert space.who(request()) is None
+    assert "sign in with Hugging Face" in space.refusal()
+
+
+def test_on_a_space_without_reviewers_nobody_acts(monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "acme/rollmark")
+    alone = SignIn(ServingSettings(reviewer_password=PASSWORD))
+    assert alone.who(request(session=hub_session(""))) is None
+    assert alone.who(request()) is None
+    assert (alone.by_password, alone.by_account) == (False, False)
+    assert "no sign-in for reviewers" in alone.refusal()
+
+
+def test_a_ticket_of_another_key_or_time_is_no_ticket(monkeypatch):
+    first, second = (SignIn(ServingSettings(reviewer_password=PASSWORD)) for _ in range(2))
+    ticket = first._ticket(int(time.time()) + 60)
+    assert first.who(request(cookies={COOKIE: ticket})) == "reviewer"
+    assert second.who(request(cookies={COOKIE: ticket})) is None
+    later = str(int(time.time()) + 9999) + ticket[ticket.index(".") :]
+    assert first.who(request(cookies={COOKIE: later})) is None
+    assert first.who(request(cookies={COOKIE: first._ticket(int(time.time()) - 1)})) is None
+    for nonsense in ("", ".", "x.y", "²." + ticket, "9" * 5000):
+        assert first.who(request(cookies={COOKIE: nonsense})) is None
+
+
+@pytest.fixture(scope="module")
+def app():
+    """Address of a page with one button that acts, behind a password."""
+    command = [sys.executable, "-m", "tests.demo.guarded_page", PASSWORD]
+    env = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def call(client, app):
+    """What the private endpoint answers to plain HTTP."""
+    begun = client.post(f"{app}gradio_api/call/promote", json={"data": ["grace"]})
+    event = begun.json()["event_id"]
+    answer = client.get(f"{app}gradio_api/call/promote/{event}")
+    kind, data = answer.text.strip().splitlines()[-2:]
+    return kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def sign_in(client, app, password):
+    return client.post(f"{app}sign-in", data={"password": password})
+
+
+def test_a_private_endpoint_refuses_a_visitors_plain_http_request(app):
+    with httpx.Client() as client:
+        kind, told = call(client, app)
+    assert kind == "error"
+    assert "Only reviewers may do this: sign in with the password" in json.dumps(told)
+
+
+def test_with_the_password_it_acts_until_the_reviewer_signs_out(app):
+    with httpx.Client() as client:
+        answer = sign_in(client, app, PASSWORD)
+        assert (answer.status_code, answer.headers["location"]) == (303, "./")
+        cookie = answer.headers["set-cookie"].lower()
+        assert {"httponly", "samesite=strict"} <= {part.strip() for part in cookie.split(";")}
+        assert PASSWORD not in cookie
+        assert call(client, app) == ("complete", ["promoted grace, act 1"])
+        client.post(f"{app}sign-out")
+        assert call(client, app)[0] == "error"
+
+
+def test_wrong_passwords_give_no_ticket_and_soon_close_the_door_for_a_while(app):
+    with httpx.Client() as client:
+        for _ in range(5):
+            answer = sign_in(client, app, "guess")
+            assert (answer.status_code, answer.headers["location"]) == (303, "./?signed-in=no")
+            assert "set-cookie" not in answer.headers
+        assert sign_in(client, app, PASSWORD).status_code == 429
+        assert sign_in(client, app, "x" * 5000).status_code == 413
