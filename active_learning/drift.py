@@ -40,7 +40,7 @@ BINS: Final = 10
 FEWEST: Final = 100
 _FOUND: Final = 0.5  # probability from which a finding gives an image its class
 _FLOOR: Final = 1e-3  # a share of 0 has no logarithm; smaller than one image of the window
-_STRIDE: Final = 4  # px; every 16th pixel tells an image's brightness as well as all of them
+_ENOUGH_PX: Final = 128  # along the longer side: they tell brightness as well as all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ def observe(pixels: Image, inspection: Inspection) -> Seen:
 
 def light(pixels: Image) -> tuple[float, float]:
     """Mean and standard deviation of an image's grey, (H, W, 3) uint8, as fractions of 255."""
-    grey = pixels[::_STRIDE, ::_STRIDE].mean(axis=2)
+    step = max(1, max(pixels.shape[:2]) // _ENOUGH_PX)
+    grey = pixels[::step, ::step].mean(axis=2)
     return float(grey.mean()) / 255, float(grey.std()) / 255
 
 

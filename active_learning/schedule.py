@@ -58,7 +58,7 @@ def is_due(state: State, settings: RetrainingSettings) -> Due:
     new = state.new_reviews
     progress = f"{new} of {settings.min_new_annotations} newly reviewed images"
     if not new:
-        return Due(False, f"{progress}: there is nothing to learn.")
+        return Due(False, f"{progress}.")
     waited = None if state.last_started is None else state.now - state.last_started
     if waited is not None and waited < timedelta(hours=settings.min_hours):
         return Due(

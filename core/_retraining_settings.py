@@ -90,3 +90,11 @@ class RetrainingSettings(BaseModel):
         description="File of names of images, one a line, of which nothing may be newly missed; "
         "empty: none; a path.",
     )
+    shadow: Annotated[Path, AfterValidator(Path.expanduser)] | None = Field(
+        None,
+        description="Release folder of a candidate that answers beside the live model, unseen; "
+        "empty: none; a path.",
+    )
+    shadow_images: int = Field(
+        200, ge=1, le=1_000_000, description="Images that such a candidate answers; a count."
+    )

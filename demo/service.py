@@ -32,7 +32,9 @@ from core.types import DecodedImage, FloatArray, Prediction
 from demo.doubts import Doubts, marked
 from demo.heat import HeatMaps
 from demo.loaded import LoadedModels
+from demo.observing import Observer
 from demo.review import ReviewDesk
+from demo.shadow import Shadow
 from hub.registry import Release
 
 logger = logging.getLogger(__name__)
@@ -79,6 +81,11 @@ class Service:
         self.courier = Courier(settings, lambda: self.review.open(self.releases()))
         self._doubts = Doubts(self.review, settings.review)
         self._heat = HeatMaps()
+        self._observer = Observer(
+            lambda: self.review.open(self.releases()).ledger,
+            window=settings.retraining.drift_window,
+            beside=Shadow(settings, self._queue_disagreement),
+        )
 
     def releases(self) -> tuple[Release, ...]:
         """The live release of every model that has a sound one, in the order of their names."""
@@ -137,6 +144,7 @@ class Service:
             WeightsNotFoundError: if no model is served at all.
         """
         look = self._look(source, model, score_threshold)
+        self._observer.note(look.image, look.inspection, _encoded(source, self._settings))
         if isinstance(source, DecodedImage):
             return look
         queued = self._doubts.settle(source, [look.inspection], self.releases())
@@ -267,6 +275,15 @@ class Service:
             "last_run": last_run,
         }
 
+    def _queue_disagreement(
+        self,
+        image: bytes,
+        inspections: tuple[Inspection, ...],
+        reasons: tuple[str, ...],
+        priority: float,
+    ) -> None:
+        self.review.add(image, inspections, self.releases(), reasons=reasons, priority=priority)
+
     def preload(self) -> threading.Thread:
         """Load what fits into memory in the background, the automatic choice first."""
         thread = threading.Thread(target=self._preload, name="preload", daemon=True)
@@ -293,6 +310,16 @@ class Service:
         if threshold is not None and not (math.isfinite(threshold) and 0 <= threshold <= 1):
             raise InputError(f"Score threshold is {threshold:g}; it must lie in 0 to 1.")
         return threshold
+
+
+def _encoded(source: Path | bytes | DecodedImage, settings: Settings) -> bytes | None:
+    """The bytes of a picture that a candidate in the shadow looks at, too; else nothing is read."""
+    if settings.retraining.shadow is None or isinstance(source, DecodedImage):
+        return None
+    try:
+        return source.read_bytes() if isinstance(source, Path) else source
+    except OSError:  # cleared since it was decoded
+        return None
 
 
 def judge(looks: Sequence[Look]) -> Committee:

@@ -32,7 +32,7 @@ def state(new=0, *, ago=None, **more):
 @pytest.mark.parametrize(
     ("given", "now", "why"),
     [
-        (state(0), False, "0 of 50 newly reviewed images: there is nothing to learn."),
+        (state(0), False, "0 of 50 newly reviewed images."),
         (state(12), False, "12 of 50 newly reviewed images."),
         (state(50), True, "50 of 50 newly reviewed images."),
         (
@@ -63,7 +63,7 @@ def state(new=0, *, ago=None, **more):
             "the incoming images have drifted in brightness (PSI 0.40, threshold 0.25), "
             "and 10 newly reviewed images can help.",
         ),
-        (state(0, drift=DARK), False, "0 of 50 newly reviewed images: there is nothing to learn."),
+        (state(0, drift=DARK), False, "0 of 50 newly reviewed images."),
         (
             state(10, drift=Drift(n=99, psi={"brightness": 0.4})),
             False,
@@ -77,7 +77,7 @@ def state(new=0, *, ago=None, **more):
         (
             state(0, ago=timedelta(days=90)),
             False,
-            "0 of 50 newly reviewed images: there is nothing to learn.",
+            "0 of 50 newly reviewed images.",
         ),
     ],
     ids=[

@@ -1,0 +1,122 @@
+"""What is done with an answer after it was given: the drift window, and a candidate in the shadow.
+
+One thread of its own takes answers from a short queue. Nobody waits for it: what does not fit is
+dropped and counted, what fails is a line in the log. The pictures that come with the app tell
+nothing about a mill and are left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from active_learning.drift import Seen, observe
+from active_learning.incoming import Incoming
+from core.errors import RollmarkError
+from core.ledger import Ledger
+from core.records import Inspection
+from core.types import DecodedImage
+from demo.doubts import sample_hashes
+
+logger = logging.getLogger(__name__)
+
+_WAITING: Final = 64  # answers that may wait; each holds its decoded picture
+_BATCH: Final = 100  # inspections written in one transaction
+_PAUSE_S: Final = 0.5  # after which fewer are written, too
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An image, what was said of it, and its encoded bytes where they are known."""
+
+    image: DecodedImage
+    inspection: Inspection
+    data: bytes | None
+
+
+class Observer:
+    """Looks at answers in the background.
+
+    Args:
+        ledger: opens the ledger; called in the background, when there is something to write.
+        window: inspections of each model that are kept.
+        beside: what else looks at an answer, such as a candidate in the shadow.
+    """
+
+    def __init__(
+        self,
+        ledger: Callable[[], Ledger],
+        *,
+        window: int,
+        beside: Callable[[Answered], None] | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._window = window
+        self._beside = beside
+        self._queue: queue.Queue[Answered] = queue.Queue(_WAITING)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.dropped = 0
+
+    def note(self, image: DecodedImage, inspection: Inspection, data: bytes | None = None) -> None:
+        """Hand over an answer; returns at once and never raises."""
+        if image.sha256 in sample_hashes():
+            return
+        try:
+            self._queue.put_nowait(Answered(image, inspection, data))
+        except queue.Full:
+            self.dropped += 1
+        if self._thread is None:
+            self._start()
+
+    def settle(self) -> None:
+        """Wait until everything that was handed over has been looked at."""
+        self._queue.join()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            taken = self._take()
+            seen = []
+            for answered in taken:
+                seen.append((answered.inspection.model, self._look(answered)))
+            self._write(seen)
+            for _ in taken:
+                self._queue.task_done()
+
+    def _take(self) -> list[Answered]:
+        """At least one answer, and what else comes within a moment."""
+        taken = [self._queue.get()]
+        while len(taken) < _BATCH:
+            try:
+                taken.append(self._queue.get(timeout=_PAUSE_S))
+            except queue.Empty:
+                break
+        return taken
+
+    def _look(self, answered: Answered) -> Seen:
+        if self._beside is not None:
+            try:
+                self._beside(answered)
+            except RollmarkError as exc:
+                logger.error("an answer was not looked at beside: %s", exc)
+            except Exception:  # the thread has to live on
+                logger.exception("an answer was not looked at beside")
+        return observe(answered.image.pixels, answered.inspection)
+
+    def _write(self, seen: list[tuple[str, Seen]]) -> None:
+        try:
+            Incoming(self._ledger(), window=self._window).add(seen)
+        except RollmarkError as exc:
+            logger.error("%d inspections are missing from the drift window: %s", len(seen), exc)
+        except Exception:  # the thread has to live on
+            logger.exception("%d inspections are missing from the drift window", len(seen))

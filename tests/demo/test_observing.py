@@ -1,0 +1,128 @@
+"""After the answer: the drift window and the candidate in the shadow, and no answer the worse."""
+
+from __future__ import annotations
+
+import threading
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from active_learning.incoming import Incoming
+from core.errors import LedgerError
+from core.images import decode
+from core.settings import PathSettings, RetrainingSettings, Settings
+from demo import shadow as shadow_module
+from demo.observing import Observer
+from demo.service import Service
+from tests.demo import releases
+from tests.demo.fakes import FakePredictor, Loader
+from tests.demo.releases import PICTURE
+
+
+def picture(seed: int = 0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 60), dtype=np.uint8)
+    out = BytesIO()
+    Image.fromarray(pixels).save(out, format="PNG")
+    return out.getvalue()
+
+
+def seen(service: Service, model: str) -> int:
+    service._observer.settle()
+    ledger = service.review.open(service.releases()).ledger
+    return len(Incoming(ledger, window=500).latest(model))
+
+
+def test_every_inspection_enters_the_window_of_its_model(service: Service) -> None:
+    for seed in range(3):
+        service.inspect(picture(seed), "grace")
+    service.inspect(picture(0), "da_yolo")
+    assert (seen(service, "grace"), seen(service, "da_yolo")) == (3, 1)
+
+
+def test_the_pictures_that_come_with_the_app_are_left_out(service: Service) -> None:
+    service.inspect(PICTURE, "grace")
+    assert seen(service, "grace") == 0
+
+
+def test_a_ledger_that_is_down_is_a_line_in_the_log_and_no_answer_waits(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def down() -> None:
+        raise LedgerError("the disk is full")
+
+    observer = Observer(down, window=100)  # type: ignore[arg-type]
+    image = decode(picture())
+    inspection = _inspected(image)
+    observer.note(image, inspection)
+    observer.settle()
+    assert "1 inspections are missing from the drift window: the disk is full" in caplog.text
+
+
+def test_what_does_not_fit_into_the_queue_is_dropped_and_counted() -> None:
+    gate = threading.Event()
+
+    def waits() -> None:
+        gate.wait(30)
+        raise LedgerError("enough")
+
+    observer = Observer(waits, window=100, beside=lambda answered: gate.wait(30) and None)  # type: ignore[arg-type]
+    image = decode(picture())
+    for _ in range(400):
+        observer.note(image, _inspected(image))
+    assert observer.dropped > 0
+    gate.set()
+    observer.settle()
+
+
+@pytest.fixture
+def shadowed(
+    paths: PathSettings, loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Service:
+    """A live grace, and beside it for two images a candidate that finds nothing."""
+    releases.describe(paths.bundled / "grace", "grace", task="detect")
+    releases.describe(tmp_path / "candidate", "grace", task="detect", weights="e" * 64)
+
+    class Blind(FakePredictor):
+        def __call__(self, images, *, score_threshold):  # type: ignore[no-untyped-def]
+            return super().__call__(images, score_threshold=1.0)
+
+    monkeypatch.setattr(
+        shadow_module, "load", lambda folder, *, device: Blind(shadow_module.read_release(folder))
+    )
+    retraining = RetrainingSettings(shadow=tmp_path / "candidate", shadow_images=2)
+    return Service(Settings(paths=paths, retraining=retraining))
+
+
+def test_where_the_candidate_disagrees_the_image_goes_into_the_queue(shadowed: Service) -> None:
+    answer = shadowed.inspect(picture(0), "grace")
+    assert answer.inspection.detections  # the live model's answer, whatever the candidate says
+    shadowed._observer.settle()
+    [item] = shadowed.review.open(shadowed.releases()).queue.items()
+    assert "the live grace dddddddddddd and the candidate eeeeeeeeeeee disagree" in item.reasons
+
+
+def test_the_candidate_looks_at_so_many_images_and_no_more(shadowed: Service) -> None:
+    for seed in range(4):
+        shadowed.inspect(picture(seed), "grace")
+    shadowed._observer.settle()
+    shadow = shadowed._observer._beside
+    assert isinstance(shadow, shadow_module.Shadow)
+    assert (shadow.looked, shadow.disagreed) == (2, 2)
+
+
+def test_a_candidate_that_cannot_be_loaded_harms_no_answer(
+    shadowed: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "candidate" / "config.json").unlink()
+    assert shadowed.inspect(picture(0), "grace").inspection.detections
+    shadowed._observer.settle()
+    assert "an answer was not looked at beside" in caplog.text
+
+
+def _inspected(image):  # type: ignore[no-untyped-def]
+    from tests.active_learning.answers import by_detector
+
+    return by_detector("grace", ("scratches", 0.9, (1.0, 2.0, 30.0, 30.0)))
