@@ -12,15 +12,23 @@ os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 
 from core.errors import RollmarkError
 from core.logs import set_up_logging
-from core.settings import load_settings
+from core.settings import Settings, load_settings
 
 logger = logging.getLogger("app")
 
 
 def main() -> None:
-    """Read the settings, build the page, serve it until stopped."""
+    """Read the settings, bring back what was kept, serve until stopped."""
     settings = load_settings()
     set_up_logging(settings=settings)
+    from demo.keeping import kept
+
+    with kept(settings.paths):
+        serve(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Build the page and serve it until stopped."""
     from demo.following import follow_hub
     from demo.service import Service
     from demo.ui import build, launch

@@ -72,6 +72,12 @@ class PathSettings(_Group):
         description="Folder of releases fetched from the Hub; by default hub/NAMESPACE in the "
         "cache folder when a namespace is set; a path.",
     )
+    keep: Folder | None = Field(
+        None,
+        description="Folder that outlives this machine's disk, such as a bucket mounted into a "
+        "Space: ledger, images and releases are copied there and come back at the next start; "
+        "empty: none; a path.",
+    )
     ledger_url: str = Field(
         default_factory=lambda group: f"sqlite:///{group['data'] / 'ledger.db'}",
         min_length=1,
