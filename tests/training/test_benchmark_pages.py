@@ -117,6 +117,15 @@ def test_a_record_of_another_recipe_does_not_count() -> None:
     assert "nothing of it was run" in page
 
 
+def test_a_reference_alone_is_no_table() -> None:
+    rows = plan("balance", setting="small", data=["neu-det"])
+    page = render(BALANCE, rows, by_row(detected(rows[0], 0.7)))
+    assert "long-tailed NEU-DET" not in page.split("\n## ", 1)[1]
+    page = render(BALANCE, rows, by_row(detected(rows[0], 0.7), detected(rows[1], 0.6)))
+    assert "| all images, no method | COCO | 1 | 70.0 |" in page
+    assert "| none | COCO | 1 | 60.0 |" in page
+
+
 def test_records_of_different_test_splits_never_stand_in_one_table() -> None:
     base, grace = detect_rows("yolo11-n", "grace-n")
     records = by_row(detected(base, 0.7), detected(grace, 0.7, test_id="u" * 64))
@@ -194,15 +203,30 @@ def methods(scores: dict[str, list[float]], *, missing: int = 0) -> tuple[Line, 
 @pytest.mark.parametrize(
     ("scores", "chosen"),
     [
-        # gains 0.05, 0.06, 0.07: mean 0.06, standard error 0.01 / sqrt(3) = 0.0058
+        # gains 0.05, 0.06, 0.07: mean 0.06, standard error 0.01 / sqrt(3) = 0.0058, so t = 10.4;
+        # with 2 degrees of freedom 2.92 is needed at 5 %
         pytest.param(
             {"none": [0.8, 0.8, 0.8], "focal": [0.85, 0.86, 0.87]}, "focal", id="surely better"
         ),
-        # gains 0.10, −0.04, 0.03: mean 0.03, standard error 0.07 / sqrt(3) = 0.0404
+        # gains 0.10, −0.04, 0.03: mean 0.03, standard error 0.07 / sqrt(3) = 0.0404, t = 0.7
         pytest.param(
             {"none": [0.8, 0.8, 0.8], "focal": [0.9, 0.76, 0.83]}, "none", id="perhaps better"
         ),
         pytest.param({"none": [0.8, 0.8, 0.8], "focal": [0.7, 0.7, 0.7]}, "none", id="worse"),
+        # gains 0.0227, 0.04, 0.0573: t = 0.04 / (0.0173 / sqrt(3)) = 4.0, enough of one method;
+        # of two, 4.30 is needed
+        pytest.param(
+            {"none": [0.8, 0.8, 0.8], "focal": [0.8227, 0.84, 0.8573]}, "focal", id="one tried"
+        ),
+        pytest.param(
+            {
+                "none": [0.8, 0.8, 0.8],
+                "focal": [0.8227, 0.84, 0.8573],
+                "dscbsm": [0.8, 0.8, 0.8],
+            },
+            "none",
+            id="the better of two tried",
+        ),
         pytest.param({"none": [0.8], "focal": [0.9]}, "none", id="one seed proves nothing"),
     ],
 )

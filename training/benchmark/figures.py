@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from core.files import write_atomically
 from training.benchmark.page import Section, Sheet
-from training.benchmark.summary import Line, mean_and_spread
+from training.benchmark.summary import Line, is_shown, mean_and_spread
 from training.plots import COLOURS
 
 if TYPE_CHECKING:
@@ -22,17 +22,25 @@ if TYPE_CHECKING:
 
 def draw_values(sheet: Sheet, parts: Mapping[Section, tuple[Line, ...]], path: Path) -> bool:
     """One panel a section: the primary metric of each network; False if nothing was run."""
-    shown = [(s, [ln for ln in found if ln.records]) for s, found in parts.items()]
-    shown = [(section, found) for section, found in shown if found]
+    shown = [
+        (section, [line for line in found if line.records])
+        for section, found in parts.items()
+        if is_shown(found)
+    ]
     if not shown:
         return False
     heights = [len(found) + 1.6 for _, found in shown]
-    figure = _figure(8.5, 0.34 * sum(heights) + 0.4)
+    figure = _figure(8.5, 0.3 * sum(heights) + 0.4)
     axes = figure.subplots(len(shown), 1, height_ratios=heights, squeeze=False)[:, 0]
+    first: dict[str, Axes] = {}  # panels of one metric share their scale
     for panel, (section, found) in zip(axes, shown, strict=True):
         group, data, setting, protocol = section
         column = sheet.blocks[group].metrics[0]
-        _values(panel, found, column.metric, colour=COLOURS[0 if protocol == "leak-free" else 1])
+        baseline = _baseline(found, parts, section)
+        colour = COLOURS[0 if protocol == "leak-free" else 1]
+        if first.setdefault(column.metric, panel) is not panel:
+            panel.sharex(first[column.metric])
+        _values(panel, found, column.metric, colour=colour, baseline=baseline)
         panel.set_title(
             f"{sheet.blocks[group].heading}: {column.title} (%), {data}, {protocol}, {setting}",
             fontsize=9,
@@ -42,7 +50,23 @@ def draw_values(sheet: Sheet, parts: Mapping[Section, tuple[Line, ...]], path: P
     return True
 
 
-def _values(axes: Axes, found: Sequence[Line], metric: str, *, colour: str) -> None:
+def _baseline(
+    found: Sequence[Line], parts: Mapping[Section, tuple[Line, ...]], section: Section
+) -> Line | None:
+    """What most of a panel is compared with, of any group of its setting."""
+    names = {line.row.against for line in found} - {""}
+    beside = [line for s, lines in parts.items() if s[1:] == section[1:] for line in lines]
+    return next((ln for ln in beside if ln.row.network in names and ln.records), None)
+
+
+def _values(
+    axes: Axes, found: Sequence[Line], metric: str, *, colour: str, baseline: Line | None
+) -> None:
+    """Dots with intervals or standard deviations; the baseline's value is a dashed line."""
+    if baseline is not None:
+        axes.axvline(
+            100 * mean_and_spread(baseline.values(metric))[0], color="#999999", lw=0.9, ls="--"
+        )
     for y, line in enumerate(found):
         mean, spread = mean_and_spread(line.values(metric))
         only = line.records[0].evaluation.metric(metric)

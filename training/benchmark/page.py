@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from models import get_spec
 from training.benchmark.records import RowRecord
 from training.benchmark.rows import Protocol, Row, Setting, Table
-from training.benchmark.summary import Difference, Line, difference, lines, mean_and_spread
+from training.benchmark.summary import (
+    Difference,
+    Line,
+    difference,
+    is_shown,
+    lines,
+    mean_and_spread,
+)
 
 Section = tuple[str, str, str, str]  # group, data, setting, protocol
 NOT_RUN = "not run"
@@ -98,7 +105,7 @@ def render(
     last: tuple[str, str, str] | None = None
     for section, found in parts.items():
         group, data, setting, protocol = section
-        if not any(line.records for line in found):
+        if not is_shown(found):
             continue
         if (data, setting, protocol) != last:
             first = found[0].row

@@ -262,4 +262,5 @@ def _long_tail(data: str, protocol: Protocol, name: str) -> Iterator[Row]:
             coco=True,
             balance=method,
             against="yolo11-n-none" if method else "",
+            reference=method is None,
         )

@@ -43,7 +43,8 @@ class Row:
     """One run: a network on a data set under a protocol, in a setting, with a seed.
 
     `group` is the table within the page; `against` is the `network` of the baseline that the row is
-    compared with in the same section, "" for none.
+    compared with in the same setting, "" for none. A `reference` stands beside others of its table
+    and is no reason to show it alone.
     """
 
     group: str
@@ -58,6 +59,7 @@ class Row:
     balance: str | None = None  # method of `training.balance`; None: the model's own
     view: View | None = None
     against: str = ""
+    reference: bool = False
 
     @property
     def network(self) -> str:

@@ -61,7 +61,9 @@ DETECT = Sheet(
         "because parts of one strip lie on both sides. GRACE publishes for 360 images on which it "
         "also chose its weights.",
     },
-    pictures=(("detection.png", "mAP50 on the test split with 95 % intervals"),),
+    pictures=(
+        ("detection.png", "mAP50 on the test split with 95 % intervals; dashed: the baseline"),
+    ),
     targets=(
         Target(
             words="GRACE mAP50",
@@ -154,7 +156,7 @@ SEGMENT = Sheet(
         "images are turned copies of training images, so it measures memory as much as sight.",
     },
     pictures=(
-        ("segmentation.png", "mIoU on the test split with 95 % intervals"),
+        ("segmentation.png", "mIoU on the test split with 95 % intervals; dashed: the baseline"),
         (
             "segmentation-cases.png",
             "Image, prediction and truth on the leak-free test split: three easy and three hard "
@@ -237,7 +239,10 @@ CLASSIFY = Sheet(
         "91.36 for one seed.",
     },
     pictures=(
-        ("classification.png", "Accuracy on the test split, mean and standard deviation of seeds"),
+        (
+            "classification.png",
+            "Accuracy on the test split, mean and standard deviation; dashed: the baseline",
+        ),
         (
             "classification-confusion.png",
             "Confusion matrices, all seeds together, rows are true classes, in per cent",
@@ -298,7 +303,9 @@ BALANCE = Sheet(
         ),
     },
     protocols={"leak-free": _LEAK_FREE, "paper": "Random, image by image."},
-    pictures=(("balance.png", "Each method on the test split, mean and standard deviation"),),
+    pictures=(
+        ("balance.png", "Each method on the test split, mean and standard deviation; dashed: none"),
+    ),
     more=say_choice,
 )
 

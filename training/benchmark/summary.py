@@ -86,6 +86,11 @@ def lines(rows: Iterable[Row], records: Mapping[str, RowRecord]) -> tuple[Line, 
     return found
 
 
+def is_shown(found: Sequence[Line]) -> bool:
+    """Whether a section has something to show besides its references."""
+    return any(line.records and not line.row.reference for line in found)
+
+
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation; None for the latter of a single value."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
