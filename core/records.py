@@ -137,6 +137,31 @@ class ReleaseConfig(Record):
         return self.weights_sha256[:12]
 
 
+class CommitteeMember(Record):
+    """One detector of a committee and how much it has to say."""
+
+    name: str
+    revision: str  # the very weights that the committee was tuned with
+    weight: float = Field(ge=0)
+
+
+class CommitteeTuning(Record):
+    """`committee.json`: how detectors are fused, chosen on a validation split alone."""
+
+    format: Literal[1] = 1
+    members: tuple[CommitteeMember, ...] = Field(min_length=1)
+    iou_threshold: float = Field(gt=0, lt=1)
+    score_threshold: float  # of a finding worth showing
+    calibration: dict[str, Any] = Field(default_factory=dict)
+    dataset: str
+    protocol: Literal["paper", "leak-free"]
+    val_id: str  # SHA-256 of the sorted image hashes of the validation split
+    n: int  # its images
+    mAP50_95: float  # of the committee on that split: chosen there, so better than it will do
+    best_single: str  # the member that is best there
+    best_single_mAP50_95: float
+
+
 class ChannelMove(Record):
     """One change of the live revision: when, by whom, from what to what, and why."""
 

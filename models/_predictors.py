@@ -6,6 +6,7 @@ A picture much larger than those that a network has learned from is looked at in
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -226,6 +227,12 @@ class Segmenter(_Base):
             for number, probabilities in zip(numbers, logits.softmax(1), strict=True):
                 blend.add(number, probabilities)
         return blend.result(), torch.cat(vectors).mean(0)
+
+    def without_thresholds(self) -> Segmenter:
+        """The same network, every pixel of its most probable class."""
+        plain = copy.copy(self)
+        plain.class_thresholds = {}
+        return plain
 
     def decide(
         self, image: DecodedImage, maps: Tensor, features: Tensor, started: float

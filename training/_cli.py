@@ -24,6 +24,7 @@ class ProtocolName(StrEnum):
 
 
 Model = Annotated[str, typer.Argument(help="da_yolo, grace, … or a baseline such as yolo11.")]
+Tta = Annotated[bool, typer.Option("--tta", help="Look at mirrored pictures, too: 4 × the time.")]
 Protocol = Annotated[
     ProtocolName,
     typer.Option(help="leak-free keeps related images in one split; paper divides at random."),

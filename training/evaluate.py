@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from core.errors import DatasetError, InputError
 from core.images import decode
 from core.records import Evaluation, Metric
 from core.types import Classification, Detections, Prediction, Predictor, Segmentation
+from models._predictors import Segmenter
 from training import metrics
 from training.detection_metrics import (
     MAX_DETECTIONS,
@@ -257,13 +258,31 @@ def _detection(
 def _segmentation(
     predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str], weights: Counts
 ) -> _Scores:
+    """Scores of the class map; with class thresholds, `_argmax` are those without them."""
+    names = (BACKGROUND, *labels)
+    scores = _from_confusion(_pixels(predictor, samples, labels), names, weights, segment=True)
+    if not (isinstance(predictor, Segmenter) and predictor.class_thresholds):
+        return scores
+    matrices = _pixels(predictor.without_thresholds(), samples, labels)
+    plain = _from_confusion(matrices, names, weights, segment=True)
+    return replace(
+        scores,
+        values=scores.values | {f"{name}_argmax": v for name, v in plain.values.items()},
+        resamples=scores.resamples | {f"{name}_argmax": v for name, v in plain.resamples.items()},
+        per_class=scores.per_class | {f"{name}_argmax": v for name, v in plain.per_class.items()},
+        settings={"class_thresholds": predictor.class_thresholds},
+    )
+
+
+def _pixels(predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]) -> Counts:
+    """Confusion (n, C, C) of each image's pixels, background first."""
     matrices = []
     for sample, found in predictions(predictor, samples):
         if not isinstance(found, Segmentation):
             raise TypeError(f"{predictor.spec.name} answered {type(found).__name__}.")
         truth = read_mask(sample, labels)
         matrices.append(metrics.confusion(truth, found.class_map, len(labels) + 1))
-    return _from_confusion(np.stack(matrices), (BACKGROUND, *labels), weights, segment=True)
+    return np.stack(matrices)
 
 
 def _classification(

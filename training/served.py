@@ -4,28 +4,55 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.errors import WeightsError
+from core.errors import ConfigError, WeightsError, WeightsNotFoundError
 from core.settings import PathSettings
 from core.types import Predictor
 from models import choose_device, get_spec, load
+from models._committee import COMMITTEE, detectors, open_committee
+from models._flips import Flipped
 from models._release import find_release
 from training.initial import release_folder
 
 
-def open_predictor(model: str, weights: Path | None, device: str, paths: PathSettings) -> Predictor:
+def open_predictor(
+    model: str, weights: Path | None, device: str, paths: PathSettings, *, tta: bool = False
+) -> Predictor:
     """The named model with the given weights, or with those that the app would serve.
 
     Args:
-        model: its name.
+        model: its name, or "committee" for all detectors with weights, fused.
         weights: a release folder or the weights file in one.
         device: auto, cpu or cuda:N.
         paths: where releases lie.
+        tta: look at mirrored pictures, too, at four times the cost.
 
     Raises:
+        ConfigError: if weights are given for the committee, which has none of its own.
         UnknownModelError: if there is no such model.
         WeightsNotFoundError: if it has no release.
         WeightsError: if the weights are damaged, or another model's.
     """
+    predictor = (
+        _committee(weights, device, paths)
+        if model == COMMITTEE
+        else _model(model, weights, device, paths)
+    )
+    return Flipped(predictor) if tta else predictor
+
+
+def _committee(weights: Path | None, device: str, paths: PathSettings) -> Predictor:
+    if weights is not None:
+        raise ConfigError("The committee has no weights of its own; leave --weights out.")
+    members = []
+    for name in detectors():
+        try:
+            members.append(_model(name, None, device, paths))
+        except WeightsNotFoundError:
+            continue
+    return open_committee(members, paths.bundled, paths.releases)
+
+
+def _model(model: str, weights: Path | None, device: str, paths: PathSettings) -> Predictor:
     spec = get_spec(model)
     if weights is None:
         folder = find_release(
