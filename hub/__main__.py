@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -188,6 +189,41 @@ def make_space(
     print(f"{len(files)} files in {folder}, {len(preload)} models preloaded")
     if push and name is not None:
         print(f"{name}: commit {push_space(folder, name, settings, private=private)[:12]}")
+
+
+@app.command("schedule")
+def schedule_retraining(
+    cron: Annotated[
+        str | None, typer.Argument(help='When, UTC: "0 2 * * 1", or @daily; or --remove.')
+    ] = None,
+    space: Annotated[str, typer.Option(help="NAMESPACE/NAME of the Space to run in.")] = "",
+    bucket: Annotated[str, typer.Option(help="NAMESPACE/NAME of the bucket with the data.")] = "",
+    flavor: Annotated[str, typer.Option(help="The Hub's name of a machine.")] = "l4x1",
+    model: Annotated[list[str] | None, typer.Option(help="Model; repeatable.")] = None,
+    remove: Annotated[
+        str | None, typer.Option(help="NAMESPACE whose scheduled jobs are taken away.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the job, without its secrets.")
+    ] = False,
+) -> None:
+    """Let Hugging Face Jobs run a pass of retraining on a schedule."""
+    from hub import jobs
+
+    if (cron is None) == (remove is None):
+        raise typer.BadParameter("give a schedule, or --remove NAMESPACE.")
+    settings = _settings()
+    if cron is None or remove is not None:
+        print(f"{jobs.remove(remove or '', settings)} scheduled jobs taken away")
+        return
+    wanted = jobs.plan(
+        settings, cron, space=space, bucket=bucket, flavor=flavor, models=model or ()
+    )
+    if dry_run:
+        shown = {**dataclasses.asdict(wanted), "secrets": sorted(wanted.secrets)}
+        print(json.dumps(shown, indent=2))
+        return
+    print(f"scheduled as {jobs.put(wanted, settings)}, at most {wanted.timeout_s // 60} min a run")
 
 
 @app.command()
