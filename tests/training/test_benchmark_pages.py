@@ -4,17 +4,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image as PILImage
 
 from core.errors import DatasetError
+from tests.training.canned import Canned
 from tests.training.row_records import classified, record
+from training.benchmark import figures
 from training.benchmark.balance_choice import best_method
 from training.benchmark.page import render, sections
 from training.benchmark.plans import plan, select
-from training.benchmark.publish import easy_and_hard, page_text, write_page
+from training.benchmark.publish import draw_masks, easy_and_hard, page_text, write_page
 from training.benchmark.records import RowRecord, load_records, save_record
 from training.benchmark.rows import Row
 from training.benchmark.sheets import BALANCE, CLASSIFY, DETECT
 from training.benchmark.summary import Difference, Line, difference
+from training.datasets import Dataset
+from training.truth import read_mask
 
 BOXES = ("mAP50", "mAP50_95", "precision", "recall")
 
@@ -322,3 +327,24 @@ def test_easy_and_hard_cases_come_from_the_outer_tenths() -> None:
     # 40 scores, best first: the best tenth is 0 to 3, of which first, middle and last are shown;
     # of the worst tenth, 36 to 39, likewise, the worst of all last.
     assert easy_and_hard([1 - i / 40 for i in range(40)]) == [0, 2, 3, 36, 37, 39]
+
+
+def test_masks_are_drawn_beside_image_and_truth(
+    tiny_neu_seg: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = tiny_neu_seg.split("leak-free", "test")
+    truths = {s.sha256: read_mask(s, tiny_neu_seg.labels) for s in samples}
+    shown: list[tuple[str, int, int]] = []
+
+    def seen(cases, *, labels, path):  # type: ignore[no-untyped-def]
+        shown.extend((title, int(m.max()), int(t.max())) for title, _, m, t in cases)
+        draw_cases(cases, labels=labels, path=path)
+
+    draw_cases = figures.draw_cases
+    monkeypatch.setattr(figures, "draw_cases", seen)
+    knows = Canned("segment", tiny_neu_seg.labels, truths)
+    draw_masks(knows, tiny_neu_seg, tmp_path / "masks.png")
+    assert [title for title, _, _ in shown] == ["mIoU 100 %"] * len(samples)
+    assert all(said == true > 0 for _, said, true in shown)
+    with PILImage.open(tmp_path / "masks.png") as picture:
+        assert picture.format == "PNG"

@@ -17,6 +17,7 @@ from training.benchmark.rows import Row, Table
 from training.benchmark.sheets import SHEETS
 
 if TYPE_CHECKING:
+    from core.types import Predictor
     from training.datasets import Dataset, Sample
 
 EASY, HARD = 3, 3  # images shown of each
@@ -74,17 +75,22 @@ def _pictures(sheet: Sheet, pages: Path) -> list[str]:
 
 
 def draw_segmentation_cases(release: Path, dataset: Dataset, pages: Path, *, device: str) -> None:
+    """Write the figure of the segmentation page with the weights of a release; see `draw_masks`."""
+    from models import load
+
+    draw_masks(load(release, device=device), dataset, pages / "segmentation-cases.png")
+
+
+def draw_masks(predictor: Predictor, dataset: Dataset, path: Path) -> None:
     """Show a segmenter's easiest and hardest images of the leak-free test split beside the truth.
 
     Images are ordered by the mean IoU of their classes; those shown are spread over the easiest and
     the hardest tenth, so that no single strip fills the figure.
     """
-    from models import load
     from training.benchmark.figures import draw_cases
     from training.evaluate import predictions
     from training.truth import read_mask
 
-    predictor = load(release, device=device)
     samples = dataset.split("leak-free", "test")
     maps: list[NDArray[np.uint8]] = []
     for _, found in predictions(predictor, samples):
@@ -97,7 +103,7 @@ def draw_segmentation_cases(release: Path, dataset: Dataset, pages: Path, *, dev
     cases = [
         (f"mIoU {100 * scores[i]:.0f} %", _pixels(samples[i]), maps[i], truths[i]) for i in chosen
     ]
-    draw_cases(cases, labels=dataset.labels, path=pages / "segmentation-cases.png")
+    draw_cases(cases, labels=dataset.labels, path=path)
 
 
 def easy_and_hard(scores: Iterable[float]) -> list[int]:
