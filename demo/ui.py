@@ -15,7 +15,8 @@ from core.settings import Settings
 from demo import api, source
 from demo.batch_jobs import Batches
 from demo.service import Service
-from demo.tabs import batch, compare, inspect, models
+from demo.sign_in import SignIn
+from demo.tabs import batch, compare, inspect, models, review
 from demo.theme import STYLE, head, theme
 
 _MASTHEAD: Final = """
@@ -57,6 +58,7 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
         A `gr.Blocks`.
     """
     service = service or Service(settings)
+    sign_in = SignIn(settings.serving)
     batches = Batches(service, settings)
     batches.start()
     with gr.Blocks(
@@ -74,9 +76,14 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
                 compare.build(service, inspected, blocks, tab)
             with gr.Tab("Batch", id="batch"):
                 batch.build(service, batches, blocks, tabs)
+            with gr.Tab(review.TITLE, id="review") as tab:
+                review.build(service, settings, tabs, tab)
             with gr.Tab("Models", id="models") as tab:
                 models.build(service, tab)
+        sign_in.place(blocks)
         gr.HTML(_FOOT.format(commit=source.commit()))
+    sign_in.guard(blocks)
+    blocks.sign_in = sign_in  # whose routes `launch` serves
     _refuse_addresses(blocks)
     blocks.queue(max_size=settings.serving.queue_size, default_concurrency_limit=_MODEL_CALLS)
     return blocks
@@ -111,7 +118,7 @@ def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = Tr
         blocked_paths=[str(settings.paths.data.resolve()), str(settings.paths.runs.resolve())],
         state_session_capacity=_VISITORS,
         ssr_mode=False,
-        app_kwargs={"routes": _routes(service, settings)},
+        app_kwargs={"routes": [*_routes(service, settings), *blocks.sign_in.routes()]},
         theme=theme(),
         css_paths=[STYLE],
         head=head(),

@@ -130,6 +130,18 @@ def duration(milliseconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
+def age(seconds: float) -> str:
+    """How long something has been so: "under 1 min", "3 min", "2 h", "5 days"."""
+    minutes = int(seconds // 60)
+    if minutes < 1:
+        return "under 1 min"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h"
+    return f"{minutes // (24 * 60)} days"
+
+
 def alternative_text(inspection: Inspection) -> str:
     """The picture in words, for people who do not see it."""
     summaries = summarise(inspection)

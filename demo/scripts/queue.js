@@ -1,0 +1,71 @@
+// The review queue: a click or an arrow key chooses an image. A list that is renewed under the
+// reader's hands keeps the choice, the focus and the place it was scrolled to.
+let chosen = null;
+let hadFocus = false;
+let top = 0;
+const entries = () => [...element.querySelectorAll('.entry')];
+const mark = () => {
+  for (const entry of entries())
+    entry.setAttribute('aria-pressed', String(entry.dataset.id === chosen));
+};
+const choose = (entry) => {
+  if (entry.dataset.id === chosen) return;
+  chosen = entry.dataset.id;
+  mark();
+  trigger('select', {id: chosen});
+};
+element.addEventListener('click', (event) => {
+  const entry = event.target.closest('.entry');
+  if (entry) choose(entry);
+  if (event.target.closest('[data-more]')) trigger('input');
+  const go = event.target.closest('[data-tab]');
+  if (go)
+    [...document.querySelectorAll('[role=tab]')]
+      .find((tab) => tab.textContent.trim() === go.dataset.tab)
+      ?.click();
+});
+element.addEventListener('keydown', (event) => {
+  const step = {ArrowDown: 1, ArrowUp: -1}[event.key];
+  const all = entries();
+  const next = all[all.indexOf(event.target.closest('.entry')) + step];
+  if (!step || !event.target.matches('.entry')) return;
+  event.preventDefault();
+  if (!next) return;
+  next.focus();
+  choose(next);
+});
+element.addEventListener('focusin', () => { hadFocus = true; });
+element.addEventListener('focusout', (event) => {
+  // What is removed loses the focus to nobody; a person gives it to something else.
+  if (event.relatedTarget && !element.contains(event.relatedTarget)) hadFocus = false;
+});
+document.addEventListener('pointerdown', (event) => {
+  if (!element.contains(event.target)) hadFocus = false;
+});
+element.addEventListener('scroll', (event) => {
+  if (event.target.matches('.queue')) top = event.target.scrollTop;
+}, true);
+new MutationObserver(() => {
+  const list = element.querySelector('.queue');
+  if (!list) return;
+  const isShown = entries().some((entry) => entry.dataset.id === chosen);
+  if (!isShown) chosen = element.querySelector('.entry[aria-pressed=true]')?.dataset.id ?? chosen;
+  mark();
+  list.scrollTop = top;
+  if (hadFocus && !element.contains(document.activeElement))
+    entries().find((entry) => entry.dataset.id === chosen)?.focus({preventScroll: true});
+}).observe(element, {childList: true, subtree: true});
+const words = (seconds) => {
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 1) return 'under 1 min';
+  if (minutes < 60) return `${minutes} min`;
+  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h`;
+  return `${Math.floor(minutes / 1440)} days`;
+};
+setInterval(() => {
+  for (const time of document.querySelectorAll('time[data-age]')) {
+    const seconds = (Date.now() - Date.parse(time.dateTime)) / 1000;
+    const text = words(Math.max(seconds, 0)) + time.dataset.age;
+    if (time.textContent !== text) time.textContent = text;
+  }
+}, 15000);
