@@ -1,0 +1,178 @@
+"""The whole circle, with a real Label Studio and a Hub on the loopback, nothing stood in for.
+
+A model that was never shown a scratch is asked about scratches; a person flags them, and answers in
+Label Studio; the model is trained again, proven better, published and put live; the running service
+takes it up, and goes back.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from active_learning._retraining_steps import describe_release
+from active_learning.desk import open_desk
+from active_learning.errands import send
+from active_learning.loop import run_once
+from active_learning.retraining import PHASES, RetrainingRuns
+from core.settings import (
+    HubSettings,
+    PathSettings,
+    RetrainingSettings,
+    ReviewSettings,
+    ServingSettings,
+    Settings,
+)
+from demo.service import Service
+from hub.moves import roll_back
+from hub.publish import live_on_hub
+from hub.shelf import shelve
+from tests.active_learning.label_studio_server import Server
+from tests.hub.hub_server import HubServer
+from tests.hub.loopback import loopback_hub
+from tests.steel import picture, quick_spec, write_set
+from training.launch import start_run
+
+__all__ = ["loopback_hub"]
+
+pytestmark = pytest.mark.label_studio
+
+MODEL = "mobilesteelnet"
+REVIEWS = 12
+NEW = range(1000, 1000 + REVIEWS)  # seeds of steel that no data set holds
+
+
+@pytest.fixture
+def settings(
+    tmp_path: Path, label_studio: Server, project_title: str, loopback_hub: HubServer
+) -> Settings:
+    """An installation with its own Label Studio project and a namespace on the loopback Hub."""
+    return Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        paths=PathSettings(
+            data=tmp_path / "data", runs=tmp_path / "runs", bundled=tmp_path / "bundled"
+        ),
+        serving=ServingSettings(device="cpu", threads=1, runtime="torch"),
+        label_studio=label_studio.settings(project=project_title),
+        review=ReviewSettings(queue_unsure=False),
+        hub=HubSettings(
+            namespace="acme", token=SecretStr("hf_write"), endpoint=loopback_hub.endpoint
+        ),
+        retraining=RetrainingSettings(
+            min_new_annotations=REVIEWS, epochs=12, min_hours=0, latency_factor=20
+        ),
+    )
+
+
+@pytest.fixture
+def ignorant(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Revision of a served model that was trained on patches alone."""
+    monkeypatch.setattr("models.mobilesteelnet.SPEC", quick_spec())
+    dataset = write_set(
+        settings.paths.datasets,
+        {
+            "train": {"patches": 12},
+            "val": {"patches": 8, "scratches": 8},
+            "test": {"patches": 20, "scratches": 20},
+        },
+    )
+    record = start_run(
+        quick_spec(),
+        dataset,
+        runs_root=settings.paths.runs,
+        run_id="first",
+        protocol="leak-free",
+        epochs=2,
+        image_size=32,
+        device="cpu",
+        initial_weights=None,
+        overrides={"lr0": 0.2},
+        workers=1,
+    )
+    release = settings.paths.runs / record.id / "release"
+    validation = describe_release(release, dataset, device="cpu")
+    return shelve(release, settings.paths.bundled / MODEL, (validation,)).revision
+
+
+def named(service: Service, kind: str) -> list[str]:
+    """What the service calls new pictures of a kind."""
+    looks = [service.inspect(picture(kind, seed), MODEL) for seed in range(2000, 2006)]
+    return [max(k.inspection.probabilities.items(), key=lambda p: p[1])[0] for k in looks]
+
+
+def answer_as_a_reviewer(server: Server, settings: Settings) -> int:
+    """Every open task of the project is called a scratch, by the way Label Studio's page does."""
+    [project] = [
+        p
+        for p in server.ask("GET", "projects/?page_size=100")["results"]
+        if p["title"] == settings.label_studio.project
+    ]
+    tasks = server.tasks(project["id"])
+    for task in tasks:
+        server.annotate(
+            task["id"],
+            {
+                "from_name": "verdict",
+                "to_name": "image",
+                "type": "choices",
+                "value": {"choices": ["scratches"]},
+            },
+        )
+    return len(tasks)
+
+
+def test_a_model_learns_what_people_showed_it_and_is_taken_up_and_taken_back(
+    settings: Settings, ignorant: str, label_studio: Server, record_property: Any
+) -> None:
+    service = Service(settings)
+    assert named(service, "scratches") == ["patches"] * 6
+
+    # A person flags what it got wrong, and answers in Label Studio.
+    for seed in NEW:
+        service.flag(picture("scratches", seed), MODEL, reason="wrong", note="a scratch")
+    desk = open_desk(settings)
+    assert send(settings, desk).verified == REVIEWS
+    assert answer_as_a_reviewer(label_studio, settings) == REVIEWS
+
+    # One pass: pull, train, prove, publish, put live.
+    started = time.monotonic()
+    report = run_once(settings, desk)
+    record_property("pass_s", round(time.monotonic() - started, 1))
+    assert report.verdict == "promoted", report.reasons
+    [run] = RetrainingRuns(desk.ledger, who="tests").newest()
+    assert list(run.phases) == list(PHASES)
+    assert run.why == f"{REVIEWS} of {REVIEWS} newly reviewed images."
+    assert run.decision is not None
+    assert run.decision.after > run.decision.before + 0.3
+    assert run.decision.n == 40
+
+    # The Hub has it, and the service answers with it, without a restart.
+    channel = live_on_hub(MODEL, settings.hub)
+    assert channel is not None
+    assert (channel.live.revision, channel.live.commit or run.published) == (
+        run.candidate,
+        run.published,
+    )
+    assert named(service, "scratches") == ["scratches"] * 6
+    assert named(service, "patches") == ["patches"] * 6
+    assert service.status()["models"][MODEL]["revision"] == run.candidate
+
+    # A second pass has nothing to learn from; forced, its candidate is not proven better.
+    assert run_once(settings, desk).verdict == "not due"
+    again = run_once(settings, desk, model=MODEL, force=True)
+    assert again.verdict == "refused"
+    assert service.status()["models"][MODEL]["revision"] == run.candidate
+
+    # And back.
+    started = time.monotonic()
+    roll_back(MODEL, settings, why="a drill", here=True)
+    assert named(service, "scratches") == ["patches"] * 6
+    drill_s = time.monotonic() - started
+    record_property("rollback_s", round(drill_s, 2))
+    assert drill_s < 60
+    assert service.status()["models"][MODEL]["revision"] == ignorant
+    desk.ledger.close()
