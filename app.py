@@ -21,8 +21,10 @@ def main() -> None:
     """Read the settings, bring back what was kept, serve until stopped."""
     settings = load_settings()
     set_up_logging(settings=settings)
+    from demo import gpu
     from demo.keeping import kept
 
+    gpu.prepare()
     with kept(settings.paths):
         serve(settings)
 

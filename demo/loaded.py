@@ -21,6 +21,8 @@ import psutil
 from core.errors import RollmarkError, WeightsError, WeightsNotFoundError
 from core.images import MEGA, decode
 from core.settings import PathSettings, ServingSettings
+from core.types import Predictor
+from demo import gpu
 from demo.batching import Batcher
 from hub.registry import Release, resolve, switches
 from models import accelerate, choose_device, load, names, use_threads
@@ -138,12 +140,16 @@ class LoadedModels:
         config = release.config
         try:
             use_threads(self._serving.threads)
-            device = choose_device(self._serving.device)
-            predictor = load(
-                release.folder,
-                device=device,
-                runtime=self._serving.runtime,
-                cache=self._paths.cache,
+            device = gpu.LENT if gpu.is_lent() else choose_device(self._serving.device)
+            predictor: Predictor = (
+                gpu.Lent(release.folder)
+                if device == gpu.LENT
+                else load(
+                    release.folder,
+                    device=device,
+                    runtime=self._serving.runtime,
+                    cache=self._paths.cache,
+                )
             )
         except RollmarkError as exc:
             logger.error("%s %s cannot be loaded: %s", config.name, config.revision, exc)
