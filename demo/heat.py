@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import numpy as np
 
+from core.errors import InputError
 from core.types import DecodedImage, FloatArray, Image
 from demo.colours import rgb
 from hub.registry import Release
+from models._committee import COMMITTEE
 
 if TYPE_CHECKING:
     from models._cam import Explainer
@@ -61,8 +63,11 @@ class HeatMaps:
         """Where the network of a release looked, (H, W) in [0, 1].
 
         Raises:
+            InputError: if it is the committee's, which has no network of its own.
             WeightsError: if its weights are damaged.
         """
+        if release.config.name == COMMITTEE:
+            raise InputError("The committee has no network of its own; choose one of its members.")
         model = (release.config.name, release.config.revision)
         key = (*model, image.sha256, method)
         with self._lock:

@@ -29,6 +29,7 @@ from core.images import decode
 from core.records import REVIEW_STATES, Inspection, ReviewItem, ServedModel
 from core.settings import Settings
 from core.types import DecodedImage, FloatArray, Prediction
+from demo.committee import ready, with_committee
 from demo.doubts import Doubts, marked
 from demo.heat import HeatMaps
 from demo.loaded import LoadedModels
@@ -36,6 +37,7 @@ from demo.observing import Observer
 from demo.review import ReviewDesk
 from demo.shadow import Shadow
 from hub.registry import Release
+from models._committee import COMMITTEE
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +100,8 @@ class Service:
     def choose(self, model: str = AUTO) -> Release:
         """The release behind a name; `auto` is the detector that validated best, else the first.
 
+        `committee` is all detectors, fused, where there are two or more.
+
         Raises:
             UnknownModelError: if no served model has that name.
             WeightsNotFoundError: if no model is served at all.
@@ -108,10 +112,14 @@ class Service:
         if model == AUTO:
             detectors = [r for r in offered if r.config.task == "detect"]
             return max(detectors, key=_validated) if detectors else offered[0]
-        for release in offered:
+        for release in self.choices() if model == COMMITTEE else offered:
             if release.config.name == model:
                 return release
-        raise UnknownModelError(model[:60], [AUTO, *(r.config.name for r in offered)])
+        raise UnknownModelError(model[:60], [AUTO, *(r.config.name for r in self.choices())])
+
+    def choices(self) -> tuple[Release, ...]:
+        """What may be chosen by name: every release, and the committee where there is one."""
+        return with_committee(self.releases(), self._settings.paths)
 
     def decode(self, source: Path | bytes) -> DecodedImage:
         """Open a picture from outside, within the caps of the settings.
@@ -157,17 +165,18 @@ class Service:
         threshold = self._threshold(score_threshold)
         release = self.choose(model)
         image = source if isinstance(source, DecodedImage) else self.decode(source)
-        loaded = self._models.load(release)
-        config = loaded.release.config  # not always the one asked for: see LoadedModels
+        # Not always the release that was asked for: see LoadedModels.
+        release, predictor = ready(release, self.releases(), self._models, self._settings.paths)
+        config = release.config
         asked = config.score_threshold if threshold is None else threshold
         # Near misses make a detector's uncertainty, so it is asked for more than will be shown.
-        [prediction] = loaded.predictor([image], score_threshold=min(asked, ACQUISITION_THRESHOLD))
+        [prediction] = predictor([image], score_threshold=min(asked, ACQUISITION_THRESHOLD))
         inspection = to_inspection(
             prediction,
             release=config,
             review_threshold=self._settings.review.review_threshold,
             score_threshold=threshold,
-            novelty=novelty_of(prediction, loaded.release.folder, config),
+            novelty=novelty_of(prediction, release.folder, config),
         )
         logger.info(
             "inspected %s with %s %s: %s",
@@ -181,7 +190,7 @@ class Service:
     def heat(
         self, image: DecodedImage, model: str, method: Literal["layer", "eigen"]
     ) -> FloatArray:
-        """Where a model looked, (H, W) in [0, 1]; raises what `choose` raises, and WeightsError."""
+        """Where a model looked, (H, W) in [0, 1]; raises what `choose` and `HeatMaps` raise."""
         return self._heat(self.choose(model), image, method)
 
     def chosen(self, models: Sequence[str] | None) -> tuple[str, ...]:

@@ -140,6 +140,8 @@ def describe(configs: Sequence[ReleaseConfig], tuning: CommitteeTuning | None) -
             "weights_sha256": revision(identities, tuning),
             "score_threshold": shown,
             "calibration": tuning.calibration if tuning else {},
+            "novelty": None,
+            "drift": {},
             "evaluations": (),
         }
     )

@@ -52,9 +52,10 @@ class _Page:
         self.grid = gr.HTML("", apply_default_css=False, elem_id="compare-grid")
 
     def offered(self) -> Any:
-        """The models that are served now, all of them chosen."""
-        named = [(short(r.config.title), r.config.name) for r in self.service.releases()]
-        return gr.CheckboxGroup(choices=named, value=[name for _, name in named])
+        """What may be chosen now; all models are, the committee of some of them is not."""
+        named = [(short(r.config.title), r.config.name) for r in self.service.choices()]
+        chosen = [r.config.name for r in self.service.releases()]
+        return gr.CheckboxGroup(choices=named, value=chosen)
 
     def enter(self, shown: Shown | None, seen: str, chosen: list[str]) -> Iterator[tuple[Any, ...]]:
         """Bring along the picture of the first tab, unless it is here already."""

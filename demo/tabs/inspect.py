@@ -286,8 +286,8 @@ class _Page:
 
     def models(self) -> Any:
         """The models that are served now, as choices."""
-        releases = self.service.releases()
-        named = [(short(release.config.title), release.config.name) for release in releases]
+        offered = self.service.choices()
+        named = [(short(release.config.title), release.config.name) for release in offered]
         automatic = (
             [(f"Automatic: {short(self.service.choose().config.title)}", AUTO)] if named else []
         )

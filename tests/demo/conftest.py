@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,11 +31,14 @@ def paths(tmp_path: Path) -> PathSettings:
 
 
 @pytest.fixture
-def loader(monkeypatch: pytest.MonkeyPatch) -> Loader:
+def loader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loader]:
     fake = Loader()
     monkeypatch.setattr(loaded, "load", fake)
     monkeypatch.setattr(loaded, "accelerate", fake.accelerate)
-    return fake
+    yield fake
+    for thread in threading.enumerate():  # or one that is late would call the real function
+        if thread.name.startswith("export "):
+            thread.join()
 
 
 @pytest.fixture

@@ -11,9 +11,14 @@ import numpy as np
 from core.records import ReleaseConfig
 from core.types import Classification, DecodedImage, Detections, Prediction, Provenance
 from models._release import read_release
+from models._spec import ModelSpec, Recipe
 
 # label id, score, box in px: one sure scratch, one doubtful inclusion
 FOUND = ((5, 0.93, (10.0, 20.0, 40.0, 190.0)), (1, 0.30, (100.0, 100.0, 150.0, 140.0)))
+
+
+def _refuse(n_classes: int, scale: str) -> Any:
+    raise NotImplementedError("A fake has no network.")
 
 
 class FakePredictor:
@@ -23,7 +28,16 @@ class FakePredictor:
         self.config = config
         self.revision = config.revision
         self.labels = config.labels
-        self.spec: Any = None
+        self.spec = ModelSpec(
+            name=config.name,
+            title=config.title,
+            task=config.task,
+            image_size=config.image_size,
+            build=_refuse,
+            scales=("n",),
+            default_scale="n",
+            recipe=Recipe(epochs=1, batch=1, optimizer="SGD", lr0=0.01),
+        )
 
     def __call__(
         self, images: Sequence[DecodedImage], *, score_threshold: float

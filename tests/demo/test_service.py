@@ -37,7 +37,7 @@ def test_an_unknown_model_is_told_which_ones_there_are(service: Service) -> None
     with pytest.raises(UnknownModelError) as caught:
         service.inspect(PICTURE, "resnet")
     assert str(caught.value) == (
-        "Unknown model 'resnet'. Available: auto, da_yolo, grace, mobilesteelnet."
+        "Unknown model 'resnet'. Available: auto, da_yolo, grace, mobilesteelnet, committee."
     )
 
 

@@ -1,0 +1,75 @@
+"""The committee among the served models: offered as a release, answered by its members."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from core.errors import WeightsError
+from core.settings import PathSettings
+from core.types import Predictor
+from hub.registry import Release
+from models._committee import COMMITTEE, describe, read_tuning
+
+if TYPE_CHECKING:
+    from core.records import CommitteeTuning
+    from demo.loaded import LoadedModels
+
+logger = logging.getLogger(__name__)
+
+
+def with_committee(releases: Sequence[Release], paths: PathSettings) -> tuple[Release, ...]:
+    """The releases and, where there are detectors to sit in it, the committee as one more."""
+    sitting = _members(releases)
+    if not sitting:
+        return tuple(releases)
+    return (*releases, _as_release(sitting, _tuning(paths), paths))
+
+
+def ready(
+    release: Release, releases: Sequence[Release], loaded: LoadedModels, paths: PathSettings
+) -> tuple[Release, Predictor]:
+    """What answers for a release, and the release that it was really built from.
+
+    Args:
+        release: the one that was chosen.
+        releases: all that are served.
+        loaded: the networks.
+        paths: where a committee's tuning lies.
+
+    Raises:
+        WeightsError: if weights are damaged, or members do not know the same classes.
+    """
+    if release.config.name != COMMITTEE:
+        held = loaded.load(release)
+        return held.release, held.predictor
+    from models._committee import Committee
+
+    sitting = [loaded.load(member) for member in _members(releases)]
+    tuning = _tuning(paths)
+    answering = _as_release([held.release for held in sitting], tuning, paths)
+    return answering, Committee([held.predictor for held in sitting], tuning)
+
+
+def _members(releases: Sequence[Release]) -> tuple[Release, ...]:
+    """The detectors, if there are two or more and they know the same classes."""
+    found = tuple(r for r in releases if r.config.task == "detect")
+    alike = len({r.config.labels for r in found}) == 1
+    return found if len(found) > 1 and alike else ()
+
+
+def _as_release(
+    sitting: Sequence[Release], tuning: CommitteeTuning | None, paths: PathSettings
+) -> Release:
+    config = describe([release.config for release in sitting], tuning)
+    return Release(folder=paths.bundled / COMMITTEE, config=config, source="local")
+
+
+def _tuning(paths: PathSettings) -> CommitteeTuning | None:
+    """What was tuned; a damaged file costs the tuning, not the answer."""
+    try:
+        return read_tuning(paths.bundled, paths.releases)
+    except WeightsError as exc:
+        logger.error("%s", exc)
+        return None

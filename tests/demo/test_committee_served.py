@@ -1,0 +1,61 @@
+"""The committee beside the served models: offered, answered, explained."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.errors import InputError, UnknownModelError
+from core.settings import PathSettings, Settings
+from demo.service import Service
+from tests.demo import releases
+from tests.demo.fakes import Loader
+from tests.demo.releases import PICTURE
+
+
+def test_two_detectors_make_a_committee_that_may_be_chosen(service: Service) -> None:
+    names = [release.config.name for release in service.choices()]
+    assert names == ["da_yolo", "grace", "mobilesteelnet", "committee"]
+    assert service.choose("committee").config.task == "detect"
+    assert service.choose().config.name == "grace"  # never the automatic choice
+    assert "committee" not in service.chosen(None)
+
+
+def test_the_committee_answers_with_what_its_members_find(service: Service, loader: Loader) -> None:
+    # Both members say the same: scratches 0.93, inclusion 0.30 above the release's 0.25.
+    look = service.inspect(PICTURE, "committee")
+    found = {d.label: d for d in look.inspection.detections}
+    assert found["scratches"].score == pytest.approx(0.93)
+    assert found["scratches"].box == (10, 20, 40, 190)
+    assert look.inspection.model == "committee"
+    assert look.inspection.revision == service.choose("committee").config.revision
+    assert look.inspection.latency_ms == 24.0
+    assert len(loader.loaded) == 2
+
+
+def test_other_weights_of_a_member_are_another_revision(
+    service: Service, paths: PathSettings
+) -> None:
+    before = service.choose("committee").config.revision
+    releases.promote(paths.releases, "grace", task="detect", weights="e" * 64)
+    assert service.choose("committee").config.revision != before
+
+
+def test_one_detector_offers_no_committee(paths: PathSettings) -> None:
+    releases.describe(paths.bundled / "grace", "grace", task="detect")
+    service = Service(Settings(paths=paths))
+    with pytest.raises(UnknownModelError, match=r"Available: auto, grace\."):
+        service.choose("committee")
+
+
+def test_a_damaged_tuning_costs_the_tuning_and_not_the_answer(
+    service: Service, paths: PathSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    (paths.bundled / "committee").mkdir()
+    (paths.bundled / "committee" / "committee.json").write_text("{")
+    assert service.inspect(PICTURE, "committee").inspection.detections
+    assert "no tuning of a committee" in caplog.text
+
+
+def test_the_committee_has_no_heat_map(service: Service) -> None:
+    with pytest.raises(InputError, match="choose one of its members"):
+        service.heat(service.decode(PICTURE), "committee", "layer")
