@@ -129,6 +129,25 @@ def test_an_import_that_meets_a_fault_becomes_exactly_one_task(desk, label_studi
     check_history(desk, label_studio, project.id, items=1)
 
 
+@pytest.mark.parametrize("fault", ["HTML instead of JSON", "truncated JSON"])
+def test_an_image_that_is_garbled_on_its_way_back_is_read_again_and_not_parked(
+    desk, label_studio, fault
+):
+    item = desk.flag(1)
+    garbled = []
+
+    def first_reading(request):
+        if "/data/upload/" in request.path and not garbled:
+            garbled.append(request)
+            return fault
+        return None
+
+    with fault_proxy(label_studio.port, first_reading) as proxy:
+        desk.push(label_studio.client(url=proxy.url))
+        assert proxy.injected == {fault: 1}
+    assert desk.item(item.id).state == "verified"
+
+
 def test_a_wait_that_was_asked_for_is_kept(desk, label_studio):
     item = desk.flag(1)
     project_of(desk, label_studio)
