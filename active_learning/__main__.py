@@ -153,6 +153,89 @@ def calibrate(
         _print({"revision": config.revision, **numbers}, as_json=False)
 
 
+@app.command()
+def simulate(
+    data: Annotated[str, typer.Argument(help="A prepared data set with a class per image.")],
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Release whose features are used, trained on another data set; "
+            "default: the served mobilesteelnet."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 10,
+    first: Annotated[int, typer.Option(min=2, help="Labels to begin with.")] = 20,
+    step: Annotated[int, typer.Option(min=1, help="Labels a round.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1)] = 12,
+    split: Annotated[str, typer.Option(help="On which the learner is judged.")] = "val",
+    output: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("docs/benchmarks"),
+) -> None:
+    """Replay a data set as a pool with hidden labels: which strategy needs the fewest labels?"""
+    with _errors_on_one_line():
+        from active_learning.simulate import simulate_dataset
+        from active_learning.simulation_page import conclusion, write_page
+        from core.settings import load_settings
+        from hub.registry import resolve
+
+        settings = load_settings()
+        release = features or resolve("mobilesteelnet", settings.paths).folder
+        found = simulate_dataset(
+            data, release, settings, seeds=seeds, sizes=(first, step, rounds), split=split
+        )
+        chosen = f" --features {features.name}" if features else ""
+        command = (
+            f"python -m active_learning simulate {data}{chosen} --seeds {seeds} --first {first} "
+            f"--step {step} --rounds {rounds} --split {split}"
+        )
+        page = write_page(output, found, command=command, where=_where())
+        typer.echo(f"{conclusion(found)}\n{page}")
+
+
+def _where() -> str:
+    """Machine and commit, for a page of measurements."""
+    from training.runs import describe_machine, git_commit
+
+    return f"{describe_machine('cpu')}, commit {git_commit()[:12]}"
+
+
+@app.command()
+def thresholds(
+    release: Annotated[Path, typer.Argument(help="Release folder of a segmenter.")],
+    data: Annotated[str, typer.Option(help="The prepared data set it was trained on.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+) -> None:
+    """Fit a probability threshold per class on the validation split, then calibrate anew."""
+    with _errors_on_one_line():
+        from active_learning.calibrate import calibrate as fit
+        from active_learning.thresholds import fit_thresholds
+        from core.settings import load_settings
+        from training.datasets import open_dataset
+
+        dataset = open_dataset(data, load_settings().paths.datasets)
+        found = fit_thresholds(release, dataset, device=device)
+        fit(release, dataset, device=device)
+        _print(asdict(found), as_json=False)
+
+
+@app.command()
+def committee(
+    data: Annotated[str, typer.Option(help="The prepared data set its members were trained on.")],
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; default: beside promoted releases.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+) -> None:
+    """Choose how the served detectors are fused into `committee`, on the validation split."""
+    with _errors_on_one_line():
+        from active_learning.committee_tuning import tune_served
+        from core.settings import load_settings
+
+        tuning = tune_served(load_settings().paths, data, output, device=device)
+        say = {member.name: member.weight for member in tuning.members}
+        kept = tuning.model_dump(exclude={"members", "calibration", "format"})
+        _print({"weights": say, **kept}, as_json=False)
+
+
 @contextmanager
 def _errors_on_one_line() -> Iterator[None]:
     """Our errors become one line on stderr and exit code 1; a bug keeps its traceback."""

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from active_learning.uncertainty import Floats, unit_rows
+from active_learning.uncertainty import NOT_SURE, Floats, unit_rows
 from active_learning.wording import count, named, number
 from core.errors import InputError
 
@@ -58,6 +58,7 @@ def rank(
     labelled_counts: Mapping[str, int],
     random_share: float,
     seed: int,
+    labelled: Floats | None = None,
 ) -> list[Ranked]:
     """Choose up to `budget` images and order them so that every beginning is balanced too.
 
@@ -67,6 +68,8 @@ def rank(
         labelled_counts: labels there are of each class; a class that is missing has none.
         random_share: of the budget, in [0, 1], drawn at random from the whole pool.
         seed: of the random share.
+        labelled: (m, D), embeddings of images that have their labels already: what is chosen keeps
+            its distance from them too; None where they are not known.
 
     Returns:
         min(budget, images) entries, no image twice.
@@ -91,10 +94,11 @@ def rank(
         _weights(groups, labelled_counts),
         places - len(drawn),
     )
+    known = _known(labelled, vectors)
     chosen = list(drawn)
     for name in sorted(groups, key=lambda g: (labelled_counts.get(g, 0), g)):
         members = groups[name][: SHORTLIST * quotas[name]]
-        picked = _diverse(members, quotas[name], chosen, vectors)
+        picked = _diverse(members, quotas[name], chosen, vectors, known)
         chosen += [k for k, _ in picked]
         for turn, (k, distance) in enumerate(picked):
             words = _why(candidates[k], name, labelled_counts, distance)
@@ -104,6 +108,26 @@ def rank(
         Ranked(candidates[pick.index].id, 1 - position / len(picks), pick.why)
         for position, pick in enumerate(picks)
     ]
+
+
+def classes_worth_a_label(probabilities: Mapping[str, float]) -> tuple[str, ...]:
+    """Classes of an image that its label may be about: the best one, and all that are possible.
+
+    A classifier gives every class some probability; if all of them counted, every image would be
+    one of the rarest class.
+
+    Args:
+        probabilities: of each class, of being in the image.
+
+    Returns:
+        Those of at least NOT_SURE and the most probable, that one first.
+    """
+    ranked = sorted(probabilities, key=lambda label: (-probabilities[label], label))
+    return tuple(
+        label
+        for place, label in enumerate(ranked)
+        if probabilities[label] >= NOT_SURE or (place == 0 and probabilities[label] > 0)
+    )
 
 
 # --- the pool ----------------------------------------------------------------------------------
@@ -196,34 +220,70 @@ def _quotas(
 # --- diversity ---------------------------------------------------------------------------------
 
 
-def _diverse(
-    shortlist: Sequence[int], size: int, centres: Sequence[int], vectors: Floats | None
-) -> list[tuple[int, float | None]]:
+def k_centre(members: Floats, size: int, centres: Floats) -> list[tuple[int, float]]:
     """Greedy k-centre (Sener and Savarese 2018): always the one furthest from all chosen so far.
 
     Args:
-        shortlist: indices, the most uncertain first; it wins ties.
+        members: (n, D) of length 1; the first wins ties.
         size: how many to take.
-        centres: indices chosen before, kept away from as well.
-        vectors: (n, D) of length 1, or None: the most uncertain are taken.
+        centres: (m, D) of length 1, to keep away from as well.
+
+    Returns:
+        Row and cosine distance to the nearest chosen one before; infinite for the first of all.
+    """
+    nearest = np.full(len(members), np.inf)
+    if len(centres):
+        nearest = (1 - members @ centres.T).min(axis=1)
+    picked: list[tuple[int, float]] = []
+    for _ in range(min(size, len(members))):
+        place = int(nearest.argmax())
+        picked.append((place, float(nearest[place])))
+        nearest = np.minimum(nearest, 1 - members @ members[place])
+        nearest[place] = -np.inf  # and stays so: nobody is taken twice
+    return picked
+
+
+def _known(labelled: Floats | None, vectors: Floats | None) -> Floats | None:
+    """Embeddings (m, D) of labelled images, of length 1; None where nothing can be compared."""
+    if labelled is None or vectors is None or not len(labelled):
+        return None
+    if labelled.shape[1] != vectors.shape[1]:
+        raise InputError(
+            f"Embeddings of labelled images have length {labelled.shape[1]}, those of the pool "
+            f"{vectors.shape[1]}; one model gives one length."
+        )
+    return unit_rows(labelled)
+
+
+def _diverse(
+    shortlist: Sequence[int],
+    size: int,
+    chosen: Sequence[int],
+    vectors: Floats | None,
+    known: Floats | None,
+) -> list[tuple[int, float | None]]:
+    """Pick from a shortlist what is unlike the chosen and the labelled; without vectors its head.
+
+    Args:
+        shortlist: indices, the most uncertain first.
+        size: how many to take.
+        chosen: indices chosen before.
+        vectors: (n, D) of length 1, or None.
+        known: (m, D) of length 1, or None.
 
     Returns:
         Index and cosine distance to the nearest chosen one; None for the first of all.
     """
     if vectors is None:
         return [(k, None) for k in shortlist[:size]]
-    members = vectors[list(shortlist)]
-    nearest = np.full(len(members), np.inf)
-    if len(centres):
-        nearest = (1 - members @ vectors[list(centres)].T).min(axis=1)
-    picked: list[tuple[int, float | None]] = []
-    for _ in range(min(size, len(members))):
-        place = int(nearest.argmax())
-        distance = float(nearest[place])
-        picked.append((shortlist[place], distance if math.isfinite(distance) else None))
-        nearest = np.minimum(nearest, 1 - members @ members[place])
-        nearest[place] = -np.inf  # and stays so: nobody is taken twice
-    return picked
+    centres = vectors[list(chosen)]
+    if known is not None:
+        centres = np.concatenate([centres, known])
+    picked = k_centre(vectors[list(shortlist)], size, centres)
+    return [
+        (shortlist[place], distance if math.isfinite(distance) else None)
+        for place, distance in picked
+    ]
 
 
 def _why(
