@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from core.errors import DatasetError, TrainingError
 from models import get_spec
-from tests.training.gc10_miniature import write_gc10
+from tests.training import gc10_miniature
 from training import _torch_loop
 from training.__main__ import app
 from training.benchmark import execute
@@ -259,7 +259,9 @@ def coco_arrays(path: Path) -> Path:
 def test_gc10_det_is_benchmarked_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare("gc10-det", write_gc10(tmp_path / "gc10"), tmp_path / "data" / "datasets")
+    monkeypatch.setattr(gc10_miniature, "PER_CLASS", 2)  # fewer images than a good test of prepare
+    source = gc10_miniature.write_gc10(tmp_path / "gc10")
+    prepare("gc10-det", source, tmp_path / "data" / "datasets")
     monkeypatch.setenv("ROLLMARK_PATHS__DATA", str(tmp_path / "data"))
     monkeypatch.setenv("ROLLMARK_PATHS__RUNS", str(tmp_path / "runs"))
     common = ["--task", "detect", "--data", "gc10-det", "--setting", "quick", "--device", "cpu"]
