@@ -14,13 +14,16 @@ from training._cli import (
     Protocol,
     ProtocolName,
     Threads,
+    Tta,
     Weights,
     errors_on_one_line,
     override,
     read_settings,
     show,
 )
+from training._compare_command import compare
 from training._data_commands import statistics
+from training._quantise_command import quantise
 from training.benchmark.commands import app as benchmark
 
 app = typer.Typer(
@@ -31,6 +34,8 @@ app = typer.Typer(
 )
 app.add_typer(benchmark, name="benchmark")
 app.command()(statistics)
+app.command()(quantise)
+app.command()(compare)
 
 
 class Engine(StrEnum):
@@ -147,6 +152,7 @@ def evaluate(
     protocol: Protocol = ProtocolName.LEAK_FREE,
     device: Device = "auto",
     threads: Threads = None,
+    tta: Tta = False,
     resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap; 0: none.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
@@ -161,7 +167,7 @@ def evaluate(
         settings = read_settings()
         dataset = open_dataset(data, settings.paths.datasets)
         use_threads(threads)
-        predictor = open_predictor(model, weights, device, settings.paths)
+        predictor = open_predictor(model, weights, device, settings.paths, tta=tta)
         evaluation = measure(
             predictor,
             dataset,
@@ -186,6 +192,7 @@ def predict(
     ] = 0.001,
     device: Device = "auto",
     threads: Threads = None,
+    tta: Tta = False,
     engine: Annotated[
         Engine, typer.Option(help="local, or ray: a cluster, resumable; see docs/archives.md.")
     ] = Engine.LOCAL,
@@ -206,7 +213,7 @@ def predict(
 
         settings = read_settings()
         use_threads(threads)
-        make = partial(open_predictor, model, weights, device, settings.paths)
+        make = partial(open_predictor, model, weights, device, settings.paths, tta=tta)
         if engine is Engine.RAY:
             from training.ray_predict import predict_archive
 
