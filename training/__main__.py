@@ -23,7 +23,6 @@ from training._cli import (
 )
 from training._compare_command import compare
 from training._data_commands import statistics
-from training._quantise_command import quantise
 from training.benchmark.commands import app as benchmark
 
 app = typer.Typer(
@@ -34,7 +33,6 @@ app = typer.Typer(
 )
 app.add_typer(benchmark, name="benchmark")
 app.command()(statistics)
-app.command()(quantise)
 app.command()(compare)
 
 
