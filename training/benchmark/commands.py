@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from training._cli import Device, ProtocolName, Threads, errors_on_one_line, read_settings
+from training.benchmark.speed_commands import parity, speed
 
 if TYPE_CHECKING:
     from training.benchmark.execute import Place
@@ -38,6 +39,10 @@ class SettingName(StrEnum):
     FULL = "full"
     SMALL = "small"
     QUICK = "quick"
+
+
+app.command()(speed)
+app.command()(parity)
 
 
 @app.callback()
@@ -115,7 +120,7 @@ def accuracy(
             collect(chosen, place)
         else:
             _run(task, chosen, place)
-        if task is TableName.SEGMENT:
+        if task is TableName.SEGMENT and not page_only:
             _draw_cases(chosen, place)
         typer.echo(write_page(task.value, pages))
 

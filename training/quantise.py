@@ -1,0 +1,257 @@
+"""INT8 for CPUs: a release's graph with 8-bit weights and activations, and what that costs.
+
+Ranges are taken from training images; accuracy is measured on the validation split, in torch, in
+OpenVINO and in int8, by the same code as every other figure. What comes after a network's last
+convolutions stays in floating point: a box in px has more steps than 8 bits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.errors import ConfigError
+from core.images import decode
+from core.records import ReleaseConfig
+from core.settings import PathSettings
+from core.taxonomy import native_side
+from core.types import DecodedImage
+from models import get_spec
+from models._openvino import (
+    GRAPH,
+    OpenVINORuntime,
+    convert,
+    export_folder,
+    find_export,
+    keep,
+    native_precision,
+)
+from models._predictors import AnyPredictor, make_predictor
+from models._proof import PROOF_IMAGES, compare
+from models._release import load_network, read_release
+from models._runtime import Runtime, TorchRuntime, prepare
+from training.benchmark.speed import release_of
+from training.benchmark.speed_records import Parity, ParityRecord
+from training.datasets import Dataset, open_dataset
+from training.evaluate import evaluate
+from training.runs import describe_machine
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_IMAGES: Final = 200
+PRIMARY: Final = {"detect": "mAP50_95", "segment": "mIoU", "classify": "accuracy"}
+_DFL_BINS: Final = 16  # input channels of the fixed convolution that decodes a box side
+
+
+def quantise(
+    folder: Path, dataset: Dataset, cache: Path, *, images: int = CALIBRATION_IMAGES, seed: int = 0
+) -> Path:
+    """Make the int8 export of a release and keep it in the cache.
+
+    Args:
+        folder: of the release.
+        dataset: whose training images, by the release's protocol, give the ranges.
+        cache: of the settings.
+        images: of them, drawn at random.
+        seed: of the draw.
+
+    Returns:
+        The folder of the export.
+
+    Raises:
+        ConfigError: if nncf is not installed, or the release has learned from other labels.
+        DatasetError: if the data set has no training images.
+        InputError: if one of them cannot be read.
+        WeightsError: if the release is damaged.
+    """
+    try:
+        import nncf
+    except ImportError as exc:
+        raise ConfigError("nncf is not installed; `pip install nncf` makes int8 exports.") from exc
+    config = read_release(folder)
+    if tuple(config.labels) != tuple(dataset.labels):
+        raise ConfigError(
+            f"{config.name} knows {', '.join(config.labels)}; {dataset.name} has "
+            f"{', '.join(dataset.labels)}: they must be the same."
+        )
+    spec = get_spec(config.name)
+    graph = convert(
+        prepare(load_network(folder, config), spec.fold),
+        feature_layer=spec.feature_layer,
+        size=config.image_size,
+        any_size=spec.task == "segment",
+    )
+    watched = _Watched(_runtime(graph, folder, config, "fp32"))
+    predictor = _predictor(config, watched)
+    drawn = _drawn(dataset, config.protocol, images, seed)
+
+    def as_input(image: DecodedImage) -> NDArray[np.float32]:
+        predictor([image], score_threshold=1.0)
+        return watched.seen
+
+    quantised = nncf.quantize(
+        graph,
+        nncf.Dataset(drawn, as_input),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(drawn),
+        ignored_scope=nncf.IgnoredScope(names=sorted(_last_steps(graph)), validate=False),
+    )
+    candidate = _runtime(quantised, folder, config, "int8")
+    in_torch = _predictor(config, _in_torch(folder, config))
+    difference = compare(in_torch, candidate, drawn[:PROOF_IMAGES], precision="int8")
+    target = export_folder(cache, config, "int8")
+    keep(quantised, target, config=config, difference=difference)
+    logger.info("quantised %s %s on %d images", config.name, config.revision, len(drawn))
+    return target
+
+
+def measure_parity(
+    paths: PathSettings, models: Sequence[str], *, limit: int | None = None, int8: bool = True
+) -> ParityRecord:
+    """Accuracy on each release's own validation split, wherever it can run on a CPU.
+
+    Args:
+        paths: of the settings.
+        models: names.
+        limit: validation images of each, the first ones; None: all.
+        int8: quantise a release that is not yet.
+
+    Raises:
+        DatasetError: if a release's data set is not prepared.
+        WeightsError: if a release is damaged.
+    """
+    rows = [_parity(paths, name, limit=limit, int8=int8) for name in models]
+    return ParityRecord(
+        machine=describe_machine("cpu"), measured_at=datetime.now(UTC), rows=tuple(rows)
+    )
+
+
+def _parity(paths: PathSettings, name: str, *, limit: int | None, int8: bool) -> Parity:
+    folder = release_of(name, paths)
+    config = read_release(folder)
+    dataset = open_dataset(config.dataset, paths.datasets)
+    if int8 and find_export(config, paths.cache, "int8") is None:
+        quantise(folder, dataset, paths.cache)
+    if limit is not None:
+        kept = dataset.split(config.protocol, "val")[:limit]
+        dataset = replace(dataset, samples=kept)
+    values: dict[str, float] = {}
+    metric = PRIMARY[config.task]
+    for runtime, make in _runtimes(folder, config, paths.cache).items():
+        evaluation = evaluate(
+            _predictor(config, make()),
+            dataset,
+            protocol=config.protocol,
+            split="val",
+            resamples=0,
+        )
+        values[runtime] = next(m.value for m in evaluation.metrics if m.name == metric)
+    return Parity(
+        model=name,
+        revision=config.revision,
+        dataset=config.dataset,
+        protocol=config.protocol,
+        metric=metric,
+        n=len(dataset.split(config.protocol, "val")),
+        values=values,
+    )
+
+
+def _runtimes(folder: Path, config: ReleaseConfig, cache: Path) -> dict[str, Callable[[], Runtime]]:
+    """Where a release can run, torch first."""
+
+    def exported() -> Runtime:
+        spec = get_spec(config.name)
+        graph = convert(
+            prepare(load_network(folder, config), spec.fold),
+            feature_layer=spec.feature_layer,
+            size=config.image_size,
+            any_size=spec.task == "segment",
+        )
+        return _runtime(graph, folder, config, native_precision())
+
+    found: dict[str, Callable[[], Runtime]] = {
+        "torch": partial(_in_torch, folder, config),
+        f"OpenVINO {native_precision()}": exported,
+    }
+    int8 = find_export(config, cache, "int8")
+    if int8 is not None:
+        found["OpenVINO int8"] = partial(_runtime, int8 / GRAPH, folder, config, "int8")
+    return found
+
+
+def _runtime(graph: Any, folder: Path, config: ReleaseConfig, precision: Any) -> OpenVINORuntime:
+    return OpenVINORuntime(graph, precision=precision, in_torch=partial(_in_torch, folder, config))
+
+
+def _in_torch(folder: Path, config: ReleaseConfig) -> TorchRuntime:
+    spec = get_spec(config.name)
+    network = load_network(folder, config)
+    return TorchRuntime(network, feature_layer=spec.feature_layer, fold=spec.fold)
+
+
+def _predictor(config: ReleaseConfig, runtime: Runtime) -> AnyPredictor:
+    return make_predictor(
+        get_spec(config.name),
+        runtime,
+        labels=config.labels,
+        image_size=config.image_size,
+        revision=config.revision,
+        native_px=native_side(config.dataset) or config.image_size,
+        class_thresholds=config.class_thresholds,
+    )
+
+
+class _Watched:
+    """A runtime whose last input can be seen, as the graph takes it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.name, self.device, self._runtime = runtime.name, runtime.device, runtime
+        self.seen: NDArray[np.float32] = np.zeros((0,), np.float32)
+
+    @property
+    def network(self) -> Any:
+        return self._runtime.network
+
+    def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        self.seen = batch.permute(0, 2, 3, 1).contiguous().numpy()
+        return self._runtime(batch)
+
+
+def _drawn(dataset: Dataset, protocol: str, count: int, seed: int) -> list[DecodedImage]:
+    samples = dataset.split(protocol, "train")
+    if not samples:
+        raise ConfigError(f"{dataset.name} has no training images under protocol {protocol}.")
+    order = np.random.default_rng(seed).permutation(len(samples))[:count]
+    return [decode(samples[i].path) for i in order]
+
+
+def _last_steps(graph: Any) -> set[str]:
+    """Names of everything between the last convolutions or matrix products and the first output."""
+    names: set[str] = set()
+    waiting = [graph.outputs[0].get_node()]
+    while waiting:
+        node = waiting.pop()
+        name = node.get_friendly_name()
+        if name in names or _has_weights(node):
+            continue
+        names.add(name)
+        waiting += [i.get_source_output().get_node() for i in node.inputs()]
+    return names
+
+
+def _has_weights(node: Any) -> bool:
+    """Whether it is a trained layer; the convolution that decodes a box's sides is not."""
+    kind = node.get_type_name()
+    if kind == "Convolution":
+        return list(node.input(1).get_partial_shape().to_shape()) != [1, _DFL_BINS, 1, 1]
+    return kind in ("MatMul", "GroupConvolution")
