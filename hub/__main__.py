@@ -174,6 +174,9 @@ def make_space(
     reviewer: Annotated[
         list[str] | None, typer.Option(help="User who may act on its pages; repeatable.")
     ] = None,
+    bucket: Annotated[
+        str | None, typer.Option(help="NAMESPACE/NAME of a bucket that keeps its data.")
+    ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
 ) -> None:
     """Write the folder of a Hugging Face Space that serves the app; --push sends it."""
@@ -185,10 +188,13 @@ def make_space(
     settings = _settings()
     folder = output or settings.paths.data / "space"
     preload = live_models(settings)
-    files = prepare(folder, settings, preload=preload, reviewers=reviewer or ())
+    files = prepare(
+        folder, settings, preload=preload, reviewers=reviewer or (), keeps=bucket is not None
+    )
     print(f"{len(files)} files in {folder}, {len(preload)} models preloaded")
     if push and name is not None:
-        print(f"{name}: commit {push_space(folder, name, settings, private=private)[:12]}")
+        commit = push_space(folder, name, settings, private=private, bucket=bucket)
+        print(f"{name}: commit {commit[:12]}")
 
 
 @app.command("schedule")

@@ -30,6 +30,7 @@ _TOP: Final = ("app.py", "LICENSE", "pyproject.toml", "packages.txt", "ARCHITECT
 _KINDS: Final = frozenset(
     {".py", ".css", ".js", ".json", ".safetensors", ".jpg", ".png", ".md", ".mako", ".csv"}
 )
+_MOUNT: Final = "/data"
 _PYTHON: Final = "3.12"  # what ZeroGPU offers, and what the pins allow
 _README: Final = """---
 {front}---
@@ -79,6 +80,7 @@ def prepare(
     *,
     preload: Sequence[Preload] = (),
     reviewers: Sequence[str] = (),
+    keeps: bool = False,
 ) -> tuple[Path, ...]:
     """Write the Space's folder anew.
 
@@ -87,6 +89,7 @@ def prepare(
         settings: whose namespace the Space follows, and where bundled releases lie.
         preload: models that are downloaded while the Space is built.
         reviewers: names on the Hub of those who may act on its pages; none: signing in is off.
+        keeps: whether its data is kept on a bucket that is mounted.
 
     Returns:
         Its files, relative to it, sorted.
@@ -108,7 +111,7 @@ def prepare(
     texts = {
         "README.md": _README.format(front=front),
         "requirements.txt": "\n".join(f"{name}=={pin}" for name, pin in _pins().items()) + "\n",
-        ".env": _environment(settings, reviewers),
+        ".env": _environment(settings, reviewers, keeps=keeps),
     }
     for name, text in texts.items():
         (output / name).write_text(text, encoding="utf-8")
@@ -116,7 +119,14 @@ def prepare(
     return tuple(sorted(found))
 
 
-def push(folder: Path, space: str, settings: Settings, *, private: bool = False) -> str:
+def push(
+    folder: Path,
+    space: str,
+    settings: Settings,
+    *,
+    private: bool = False,
+    bucket: str | None = None,
+) -> str:
     """Make a Space hold exactly what is in the folder, in one commit that is read back.
 
     Args:
@@ -124,6 +134,7 @@ def push(folder: Path, space: str, settings: Settings, *, private: bool = False)
         space: NAMESPACE/NAME; it is made if it does not exist.
         settings: address and token of the Hub.
         private: whether a Space that is made for it is private.
+        bucket: NAMESPACE/NAME of the storage bucket to mount; None: volumes stay as they are.
 
     Returns:
         The commit.
@@ -141,7 +152,10 @@ def push(folder: Path, space: str, settings: Settings, *, private: bool = False)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    return patiently()(_push, api, space, files, private=private)
+    commit = patiently()(_push, api, space, files, private=private)
+    if bucket is not None:
+        patiently()(_mount, api, space, bucket)
+    return commit
 
 
 def _push(api: HfApi, space: str, files: Mapping[str, bytes], *, private: bool) -> str:
@@ -168,6 +182,14 @@ def _push(api: HfApi, space: str, files: Mapping[str, bytes], *, private: bool) 
         )
     verify(api, space, str(made.oid), files, kind="space")
     return str(made.oid)
+
+
+def _mount(api: HfApi, space: str, bucket: str) -> None:
+    from huggingface_hub import Volume
+
+    with mapped(f"mount {bucket} into the Space {space}"):
+        volume = Volume(type="bucket", source=bucket, mount_path=_MOUNT)
+        api.set_space_volumes(space, volumes=[volume])
 
 
 def _sources(bundled: Path) -> Iterator[tuple[Path, Path]]:
@@ -218,11 +240,13 @@ def _pins() -> dict[str, str]:
     return pins
 
 
-def _environment(settings: Settings, reviewers: Sequence[str]) -> str:
+def _environment(settings: Settings, reviewers: Sequence[str], *, keeps: bool) -> str:
     """The Space's settings that are no secrets; those are the Space's own secrets."""
     lines = []
     if settings.hub.namespace is not None:
         lines.append(f"ROLLMARK_HUB__NAMESPACE={settings.hub.namespace}")
     if reviewers:
         lines.append(f"ROLLMARK_SERVING__REVIEWERS={','.join(reviewers)}")
+    if keeps:
+        lines.append(f"ROLLMARK_PATHS__KEEP={_MOUNT}")
     return "".join(f"{line}\n" for line in lines)

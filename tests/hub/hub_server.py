@@ -142,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         ("GET", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/tree/([^/]+)", "tree"),
         ("GET", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)(?:/revision/([^/]+))?", "info"),
         ("POST", r"/api/(spaces)/([^/]+/[^/]+)/(secrets|variables)", "space_setting"),
+        ("PUT", r"/api/(spaces)/([^/]+/[^/]+)/volumes", "volumes"),
         ("POST", r"/api/scheduled-jobs/([^/]+)", "schedule"),
         ("GET", r"/api/scheduled-jobs/([^/]+)", "scheduled"),
         ("DELETE", r"/api/scheduled-jobs/([^/]+)/([^/]+)", "unschedule"),
@@ -396,6 +397,12 @@ class _Handler(BaseHTTPRequestHandler):
         told = json.loads(self.body)
         place = repo.secrets if what == "secrets" else repo.settings.setdefault("env", {})
         place[told["key"]] = told["value"]
+        self._answer(200, {})
+
+    def _volumes(self, kind: str, name: str) -> None:
+        if (repo := self._found(kind, name)) is None or not self._may_write(name):
+            return
+        repo.settings["volumes"] = json.loads(self.body)["volumes"]
         self._answer(200, {})
 
     def _schedule(self, namespace: str) -> None:

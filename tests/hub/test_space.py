@@ -146,6 +146,16 @@ def test_pushing_makes_the_space_hold_exactly_the_folder_in_one_commit(hub, rele
     assert len(space.commits) == 3
 
 
+def test_a_bucket_is_mounted_where_the_space_keeps_its_data(hub, released, folder):
+    settings, _ = released
+    prepare(folder, settings, keeps=True)
+    assert "ROLLMARK_PATHS__KEEP=/data\n" in (folder / ".env").read_text()
+    push(folder, "acme/rollmark", settings, bucket="acme/mill-data")
+    assert hub.repo("acme/rollmark", "spaces").settings["volumes"] == [
+        {"type": "bucket", "source": "acme/mill-data", "mountPath": "/data"}
+    ]
+
+
 def test_a_push_that_loses_a_race_is_made_anew(hub, released, folder):
     settings, _ = released
     prepare(folder, settings)
