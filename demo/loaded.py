@@ -131,6 +131,8 @@ class LoadedModels:
                 return None
             if held.release.config.weights_sha256 != config.weights_sha256:
                 return held if config.weights_sha256 in self._refused else None
+            if held.release.config.class_thresholds != config.class_thresholds:
+                return None  # the predictor decides by them
             if held.release != release:  # same weights, newly described: a calibration, say
                 held = self._loaded[config.name] = Loaded(release, held.predictor)
             self._loaded.move_to_end(config.name)

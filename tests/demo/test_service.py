@@ -167,6 +167,18 @@ def test_a_new_calibration_of_the_same_weights_is_used_at_once(
     assert loader.loaded == ["d" * 12]
 
 
+def test_new_class_thresholds_of_the_same_weights_load_the_network_anew(
+    service: Service, paths: PathSettings, loader: Loader
+) -> None:
+    service.inspect(PICTURE, "grace")
+    config = service.choose("grace").config
+    releases.save_release_config(
+        paths.bundled / "grace", config.model_copy(update={"class_thresholds": {"crazing": 0.3}})
+    )
+    service.inspect(PICTURE, "grace")
+    assert loader.loaded == ["d" * 12, "d" * 12]
+
+
 def test_nothing_waits_for_review_before_anyone_has_flagged(service: Service) -> None:
     status = service.status()
     assert status["queue"] == {
