@@ -82,7 +82,8 @@ def test_the_settings_of_the_accuracy_tables_are_documented():
 @pytest.mark.parametrize("table", TABLES)
 def test_an_accuracy_page_is_printed_by_its_records(table):
     page = BENCHMARKS / f"{SHEETS[table].stem}.md"
-    assert page.read_text(encoding="utf-8") == page_text(table, BENCHMARKS)
+    remedy = f"run python -m training benchmark accuracy --task {table} --page-only"
+    assert page.read_text(encoding="utf-8") == page_text(table, BENCHMARKS), remedy
 
 
 def test_scheduled_retraining_uses_the_method_that_its_page_names():

@@ -24,7 +24,7 @@ def record(
     confusion: Sequence[Sequence[int]] = (),
     labels: tuple[str, ...] = ("dent", "scale"),
     validation: Mapping[str, float] | None = None,
-    resamples: tuple[int, ...] = (),
+    resamples: Mapping[str, tuple[int, ...]] | None = None,
     test_id: str = "t" * 64,
 ) -> RowRecord:
     """A finished row whose evaluation has these metrics; `interval` is around each of them."""
@@ -81,7 +81,7 @@ def record(
         metrics=metrics,
         confusion=tuple(tuple(line) for line in confusion),
     )
-    return RowRecord(row=row.id, run=run, evaluation=evaluation, resamples=resamples)
+    return RowRecord(row=row.id, run=run, evaluation=evaluation, resamples=dict(resamples or {}))
 
 
 def classified(

@@ -55,8 +55,8 @@ def test_one_seed_stands_with_its_interval_and_the_paired_difference() -> None:
     # Resample by resample GRACE has 200, 300 and 400 ten-thousandths more: quantiles of
     # (2, 3, 4) points at 2.5 and 97.5 % lie 0.05 of a step from the ends: 2.05 and 3.95.
     records = by_row(
-        detected(base, 0.70, interval=(0.65, 0.75), resamples=(7000, 6500, 7500)),
-        detected(grace, 0.73, interval=(0.68, 0.78), resamples=(7200, 6800, 7900)),
+        detected(base, 0.70, interval=(0.65, 0.75), resamples={"mAP50": (7000, 6500, 7500)}),
+        detected(grace, 0.73, interval=(0.68, 0.78), resamples={"mAP50": (7200, 6800, 7900)}),
     )
     page = render(DETECT, (base, grace), records)
     first, second = lines_of(page, "| YOLO11, n | C"), lines_of(page, "| GRACE, n | C")
@@ -70,13 +70,15 @@ def test_one_seed_stands_with_its_interval_and_the_paired_difference() -> None:
 
 def test_difference_interval_is_that_of_paired_resamples() -> None:
     base, grace = detect_rows("yolo11-n", "grace-n")
-    ours = Line((grace,), (detected(grace, 0.73, resamples=(7200, 6800, 7900)),))
-    theirs = Line((base,), (detected(base, 0.70, resamples=(7000, 6500, 7500)),))
-    gain = difference(ours, theirs, value=lambda r: r.evaluation.metric("mAP50").value)
+    ours = Line((grace,), (detected(grace, 0.73, resamples={"mAP50": (7200, 6800, 7900)}),))
+    theirs = Line((base,), (detected(base, 0.70, resamples={"mAP50": (7000, 6500, 7500)}),))
+    gain = difference(ours, theirs, "mAP50")
     assert gain is not None
     # position 0.025 · 2 = 0.05 between 0.02 and 0.03, and its mirror image
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.03, 0.0205, 0.0395))
     assert gain.spread is None
+    # The bootstrap of another metric says nothing of this one.
+    assert difference(ours, theirs, "recall") == Difference(pytest.approx(0.03))
 
 
 def test_targets_are_judged_in_the_largest_setting_that_was_run() -> None:
@@ -184,7 +186,7 @@ def test_difference_over_seeds_counts_common_seeds_only() -> None:
         (classified(first, [[9, 1], [0, 10]]), classified(second, [[5, 5], [5, 5]])),
     )
     theirs = Line(base, (classified(base[0], [[8, 2], [0, 10]]),))
-    gain = difference(ours, theirs, value=lambda r: r.evaluation.metric("accuracy").value)
+    gain = difference(ours, theirs, "accuracy")
     assert gain == Difference(pytest.approx(0.05))  # 19/20 against 18/20
 
 
@@ -274,11 +276,11 @@ def test_the_balance_page_names_the_choice_and_the_rarest_classes() -> None:
 
 def test_a_record_survives_its_file(tmp_path: Path) -> None:
     (row,) = detect_rows("grace-n")
-    one = detected(row, 0.7, resamples=(7000, 6900))
+    one = detected(row, 0.7, resamples={"mAP50": (7000, 6900)})
     save_record(one, tmp_path)
     assert load_records(tmp_path) == {row.id: one}
     text = (tmp_path / "records" / f"{row.id}.json").read_text()
-    assert '"resamples": [7000,6900]\n' in text
+    assert '"resamples": {"mAP50":[7000,6900]}\n' in text
 
 
 def test_a_record_under_another_rows_name_is_refused(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "benchmark"  # of the rows' runs, in the folder of all runs
 EVALUATION_FILE = "evaluation.json"
-PRIMARY = {"detect": "mAP50", "segment": "mIoU", "classify": "accuracy"}
+# The metrics of which tables show differences, and whose bootstrap is therefore kept.
+COMPARED = {"detect": ("mAP50",), "segment": ("mIoU",), "classify": ("accuracy", "macro_F1")}
 RESAMPLES = 1000
 BOOTSTRAP_SEED = 0  # one for all rows: they draw the same images
 
@@ -205,12 +206,14 @@ def _measure(row: Row, run: RunFolder, release: Path, place: Place) -> None:
         seed=BOOTSTRAP_SEED,
         resamples=RESAMPLES,
     )
-    primary = measured.resamples[PRIMARY[dataset.task]]
     found = RowRecord(
         row=row.id,
         run=run.load_record(),
         evaluation=measured.evaluation,
-        resamples=tuple(round(UNIT * float(value)) for value in primary),
+        resamples={
+            name: tuple(round(UNIT * float(value)) for value in measured.resamples[name])
+            for name in COMPARED[dataset.task]
+        },
     )
     write_atomically(run.root / EVALUATION_FILE, found.model_dump_json().encode())
 

@@ -202,7 +202,7 @@ def _cell(line: Line, metric: str) -> str:
 def _gain(line: Line, baseline: Line | None, metric: str) -> str:
     if baseline is None or baseline is line:
         return "–"
-    gain = difference(line, baseline, value=lambda record: record.evaluation.metric(metric).value)
+    gain = difference(line, baseline, metric)
     return "–" if gain is None else say_difference(gain)
 
 
@@ -288,11 +288,7 @@ def _measured(
             values = line.values(target.metric, target.label)
             return mean_and_spread(values)[0], setting
         if target.over in by_network:
-            gain = difference(
-                line,
-                by_network[target.over],
-                value=lambda record: record.evaluation.metric(target.metric).value,
-            )
+            gain = difference(line, by_network[target.over], target.metric)
             if gain is not None:
                 return gain.value, setting
     return None, ""

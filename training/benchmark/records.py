@@ -19,14 +19,14 @@ UNIT = 10_000  # resamples are stored in ten-thousandths: half of one moves no p
 class RowRecord(Record):
     """One row of a table: the run, what its weights earned on the test split, and the bootstrap.
 
-    `resamples` holds the primary metric in each bootstrap resample, in 1 / UNIT: rows measured on
-    one test split drew the same images, so their difference may be taken resample by resample.
+    `resamples` holds a table's first metrics in each bootstrap resample, in 1 / UNIT: rows measured
+    on one test split drew the same images, so their difference may be taken resample by resample.
     """
 
     row: str
     run: RunRecord
     evaluation: Evaluation
-    resamples: tuple[int, ...] = Field(default=())
+    resamples: dict[str, tuple[int, ...]] = Field(default_factory=dict)
 
 
 def save_record(record: RowRecord, pages: Path) -> None:

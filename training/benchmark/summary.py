@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -97,22 +97,23 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), spread
 
 
-def difference(
-    line: Line, baseline: Line, *, value: Callable[[RowRecord], float]
-) -> Difference | None:
-    """Line minus baseline over their common seeds; None if there is none.
+def difference(line: Line, baseline: Line, metric: str) -> Difference | None:
+    """Line minus baseline in a metric over their common seeds; None if there is none.
 
-    One common seed: the 95 % interval of the paired bootstrap of the primary metric, for which
-    both records must hold equally many resamples. Several: the spread of the paired differences.
+    One common seed: with the 95 % interval of the paired bootstrap, where both records kept the
+    metric's. Several: with the spread of the paired differences.
     """
     common = sorted(line.by_seed.keys() & baseline.by_seed.keys())
     if not common:
         return None
-    gains = [value(line.by_seed[s]) - value(baseline.by_seed[s]) for s in common]
+    pairs = [(line.by_seed[seed], baseline.by_seed[seed]) for seed in common]
+    gains = [
+        a.evaluation.metric(metric).value - b.evaluation.metric(metric).value for a, b in pairs
+    ]
     mean, spread = mean_and_spread(gains)
     if spread is not None:
         return Difference(mean, spread=spread)
-    ours, theirs = (np.array(b[common[0]].resamples) for b in (line.by_seed, baseline.by_seed))
+    ours, theirs = (np.array(record.resamples.get(metric, ())) for record in pairs[0])
     if not len(ours) or len(ours) != len(theirs):
         return Difference(mean)
     low, high = np.quantile((ours - theirs) / UNIT, (0.025, 0.975))
