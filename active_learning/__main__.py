@@ -191,6 +191,28 @@ def simulate(
         typer.echo(f"{conclusion(found)}\n{page}")
 
 
+@app.command()
+def novelty(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Default: the served classifier and segmenter.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=2, help="At most, of each set.")] = 300,
+    output: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("docs/benchmarks"),
+) -> None:
+    """Measure whether releases notice images unlike anything they have seen."""
+    with _errors_on_one_line():
+        from active_learning.novelty_benchmark import measure
+        from active_learning.novelty_page import write_page
+        from core.settings import load_settings
+        from hub.registry import resolve
+
+        paths = load_settings().paths
+        asked = models or ["mobilesteelnet", "sme_deeplabv3plus"]
+        results = [measure(resolve(name, paths).folder, paths, images=images) for name in asked]
+        command = f"python -m active_learning novelty {' '.join(asked)} --images {images}"
+        typer.echo(write_page(output, results, command=command, where=_where()))
+
+
 def _where() -> str:
     """Machine and commit, for a page of measurements."""
     from training.runs import describe_machine, git_commit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -49,21 +49,28 @@ class Embedder:
 
     def samples(self, samples: Sequence[Sample]) -> Floats:
         """Features (n, D) of images of a data set, in their order."""
-        parts = []
-        for start in range(0, len(samples), PART):
-            part = samples[start : start + PART]
-            kept = self._kept([sample.sha256 for sample in part])
-            parts.append(_read(kept) if kept.is_file() else self._new(kept, part))
-        return np.concatenate(parts).astype(np.float64)
+        return self._features(
+            [sample.sha256 for sample in samples],
+            lambda part: [decode(sample.path) for sample in samples[part]],
+        )
 
     def images(self, images: Sequence[DecodedImage]) -> Floats:
-        """Features (n, D) of decoded images, in their order; nothing is kept."""
-        return np.stack(self._look(images)).astype(np.float64)
+        """Features (n, D) of decoded images, in their order."""
+        return self._features([image.sha256 for image in images], lambda part: images[part])
 
-    def _new(self, kept: Path, samples: Sequence[Sample]) -> NDArray[np.float32]:
-        rows = np.stack(self._look([decode(sample.path) for sample in samples]))
-        write_atomically(kept, rows.astype("<f4").tobytes())
-        return rows
+    def _features(
+        self, hashes: Sequence[str], decoded: Callable[[slice], Sequence[DecodedImage]]
+    ) -> Floats:
+        """Features of the images with these hashes; only parts that are not kept are decoded."""
+        rows = []
+        for start in range(0, len(hashes), PART):
+            part = slice(start, start + PART)
+            kept = self._kept(hashes[part])
+            if not kept.is_file():
+                fresh = np.stack(self._look(decoded(part)))
+                write_atomically(kept, fresh.astype("<f4").tobytes())
+            rows.append(_read(kept))
+        return np.concatenate(rows).astype(np.float64)
 
     def _look(self, images: Sequence[DecodedImage]) -> list[NDArray[np.float32]]:
         if self._network is None:
