@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.settings import PathSettings, Settings
+from core.settings import PathSettings, ServingSettings, Settings
 from demo import handlers
 from demo.draw import Layers
 from demo.heat import CHOICES, HeatMaps, colours, legend, paint
@@ -49,7 +49,7 @@ def test_a_legend_says_what_much_means_and_there_is_none_without_heat() -> None:
 def test_heat_is_painted_under_what_is_drawn_and_computed_once(
     bundled: PathSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = Service(Settings(paths=bundled))
+    service = Service(Settings(paths=bundled, serving=ServingSettings(runtime="torch")))
     shown, _ = handlers.inspect(
         service, str(PICTURE), "a", model="mobilesteelnet", score_threshold=None
     )
@@ -63,7 +63,7 @@ def test_heat_is_painted_under_what_is_drawn_and_computed_once(
 
 
 def test_only_the_last_networks_and_maps_are_kept(bundled: PathSettings) -> None:
-    service = Service(Settings(paths=bundled))
+    service = Service(Settings(paths=bundled, serving=ServingSettings(runtime="torch")))
     release = resolve("mobilesteelnet", bundled)
     maps = HeatMaps()
     pixels = np.zeros((8, 8, 3), np.uint8)
@@ -79,7 +79,7 @@ def test_a_picture_that_is_gone_is_said_in_the_legend_s_place(
 ) -> None:
     from demo.tabs.inspect import _Page
 
-    service = Service(Settings(paths=bundled))
+    service = Service(Settings(paths=bundled, serving=ServingSettings(runtime="torch")))
     copy = tmp_path / "x.jpg"
     copy.write_bytes(PICTURE.read_bytes())
     shown, _ = handlers.inspect(
