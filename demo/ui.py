@@ -16,7 +16,7 @@ from demo import api, source
 from demo.batch_jobs import Batches
 from demo.service import Service
 from demo.sign_in import SignIn
-from demo.tabs import batch, compare, inspect, models, review
+from demo.tabs import batch, compare, inspect, models, review, training
 from demo.theme import STYLE, head, theme
 
 _MASTHEAD: Final = """
@@ -78,6 +78,8 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
                 batch.build(service, batches, blocks, tabs)
             with gr.Tab(review.TITLE, id="review") as tab:
                 review.build(service, settings, tabs, tab)
+            with gr.Tab(training.TITLE, id="training") as tab:
+                training.build(service, settings, tabs, tab)
             with gr.Tab("Models", id="models") as tab:
                 models.build(service, tab)
         sign_in.place(blocks)

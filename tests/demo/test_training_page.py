@@ -1,0 +1,244 @@
+"""The training page: what it says of each kind of run, in the real app and a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from core.ledger import open_ledger
+from core.settings import PathSettings, Settings
+from demo import plots
+from demo.retraining import Retrainings, read_curve, read_tail
+from demo.service import Service
+from tests.demo import releases
+from tests.demo.conftest import served
+from tests.demo.retrained import Retrained
+
+TIMEOUT_MS = 60_000
+SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
+VIEWS = {
+    "light": ("light", 1440, 900),
+    "dark": ("dark", 1440, 900),
+    "narrow": ("light", 390, 844),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """GRACE was refused, then promoted; the segmenter is parked, and the classifier trains."""
+    root = tmp_path_factory.mktemp("trained")
+    for name in releases.DATASETS:
+        releases.write(root / "bundled" / name, name)
+    releases.write(root / "candidate", "grace", seed=1)
+    paths = PathSettings(data=root / "data", runs=root / "runs", bundled=root / "bundled")
+    ledger = open_ledger(paths.ledger_url)
+    made = Retrained(ledger, paths)
+    made.refused("grace")
+    made.promoted("grace", candidate=root / "candidate")
+    made.drifted("grace")
+    made.parked("sme_deeplabv3plus")
+    made.training("mobilesteelnet")
+    ledger.close()
+    return root
+
+
+@pytest.fixture(scope="module")
+def retrainings(root: Path) -> Retrainings:
+    settings = Settings(
+        paths=PathSettings(data=root / "data", runs=root / "runs", bundled=root / "bundled")
+    )
+    return Retrainings(Service(settings), settings)
+
+
+# --- without a browser -------------------------------------------------------------------------
+
+
+def test_the_model_with_the_latest_run_comes_first(retrainings: Retrainings) -> None:
+    names = [name for _, name in retrainings.models()]
+    assert names == ["mobilesteelnet", "grace", "sme_deeplabv3plus"]
+
+
+def test_a_picture_of_a_model_holds_its_runs_curve_drift_and_way_back(
+    retrainings: Retrainings,
+) -> None:
+    picture = retrainings.picture("grace")
+    assert [run.state for run in picture.runs] == ["promoted", "refused"]
+    assert len(picture.curve.points) == 20
+    assert picture.log[-1].endswith("mAP50_95 0.4371")
+    assert picture.back_to == picture.runs[0].incumbent
+    assert picture.outlook.drift is not None
+    assert picture.outlook.drift.worst()[0] == "brightness"
+    assert retrainings.picture("mobilesteelnet").back_to is None
+
+
+def test_nobody_goes_back_to_another_release_than_he_was_told(retrainings: Retrainings) -> None:
+    with pytest.raises(Exception, match=r"release before is \w{12} by now, not aaaaaaaaaaaa"):
+        retrainings.go_back("grace", "a" * 12)
+    with pytest.raises(Exception, match="release before is none by now"):
+        retrainings.go_back("mobilesteelnet", "a" * 12)
+
+
+def test_a_mark_changes_with_the_page_and_only_then(retrainings: Retrainings) -> None:
+    first = retrainings.mark("grace")
+    assert retrainings.mark("grace")[:4] == first[:4]
+    assert retrainings.mark("mobilesteelnet")[:4] != first[:4]
+
+
+def test_a_run_without_files_has_no_curve_and_no_log(tmp_path: Path) -> None:
+    assert read_curve(tmp_path, "mAP50_95") == ()
+    assert read_tail(tmp_path) == ()
+
+
+def test_a_line_is_drawn_on_a_scale_of_whole_tenths() -> None:
+    # 31 % to 44 % lie between 30 % and 50 %; the plot's height is 190 - 10 - 26 = 154 px.
+    drawn = plots.line([(1, 0.31), (2, 0.44)], "words", axis="epoch")
+    assert [s.strip() for s in re.findall(r">(\d+ %)<", drawn)] == ["30 %", "40 %", "50 %"]
+    [(first, last)] = re.findall(r'points="46\.0,([\d.]+) 468\.0,([\d.]+)"', drawn)
+    assert float(first) == pytest.approx(10 + 154 * 0.95, abs=0.06)
+    assert float(last) == pytest.approx(10 + 154 * 0.30, abs=0.06)
+    assert "epoch 1" in drawn
+    assert "epoch 2" in drawn
+
+
+def test_one_point_is_a_plot_too() -> None:
+    assert 'points="257.0' in plots.line([(1, 1.0)], "words", axis="epoch")
+
+
+def test_an_interval_lies_where_its_numbers_are() -> None:
+    # The scale reaches 1.2 times the farther end: 0.05 is 0.05 / 0.06 of the half of 150.
+    drawn = plots.interval(-0.01, 0.02, 0.05)
+    assert 'x1="125.0" x2="275.0"' in drawn
+    assert 'cx="200.0"' in drawn
+
+
+# --- in the browser ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(root: Path) -> Iterator[str]:
+    with served(root, root / "bundled") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.fail("The browser tests need Chromium, which is not on the PATH: `make browser`.")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield opened
+        opened.close()
+
+
+def opened(browser: Browser, address: str, view: str) -> Page:
+    theme, width, height = VIEWS[view]
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.set_default_timeout(TIMEOUT_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
+    page = context.new_page()
+    page.goto(f"{address}/?__theme={theme}")
+    if view == "narrow":  # tabs that do not fit are behind a button
+        page.locator(".overflow-menu button").first.click()
+        page.locator(".overflow-dropdown button", has_text="Training").click()
+    else:
+        page.get_by_role("tab", name="Training").click()
+    expect(page.locator("#training-live code")).to_be_visible()
+    return page
+
+
+def choose(page: Page, name: str) -> None:
+    if name not in page.locator("#training-model input").input_value():
+        page.locator("#training-model input").click()
+        page.get_by_role("option", name=name).click()
+    expect(page.locator("#training-live")).to_contain_text(name)
+
+
+@pytest.mark.browser
+def test_the_page_tells_of_the_run_in_hand_of_a_parked_one_and_of_a_verdict(
+    browser: Browser, address: str, root: Path, tmp_path: Path
+) -> None:
+    page = opened(browser, address, "light")
+    expect(page.locator("#training-sentence")).to_contain_text(
+        "Training MobileSteelNet: epoch 3 of 20, 12 min left."
+    )
+    expect(page.locator('.phases li[aria-current="step"]')).to_contain_text("Training")
+    expect(page.locator("#training-back")).to_be_disabled()
+    choose(page, "SME-DeepLabV3+")
+    expect(page.locator("#training-sentence")).to_contain_text("is parked and waits for a person")
+    expect(page.locator("#training-phases")).to_contain_text("the disk is full: free some space.")
+    choose(page, "GRACE")
+    expect(page.locator("#training-verdict .headline")).to_contain_text("Promoted: mAP50_95")
+    expect(page.locator("#training-verdict tbody tr")).to_have_count(6)
+    expect(page.locator("#training-verdict .checks li")).to_have_count(5)
+    expect(page.locator("#training-history tbody tr")).to_have_count(2)
+    expect(page.locator("#training-curve svg")).to_have_attribute(
+        "aria-label", re.compile("after 20 epochs: best 43.7 % in epoch 20")
+    )
+    expect(page.locator("#training-balance")).to_contain_text("drifted")
+
+    # What happens elsewhere shows by itself.
+    ledger = open_ledger(f"sqlite:///{root / 'data' / 'ledger.db'}")
+    paths = PathSettings(data=root / "data", runs=root / "runs", bundled=root / "bundled")
+    Retrained(ledger, paths).refused("grace")
+    ledger.close()
+    expect(page.locator("#training-verdict .headline")).to_contain_text("Refused")
+    expect(page.locator("#training-verdict")).to_contain_text("has fallen")
+    page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_page_fits_and_has_no_serious_barrier(
+    browser: Browser, address: str, view: str, tmp_path: Path
+) -> None:
+    """With ROLLMARK_WRITE_SCREENSHOTS=1 the pictures become those of the documentation."""
+    page = opened(browser, address, view)
+    choose(page, "GRACE")
+    expect(page.locator("#training-verdict .headline")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= VIEWS[view][1]
+    page.wait_for_timeout(800)  # transitions
+    write = os.environ.get("ROLLMARK_WRITE_SCREENSHOTS") == "1"
+    folder = SCREENSHOTS if write else tmp_path
+    picture = page.screenshot(path=folder / f"training-{view}.png")
+    assert len(picture) > 20_000
+    found = Axe().run(page).response["violations"]
+    serious = [
+        (each["id"], [node["html"][:120] for node in each["nodes"]])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        and not all('role="tab"' in node["html"] for node in each["nodes"])  # of every page alike
+    ]
+    assert serious == []
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_a_release_is_rolled_back_after_one_question(
+    browser: Browser, address: str, root: Path
+) -> None:
+    page = opened(browser, address, "light")
+    choose(page, "GRACE")
+    back = page.locator("#training-back")
+    expect(back).to_contain_text("Roll GRACE back to")
+    before = page.locator("#training-live code").inner_text()
+    back.click()
+    page.get_by_role("button", name="No, keep it live").click()
+    expect(page.get_by_role("button", name="Yes, go back")).to_be_hidden()
+    assert page.locator("#training-live code").inner_text() == before
+    back.click()
+    page.get_by_role("button", name="Yes, go back").click()
+    expect(page.locator("#training-happened")).to_contain_text(f"{before} is kept")
+    expect(page.locator("#training-live code")).not_to_contain_text(before)
+    expect(back).to_be_disabled()
+    page.context.close()
