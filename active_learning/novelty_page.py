@@ -114,7 +114,7 @@ def _plot(results: Sequence[NoveltyResult]) -> bytes:
             ("its test images", result.distances),
             *((s.name, s.distances) for s in result.sets),
         ]
-        for (name, distances), colour in zip(sets, _COLOURS, strict=True):
+        for (name, distances), colour in zip(sets, _COLOURS, strict=False):
             rising = np.sort(distances)
             share = np.arange(1, len(rising) + 1) / len(rising)
             ax.step(rising, share, where="post", color=colour, lw=1.6, label=name)

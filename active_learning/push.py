@@ -27,7 +27,7 @@ from active_learning.label_format import (
 from active_learning.label_studio import LabelStudio, Project
 from active_learning.labelling import Labelling
 from active_learning.outbox import LEASE_S, SETTLE_S, Outbox, pushing
-from active_learning.query import Candidate, rank
+from active_learning.query import Candidate, classes_worth_a_label, rank
 from active_learning.queue import OnPoint, ReviewQueue
 from active_learning.shown_image import ShownImage, shown_image
 from core.errors import (
@@ -307,14 +307,14 @@ def _chosen(due: Sequence[ReviewItem], ranking: Ranking) -> list[str]:
 
 
 def classes_seen(inspections: Sequence[Inspection]) -> tuple[str, ...]:
-    """Classes that models see, most probable first."""
+    """Classes that models see and a label may be about, most probable first."""
     best: dict[str, float] = {}
     for inspection in inspections:
         found = [(box.label, box.probability) for box in inspection.detections]
         found += [(segment.label, segment.score) for segment in inspection.segments]
         for label, p in [*found, *inspection.probabilities.items()]:
             best[label] = max(best.get(label, 0.0), p)
-    return tuple(sorted(best, key=lambda label: (-best[label], label)))
+    return classes_worth_a_label(best)
 
 
 def _leading_first(inspections: Sequence[Inspection]) -> list[Inspection]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from active_learning.query import Candidate, Ranked, rank
+from active_learning.query import Candidate, Ranked, classes_worth_a_label, rank
 from core.errors import InputError
 
 COMMON, RARE = "patches", "crazing"
@@ -182,6 +182,45 @@ def test_another_seed_draws_other_images_and_the_same_seed_the_same():
         rank(pool, 20, labelled_counts={}, random_share=1, seed=seed) for seed in (1, 1, 2)
     )
     assert once == again != other
+
+
+# --- what is labelled already, and what a label may be about --------------------------------------
+
+
+def test_what_is_chosen_keeps_away_from_what_is_labelled_already():
+    pool = [at("near", 0.9, 0, COMMON), at("far", 0.8, 90, COMMON), at("beside", 0.7, 10, COMMON)]
+    options = {"labelled_counts": {}, "random_share": 0, "seed": 0}
+    assert ids(rank(pool, 1, **options)) == ["near"]
+    # With an image at 5 degrees labelled, the one at 90 is the furthest from what is known.
+    known = np.array([[math.cos(math.radians(5)), math.sin(math.radians(5))]])
+    assert ids(rank(pool, 1, labelled=known, **options)) == ["far"]
+
+
+def test_labelled_images_of_another_network_are_refused():
+    with pytest.raises(InputError, match="have length 3, those of the pool 2"):
+        rank(
+            [at("a", 0.5, 0)],
+            1,
+            labelled_counts={},
+            random_share=0,
+            seed=0,
+            labelled=np.ones((1, 3)),
+        )
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [
+        ({"a": 0.6, "b": 0.3, "c": 0.1}, ("a", "b")),
+        ({"b": 0.9, "a": 0.06, "c": 0.04}, ("b",)),
+        ({"a": 0.2, "b": 0.2}, ("a",)),
+        ({}, ()),
+        ({"a": 0.0}, ()),
+    ],
+    ids=["two possible", "one sure", "the best of the faint", "nothing", "ruled out"],
+)
+def test_a_label_may_be_about_the_best_class_and_those_that_are_possible(probabilities, expected):
+    assert classes_worth_a_label(probabilities) == expected
 
 
 # --- properties --------------------------------------------------------------------------------
