@@ -1,10 +1,16 @@
-"""A predictor over a folder of images, and the file that other programs read: predictions.json."""
+"""A predictor over a folder of images, and the file that other programs read: predictions.json.
+
+While the network looks at one batch, threads decode the next and write what came of the one before:
+Pillow and the network libraries work outside Python's lock.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +31,8 @@ from training.predictions import (
 
 logger = logging.getLogger(__name__)
 
-BATCH = 16  # images decoded at a time
+BATCH = 16  # images looked at together; as many more are decoded meanwhile
+DECODERS, WRITERS = 2, 2  # threads
 
 
 def predict_folder(
@@ -54,10 +61,17 @@ def predict_folder(
     masks = mask_names(files)
     entries: list[dict[str, Any]] = []
     try:
-        for file, seen in look(predictor, files, score_threshold):
-            if isinstance(seen, InputError):
-                logger.info("%s: %s", file.name, seen)
-            entries.append(write_entry(file, seen, mask=masks[file], output=output))
+        with ThreadPoolExecutor(WRITERS, thread_name_prefix="write") as writers:
+            written: deque[Future[dict[str, Any]]] = deque()
+            for file, seen in look(predictor, files, score_threshold):
+                if isinstance(seen, InputError):
+                    logger.info("%s: %s", file.name, seen)
+                written.append(
+                    writers.submit(write_entry, file, seen, mask=masks[file], output=output)
+                )
+                if len(written) > BATCH:  # no more answers in memory than that
+                    entries.append(written.popleft().result())
+            entries += [entry.result() for entry in written]
         document = document_of(predictor, entries)
         write_atomically(output / PREDICTIONS_FILE, json.dumps(document, indent=1).encode())
     except OSError as exc:
@@ -72,13 +86,21 @@ def look(
 ) -> Iterator[tuple[Path, InputError | tuple[DecodedImage, Prediction]]]:
     """Each file with what was seen in it, or with why nothing was, in order."""
     console = Console(stderr=True)
-    starts = range(0, len(files), BATCH)
+    batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
     description = f"{predictor.spec.name} on {len(files)} images"
-    for start in track(
-        starts, description, console=console, disable=not console.is_terminal, transient=True
-    ):
-        decoded = [decode_file(file) for file in files[start : start + BATCH]]
-        readable = [image for image in decoded if not isinstance(image, InputError)]
-        predictions = iter(predictor(readable, score_threshold=score_threshold) if readable else ())
-        for file, image in zip(files[start : start + BATCH], decoded, strict=True):
-            yield file, image if isinstance(image, InputError) else (image, next(predictions))
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as decoders:
+        coming = [decoders.submit(decode_file, file) for file in files[:BATCH]]
+        for number in track(
+            range(len(batches)),
+            description,
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        ):
+            decoded = [image.result() for image in coming]
+            following = batches[number + 1] if number + 1 < len(batches) else ()
+            coming = [decoders.submit(decode_file, file) for file in following]
+            readable = [image for image in decoded if not isinstance(image, InputError)]
+            answers = iter(predictor(readable, score_threshold=score_threshold) if readable else ())
+            for file, image in zip(batches[number], decoded, strict=True):
+                yield file, image if isinstance(image, InputError) else (image, next(answers))

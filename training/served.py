@@ -15,7 +15,13 @@ from training.initial import release_folder
 
 
 def open_predictor(
-    model: str, weights: Path | None, device: str, paths: PathSettings, *, tta: bool = False
+    model: str,
+    weights: Path | None,
+    device: str,
+    paths: PathSettings,
+    *,
+    tta: bool = False,
+    runtime: str = "torch",
 ) -> Predictor:
     """The named model with the given weights, or with those that the app would serve.
 
@@ -25,6 +31,7 @@ def open_predictor(
         device: auto, cpu or cuda:N.
         paths: where releases lie.
         tta: look at mirrored pictures, too, at four times the cost.
+        runtime: as for `models.load`; whatever it is, an export must be in the cache already.
 
     Raises:
         ConfigError: if weights are given for the committee, which has none of its own.
@@ -33,26 +40,28 @@ def open_predictor(
         WeightsError: if the weights are damaged, or another model's.
     """
     predictor = (
-        _committee(weights, device, paths)
+        _committee(weights, device, paths, runtime)
         if model == COMMITTEE
-        else _model(model, weights, device, paths)
+        else _model(model, weights, device, paths, runtime)
     )
     return Flipped(predictor) if tta else predictor
 
 
-def _committee(weights: Path | None, device: str, paths: PathSettings) -> Predictor:
+def _committee(weights: Path | None, device: str, paths: PathSettings, runtime: str) -> Predictor:
     if weights is not None:
         raise ConfigError("The committee has no weights of its own; leave --weights out.")
     members = []
     for name in detectors():
         try:
-            members.append(_model(name, None, device, paths))
+            members.append(_model(name, None, device, paths, runtime))
         except WeightsNotFoundError:
             continue
     return open_committee(members, paths.bundled, paths.releases)
 
 
-def _model(model: str, weights: Path | None, device: str, paths: PathSettings) -> Predictor:
+def _model(
+    model: str, weights: Path | None, device: str, paths: PathSettings, runtime: str
+) -> Predictor:
     spec = get_spec(model)
     if weights is None:
         folder = find_release(
@@ -60,7 +69,8 @@ def _model(model: str, weights: Path | None, device: str, paths: PathSettings) -
         )
     else:
         folder = release_folder(weights)
-    predictor = load(folder, device=choose_device(device))
+    place = choose_device(device)
+    predictor = load(folder, device=place, runtime=runtime, cache=paths.cache)
     if predictor.spec.name != spec.name:
         raise WeightsError(f"{folder} holds weights of {predictor.spec.name}, not of {spec.name}.")
     return predictor

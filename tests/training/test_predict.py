@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import pytest
 from PIL import Image
 
 from core.errors import InputError
+from core.types import DecodedImage, Prediction
 from tests.training.canned import Canned
+from training import predict
 from training.predict import predict_folder
+from training.predictions import decode_file
 
 LABELS = ("spot", "line")
 
@@ -153,3 +158,31 @@ def test_an_output_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="Cannot write to"):
         predict_folder(Canned("classify", LABELS, [(1, 0)]), images, tmp_path / "out")
+
+
+def test_the_next_images_are_decoded_while_a_batch_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = draw(tmp_path / "in", *(f"{i:02}.png" for i in range(17)))  # a batch of 16, and one
+    decoded = threading.Event()
+
+    def decode(file: Path) -> DecodedImage | InputError:
+        found = decode_file(file)
+        if file.name == "16.png":
+            decoded.set()
+        return found
+
+    monkeypatch.setattr(predict, "decode_file", decode)
+    answers = Canned("classify", LABELS, [[0.5, 0.5]] * 17)
+
+    class Waiting:
+        spec, revision, labels = answers.spec, answers.revision, answers.labels
+
+        def __call__(
+            self, batch: Sequence[DecodedImage], *, score_threshold: float
+        ) -> list[Prediction]:
+            assert decoded.wait(10)  # the seventeenth, during the pass of the first sixteen
+            return answers(batch, score_threshold=score_threshold)
+
+    assert predict_folder(Waiting(), images, tmp_path / "out") == 0
+    assert len(read(tmp_path / "out")["images"]) == 17
