@@ -11,6 +11,7 @@ import pytest
 from training.datasets import Dataset, open_dataset, prepare
 
 pytest_plugins = (
+    "tests.browsers",
     "tests.databases",
     "tests.active_learning.label_studio_server",
     "tests.hub.loopback",

@@ -26,6 +26,8 @@ TITLE: Final = "Review"
 _TICK_S: Final = 2
 _PAGE: Final = 24  # images listed at first, and added by “Show more”
 _QUIET: Final[dict[str, Any]] = {"show_progress": "hidden", **PRIVATE}
+_DETAILS: Final = 4  # parts of the page that tell of the chosen image
+_FILLED: Final = 8 + _DETAILS  # parts that are kept fresh
 # One after the other: an older answer must not replace the image chosen after it.
 _IN_TURN: Final[dict[str, Any]] = {"concurrency_id": "review", "concurrency_limit": 1, **_QUIET}
 
@@ -45,10 +47,13 @@ class Told:
 
 
 class _Page:
-    """The components of the tab, and the functions that fill them."""
+    """The components of the tab, and the functions that fill them, which need none of them."""
 
-    def __init__(self, service: Service, settings: Settings) -> None:
-        self.reviewing = Reviewing(service, settings)
+    def __init__(self, reviewing: Reviewing) -> None:
+        self.reviewing = reviewing
+
+    def lay_out(self) -> None:
+        """Make the components."""
         self.told = gr.State(Told())
         self.view = gr.State((None, _PAGE))
         self.selected = gr.State("")
@@ -122,8 +127,8 @@ class _Page:
         except Exception as exc:
             failure = sentence_of(exc)
             if failure == told.failure:
-                return (gr.skip(),) * len(self.filled())
-            rest = (gr.skip(),) * (len(self.filled()) - 2)
+                return (gr.skip(),) * _FILLED
+            rest = (gr.skip(),) * (_FILLED - 2)
             return (Told(failure=failure), markup.failed(failure), *rest)
 
     def _changes(self, told: Told, view: View, selected: str) -> tuple[Any, ...]:
@@ -132,7 +137,7 @@ class _Page:
         errands = (reviewing.reach(), reviewing.courier.carried)
         fresh = Told(mark, now.minute, view, errands)
         if fresh == told:
-            return (gr.skip(),) * len(self.filled())
+            return (gr.skip(),) * _FILLED
         overview = reviewing.overview()
         is_same_queue = mark == told.mark
         is_same_list = is_same_queue and view == told.view
@@ -144,7 +149,7 @@ class _Page:
             gr.skip() if is_same_queue else markup.charts(overview, now),
             markup.connection(*errands, now),
             *self._buttons(overview, errands[1]),
-            *((gr.skip(),) * len(self.detail()) if is_same_queue else self.show(selected)),
+            *((gr.skip(),) * _DETAILS if is_same_queue else self.show(selected)),
         )
 
     def _listing(self, overview: Overview, view: View, selected: str, now: datetime) -> str:
@@ -259,7 +264,8 @@ def build(service: Service, settings: Settings, tabs: Any, tab: Any) -> None:
         tabs: all tabs, whose selection starts and stops the refreshing.
         tab: this one, whose selection reads the queue.
     """
-    page = _Page(service, settings)
+    page = _Page(Reviewing(service, settings))
+    page.lay_out()
     shows = [page.told, page.view, page.selected]
     fill: dict[str, Any] = {"fn": page.fill, "inputs": shows, "outputs": page.filled(), **_IN_TURN}
     tab.select(page.enter, [page.view, page.selected], [page.selected, *page.filled()], **_IN_TURN)

@@ -91,7 +91,7 @@ class Server:
                 "Content-Type": "application/json",
             },
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 

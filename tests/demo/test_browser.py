@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from core.settings import PathSettings
+from tests.browsers import TIMEOUT_MS, VIEWS, open_app, select_tab, serious_barriers
 from tests.demo.conftest import served
 from tests.demo.releases import EXAMPLES
 
@@ -19,31 +18,11 @@ pytestmark = pytest.mark.browser
 
 SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 TABS = ("Inspect", "Compare", "Models")
-TIMEOUT_MS = 60_000  # a busy machine answers late; an idle one within a second
-VIEWS = {
-    "light": ("light", 1440, 900),
-    "dark": ("dark", 1440, 900),
-    "narrow": ("light", 390, 844),
-}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.fail("The browser tests need Chromium, which is not on the PATH: `make browser`.")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=program,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    opened = _open(browser, address, *VIEWS["light"])
+    opened = open_app(browser, address, *VIEWS["light"])
     yield opened
     opened.context.close()
 
@@ -195,16 +174,10 @@ def test_models_shows_the_measured_beside_the_reported_and_the_card(page: Page) 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_page_has_a_serious_barrier(browser: Browser, address: str, theme: str) -> None:
-    page = _open(browser, address, theme, 1440, 900)
+    page = open_app(browser, address, theme, 1440, 900)
     for tab in TABS:
         _go(page, tab)
-        found = Axe().run(page).response["violations"]
-        serious = [
-            (tab, each["id"], [node["html"][:120] for node in each["nodes"]])
-            for each in found
-            if each["impact"] in ("serious", "critical")
-        ]
-        assert serious == []
+        assert (tab, serious_barriers(page)) == (tab, [])
     page.context.close()
 
 
@@ -220,7 +193,7 @@ def test_nothing_is_fetched_from_another_host(browser: Browser, address: str) ->
 
 
 def test_a_narrow_screen_needs_no_scrolling_sideways(browser: Browser, address: str) -> None:
-    page = _open(browser, address, *VIEWS["narrow"])
+    page = open_app(browser, address, *VIEWS["narrow"])
     for tab in TABS:
         _go(page, tab)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -236,7 +209,7 @@ def test_every_page_shows_the_bundled_models_in_light_dark_and_narrow(
     folder.mkdir(parents=True, exist_ok=True)
     with served(tmp_path, PathSettings().bundled) as address:
         for view, (theme, width, height) in VIEWS.items():
-            page = _open(browser, address, theme, width, height)
+            page = open_app(browser, address, theme, width, height)
             for tab in TABS:
                 _go(page, tab)
                 page.wait_for_timeout(1500)  # transitions
@@ -245,21 +218,9 @@ def test_every_page_shows_the_bundled_models_in_light_dark_and_narrow(
             page.context.close()
 
 
-def _open(browser: Browser, address: str, theme: str, width: int, height: int) -> Page:
-    """The page once it has inspected its first sample."""
-    context = browser.new_context(viewport={"width": width, "height": height})
-    context.set_default_timeout(TIMEOUT_MS)
-    expect.set_options(timeout=TIMEOUT_MS)
-    page = context.new_page()
-    page.goto(f"{address}/?__theme={theme}")
-    expect(page.locator("#inspect-verdict .says")).to_be_visible()
-    expect(page.locator("#inspect-picture img").first).to_be_visible()
-    return page
-
-
 def _go(page: Page, tab: str) -> None:
     """Open a tab and wait until it has its answer."""
-    page.get_by_role("tab", name=tab).click()
+    select_tab(page, tab)
     if tab == "Compare":
         expect(page.locator("figure.tile").first).to_be_visible()
         expect(page.locator("figure.tile.is-waiting")).to_have_count(0)
