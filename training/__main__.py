@@ -22,7 +22,8 @@ from training._cli import (
     show,
 )
 from training._compare_command import compare
-from training._data_commands import statistics
+from training._data_commands import statistics, synthesise
+from training._quantise_command import quantise
 from training.benchmark.commands import app as benchmark
 
 app = typer.Typer(
@@ -33,6 +34,8 @@ app = typer.Typer(
 )
 app.add_typer(benchmark, name="benchmark")
 app.command()(statistics)
+app.command()(synthesise)
+app.command()(quantise)
 app.command()(compare)
 
 
@@ -211,7 +214,10 @@ def predict(
 
         settings = read_settings()
         use_threads(threads)
-        make = partial(open_predictor, model, weights, device, settings.paths, tta=tta)
+        runtime = settings.serving.runtime
+        make = partial(
+            open_predictor, model, weights, device, settings.paths, tta=tta, runtime=runtime
+        )
         if engine is Engine.RAY:
             from training.ray_predict import predict_archive
 

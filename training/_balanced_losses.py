@@ -107,7 +107,14 @@ class Balancing:
 
 
 def balancing(
-    spec: ModelSpec, plan: Plan, train: Split, *, classes: int, seed: int, network: nn.Module
+    spec: ModelSpec,
+    plan: Plan,
+    train: Split,
+    *,
+    classes: int,
+    seed: int,
+    network: nn.Module,
+    epoch_images: int,
 ) -> Balancing:
     """What `plan.balance` means for this run.
 
@@ -121,6 +128,7 @@ def balancing(
         classes: channels of the logits, background included.
         seed: of the sampler.
         network: already on its device.
+        epoch_images: images of an epoch, for a method that adds some to the split.
     """
     stock: Any = spec.criterion(network) if spec.criterion else nn.CrossEntropyLoss()
     strength = plan.balance_strength
@@ -146,9 +154,14 @@ def balancing(
             last_bias(network, classes)  # refuse now rather than after the first epoch
             shift = -float(strength or 0.0) * balance.log_priors(_counts(train, classes))
             return Balancing(stock, shift=on_device(shift))
-        case "repeat_factor" | "dscbsm":
+        case "repeat_factor" | "dscbsm" | "synthesis":
             sampler = balance.make_sampler(
-                plan.balance, strength, _classes_per_image(train), classes, seed
+                plan.balance,
+                strength,
+                _classes_per_image(train),
+                classes,
+                seed,
+                epoch_images=epoch_images,
             )
             criterion = HeardLoss(stock) if plan.balance == "dscbsm" else stock
             sampler.attach(criterion)

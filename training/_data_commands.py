@@ -1,4 +1,4 @@
-"""Commands of `python -m training` that look at data sets and make them: no model takes part."""
+"""Commands of `python -m training` that look at data sets and add to them; no model takes part."""
 
 from __future__ import annotations
 
@@ -38,6 +38,47 @@ def statistics(
 
             draw_statistics(measured, plot)
         _show_statistics(measured)
+
+
+def synthesise(
+    dataset: Annotated[str, typer.Argument(help="Prepared data set, or a view of one.")],
+    output: Annotated[Path, typer.Option(help="Folder for images, masks, traces and the sheet.")],
+    per_class: Annotated[
+        list[str] | None, typer.Option(help="LABEL=N images; repeatable; default: what is short.")
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Of the largest class, that none be short of.")
+    ] = 0.5,
+    protocol: Protocol = ProtocolName.LEAK_FREE,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    sheet_rows: Annotated[int, typer.Option(min=0, help="Of each class on sheet.png.")] = 8,
+) -> None:
+    """Paste rare defects of the training split into other training images, and show them."""
+    chosen = dict(_label_and_number(text) for text in per_class or ())
+    with errors_on_one_line():
+        from training._contact_sheet import draw_sheet
+        from training.datasets import open_dataset
+        from training.synthesis import TRACE_FILE, read_traces, shortfall
+        from training.synthesis import synthesise as make
+
+        opened = open_dataset(dataset, read_settings().paths.datasets)
+        wanted = chosen or shortfall(opened, protocol=protocol.value, share=share)
+        grown = make(opened, wanted, output, protocol=protocol.value, seed=seed)
+        traces = read_traces(output / TRACE_FILE)
+        if traces and sheet_rows:
+            draw_sheet(grown, traces, output / "sheet.png", per_class=sheet_rows)
+        for label, number in wanted.items():
+            made = sum(trace.label == label for trace in traces)
+            typer.echo(f"{label}: {made} of {number}")
+        if not wanted:
+            typer.echo(f"No class of {dataset} holds less than {share:.0%} of the largest.")
+
+
+def _label_and_number(text: str) -> tuple[str, int]:
+    label, equals, number = text.rpartition("=")
+    if not equals or not number.isdecimal():
+        raise typer.BadParameter(f"--per-class {text!r} is not LABEL=N.")
+    return label, int(number)
 
 
 def _show_statistics(measured: DatasetStatistics) -> None:

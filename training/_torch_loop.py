@@ -69,6 +69,7 @@ class Loop:
         image_size: int,
         seed: int,
         run: runs.RunFolder,
+        epoch_images: int,
     ) -> None:
         self.spec, self.network, self.plan, self.run = spec, network, plan, run
         self.train, self.val = train, val
@@ -79,11 +80,19 @@ class Loop:
         self.judge: Callable[[Tensor, Tensor], Tensor] = (
             spec.criterion(network) if spec.criterion else nn.CrossEntropyLoss()
         )
-        self.balancing = balancing(spec, plan, train, classes=classes, seed=seed, network=network)
+        self.balancing = balancing(
+            spec,
+            plan,
+            train,
+            classes=classes,
+            seed=seed,
+            network=network,
+            epoch_images=epoch_images,
+        )
         self.sampler = self.balancing.sampler
         self.optimizer = make_optimizer(network, plan)
         self.average = averaged(network, plan.ema) if plan.ema else None
-        self.steps = -(-len(train) // plan.batch)
+        self.steps = -(-epoch_images // plan.batch)
         self.epoch = 0  # epochs done
         self.best = _Best()
         self.seconds = 0.0
@@ -173,7 +182,7 @@ class Loop:
             progress.step(epoch=epoch - 1, batch=step, loss=value)
         if self.sampler is not None:
             self.sampler.on_epoch_end(epoch - 1)
-        mean = total / len(self.train)
+        mean = total / len(order)
         if not np.isfinite(mean):
             raise TrainingError(
                 f"The loss of run {self.run.id} is {mean} in epoch {epoch}: "

@@ -20,7 +20,6 @@ from core.types import Task
 
 if TYPE_CHECKING:
     from models._spec import ModelSpec
-    from training.datasets import Sample
 
 Vector: TypeAlias = NDArray[np.float64]
 
@@ -34,6 +33,7 @@ Method = Literal[
     "focal",
     "balanced_softmax",
     "logit_adjustment",
+    "synthesis",  # further training images of rare classes, see `training.synthesis`
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
 DEFAULT: Method = "paper"
@@ -69,6 +69,12 @@ _STRENGTHS: Mapping[str, Strength] = {
     ),
     "focal": Strength("gamma", {"classify": 2.0}, 0.0, 10.0),
     "logit_adjustment": Strength("tau", {"classify": 1.0}, 0.0, 10.0),
+    "synthesis": Strength(
+        "the share of the most frequent class's images that every class is brought to",
+        {"detect": 0.5, "segment": 0.5, "classify": 0.5},
+        0.01,
+        1.0,
+    ),
 }
 _WITHOUT_STRENGTH: Mapping[str, frozenset[Task]] = {
     "paper": frozenset(("detect", "segment", "classify")),
@@ -123,17 +129,28 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def detector_spec(spec: ModelSpec, method: str, strength: float | None) -> ModelSpec:
-    """The spec whose sampler is the method's; loss weights are ultralytics' `cls_pw` instead."""
+def detector_spec(
+    spec: ModelSpec, method: str, strength: float | None, *, epoch_images: int
+) -> ModelSpec:
+    """The spec whose sampler is the method's; loss weights are ultralytics' `cls_pw` instead.
+
+    Args:
+        spec: of a detector.
+        method: resolved.
+        strength: resolved.
+        epoch_images: images of an epoch, for a method that adds some.
+    """
     if method == "paper":
         return spec
-    return replace(spec, sampler=_sampler(method, strength))
+    return replace(spec, sampler=_sampler(method, strength, epoch_images))
 
 
-def _sampler(method: str, strength: float | None) -> Any:
+def _sampler(method: str, strength: float | None, epoch_images: int) -> Any:
     """What a trainer calls with labels per image, number of classes and seed; None: uniform."""
     if method == "repeat_factor":
         return partial(RepeatFactorSampler, threshold=strength)
+    if method == "synthesis":  # all images alike, but no more of them an epoch than without
+        return partial(RepeatFactorSampler, threshold=0.0, epoch_images=epoch_images)
     if method == "dscbsm":
         from models._dscbsm import ConfidenceGradientSampler
 
@@ -147,17 +164,12 @@ def make_sampler(
     labels_per_image: Sequence[Sequence[int]],
     n_classes: int,
     seed: int,
+    *,
+    epoch_images: int,
 ) -> Any:
     """The sampler of a method, following the protocol of `ConfidenceGradientSampler`, or None."""
-    factory = _sampler(method, strength)
+    factory = _sampler(method, strength, epoch_images)
     return factory(labels_per_image, n_classes, seed) if factory else None
-
-
-def labels_of(sample: Sample, labels: Sequence[str]) -> list[int]:
-    """Class ids of a sample's boxes, or of its image where it has a label and no boxes."""
-    if sample.boxes:
-        return [labels.index(label) for label, _ in sample.boxes]
-    return [labels.index(sample.label)] if sample.label else []
 
 
 # ------------------------------------------------------------------------- functions of the counts
@@ -208,7 +220,7 @@ def class_repeat_factors(frequencies: Vector, *, threshold: float) -> Vector:
     Gupta et al., "LVIS", CVPR 2019, section 6.
     """
     present = frequencies > 0
-    f = np.where(present, frequencies, threshold)
+    f = np.where(present, frequencies, 1.0)
     factors: Vector = np.maximum(1.0, np.sqrt(threshold / f))
     return factors
 
@@ -229,14 +241,16 @@ class RepeatFactorSampler:
     """Repeat-factor sampling as a torch sampler: rare classes come more often, epochs stay as long.
 
     Image i comes ⌊r_i⌋ times and once more with probability r_i - ⌊r_i⌋; of that list, shuffled, an
-    epoch takes the first N. So a run sees as many images as without it, and comparisons keep their
-    budget. Indices follow from seed and epoch alone. The protocol is `ConfidenceGradientSampler`'s.
+    epoch takes the first N (or `epoch_images`). So a run sees as many images as without it, and
+    comparisons keep their budget. Indices follow from seed and epoch alone. The protocol is that of
+    `ConfidenceGradientSampler`.
 
     Args:
         labels_per_image: class ids on each training image.
         n_classes: C.
         seed: of the draws.
-        threshold: t, see `class_repeat_factors`; None is 1 / C.
+        threshold: t, see `class_repeat_factors`; None is 1 / C, and 0 repeats nothing.
+        epoch_images: indices of an epoch, at most N; None is N.
 
     Raises:
         DatasetError: if no image has a class, or a class id is not below `n_classes`.
@@ -249,6 +263,7 @@ class RepeatFactorSampler:
         seed: int,
         *,
         threshold: float | None = None,
+        epoch_images: int | None = None,
     ) -> None:
         ids = [label for labels in labels_per_image for label in labels]
         if not ids:
@@ -262,15 +277,16 @@ class RepeatFactorSampler:
         t = 1 / n_classes if threshold is None else threshold
         self.factors = image_repeat_factors(labels_per_image, n_classes, threshold=t)
         self._seed, self._epoch = seed, 0
+        self._length = len(self.factors) if epoch_images is None else epoch_images
 
     def __len__(self) -> int:
-        return len(self.factors)
+        return self._length
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self._seed, self._epoch))
         whole = np.floor(self.factors)
-        times = whole + (rng.random(len(self)) < self.factors - whole)
-        drawn = rng.permutation(np.repeat(np.arange(len(self)), times.astype(np.int64)))
+        times = whole + (rng.random(len(whole)) < self.factors - whole)
+        drawn = rng.permutation(np.repeat(np.arange(len(whole)), times.astype(np.int64)))
         yield from drawn[: len(self)].tolist()
 
     def attach(self, criterion: Any) -> None:

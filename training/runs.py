@@ -2,8 +2,9 @@
 
 run.json (RunRecord), log.txt, metrics.csv (one row an epoch), curves.png, last.pt (checkpoint of
 tensors and primitives), best.safetensors (weights kept so far), release/ (fp16 weights and
-config.json). Every file is replaced whole or not at all, so a run killed at any moment can be
-opened and resumed. No torch here until weights are touched.
+config.json), and synthetic.jsonl where images were made for it. Every file is replaced whole or not
+at all, so a run killed at any moment can be opened and resumed. No torch here until weights are
+touched.
 """
 
 from __future__ import annotations
@@ -90,6 +91,16 @@ class RunFolder:
     def best(self) -> Path:
         """Weights of the best epoch so far."""
         return self.root / "best.safetensors"
+
+    @property
+    def scratch(self) -> Path:
+        """What only the run itself needs, and does not outlive it."""
+        return self.root / "scratch"
+
+    @property
+    def synthetic(self) -> Path:
+        """Where the run's synthetic images came from, if it had any; a line each."""
+        return self.root / "synthetic.jsonl"
 
     @property
     def release(self) -> Path:

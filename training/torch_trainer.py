@@ -8,6 +8,7 @@ whole: a run killed at any moment goes on as if nothing had happened, on a CPU b
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from training.initial import Origin, initialise
 from training.plan import make_plan
 from training.progress import run_log
 from training.release import write_release
+from training.synthesis import training_set
 
 if TYPE_CHECKING:
     from models._spec import ModelSpec
@@ -106,9 +108,10 @@ def train_network(
             run, dataset, network, origin, asked=asked, device=device, precision=precision
         )
     )
+    data = training_set(dataset, plan.as_recipe(), protocol=protocol, seed=seed, run=run)
     train, val = (
         load_split(
-            dataset.split(protocol, part),
+            data.split(protocol, part),
             task=spec.task,
             labels=dataset.labels,
             image_size=image_size,
@@ -118,6 +121,7 @@ def train_network(
         )
         for part in ("train", "val")
     )
+    shutil.rmtree(run.scratch, ignore_errors=True)  # all images are in memory
     loop = Loop(
         spec=spec,
         network=network.to(place, memory_format=layout(place)),  # type: ignore[call-overload]
@@ -128,6 +132,7 @@ def train_network(
         image_size=image_size,
         seed=seed,
         run=run,
+        epoch_images=len(dataset.split(protocol, "train")),
     )
     with run_log(run.log) as console:
         logger.info("run %s starts from %s", run.id, origin.words)

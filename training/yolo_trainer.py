@@ -34,6 +34,7 @@ from training.initial import Origin, initialise
 from training.progress import TrainingProgress, run_log
 from training.release import write_release
 from training.runs import RunFolder, load_checkpoint
+from training.synthesis import training_set
 
 if TYPE_CHECKING:
     from training.datasets import Dataset
@@ -108,7 +109,7 @@ def train_detector(
     checkpoint = load_checkpoint(run.last) if run.last.is_file() else None
     torch.manual_seed(seed)
     network: DetectionNetwork = spec.build(len(dataset.labels), scale)  # type: ignore[assignment]
-    scratch = run.root / "scratch"
+    scratch = run.scratch
     with run_log(run.log, also=("ultralytics",)) as console:
         if checkpoint is None:
             origin = _initialise(
@@ -138,14 +139,20 @@ def train_detector(
 
         if checkpoint is None or not _is_done(checkpoint, epochs):
             shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
-            to_yolo_folder(dataset, protocol, scratch, splits=("train", "val"))
+            data = training_set(dataset, recipe, protocol=protocol, seed=seed, run=run)
+            to_yolo_folder(data, protocol, scratch, splits=("train", "val"))
             splits = {split: scratch / "images" / split for split in ("train", "val")}
             arguments = {k: v for k, v in recipe.items() if k not in OURS} | FIXED
             arguments |= {"imgsz": image_size, "seed": seed, "device": device, "model": spec.name}
             arguments |= {"save_dir": str(scratch), "deterministic": device == "cpu"}
             SteelTrainer(
                 network,
-                spec=detector_spec(spec, recipe["balance"], recipe["balance_strength"]),
+                spec=detector_spec(
+                    spec,
+                    recipe["balance"],
+                    recipe["balance_strength"],
+                    epoch_images=len(dataset.split(protocol, "train")),
+                ),
                 run=run,
                 splits=splits,
                 labels=dataset.labels,

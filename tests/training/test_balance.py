@@ -89,11 +89,13 @@ def test_what_nobody_chose_is_as_the_paper_does(make) -> None:
 
 def test_a_detector_is_balanced_by_its_sampler() -> None:
     grace, yolo = get_spec("grace"), get_spec("yolo11")
-    assert detector_spec(grace, "paper", None) is grace
-    assert detector_spec(grace, "none", None).sampler is None
-    assert detector_spec(grace, "class_weights", 0.5).sampler is None
-    assert detector_spec(yolo, "dscbsm", None).sampler is ConfidenceGradientSampler
-    sampler = detector_spec(yolo, "repeat_factor", 0.5).sampler([[0], [0], [0], [1]], 2, 0)
+    assert detector_spec(grace, "paper", None, epoch_images=4) is grace
+    assert detector_spec(grace, "none", None, epoch_images=4).sampler is None
+    assert detector_spec(grace, "class_weights", 0.5, epoch_images=4).sampler is None
+    assert detector_spec(yolo, "dscbsm", None, epoch_images=4).sampler is ConfidenceGradientSampler
+    sampler = detector_spec(yolo, "repeat_factor", 0.5, epoch_images=4).sampler(
+        [[0], [0], [0], [1]], 2, 0
+    )
     assert sampler.factors[3] == pytest.approx(math.sqrt(2))  # sqrt(0.5 / 0.25)
 
 
@@ -177,6 +179,13 @@ def test_repeat_factor_sampling_goes_on_as_it_would_have() -> None:
     assert list(resumed) == expected
     assert list(RepeatFactorSampler(FEW, 2, 7)) != expected  # epochs differ
     assert list(RepeatFactorSampler(FEW, 2, 8)) != list(RepeatFactorSampler(FEW, 2, 7))
+
+
+def test_an_epoch_may_be_shorter_than_the_images() -> None:
+    sampler = RepeatFactorSampler(FEW, 2, 0, threshold=0.0, epoch_images=20)
+    assert sampler.factors.tolist() == [1.0] * 30  # no class is repeated
+    indices = list(sampler)
+    assert len(sampler) == len(indices) == len(set(indices)) == 20
 
 
 @pytest.mark.parametrize(
