@@ -8,7 +8,7 @@ from typing import Any, Final
 import gradio as gr
 
 from core.errors import RollmarkError
-from core.records import Evaluation, Metric, ReleaseConfig
+from core.records import Evaluation, Metric, ReleaseConfig, Source
 from demo.handlers import PRIVATE
 from demo.service import NOTHING_SERVED, Service
 from demo.theme import script
@@ -17,6 +17,12 @@ from hub.registry import Release
 from models import get_spec
 from models._spec import ReportedMetric
 
+_SOURCES: Final[dict[Source, str]] = {
+    "bundled": "bundled",
+    "local": "promoted here",
+    "hub": "from the Hub",
+    "hub-cached": "from the Hub, which cannot be asked now",
+}
 _TASKS: Final = {"detect": "boxes", "segment": "mask", "classify": "class"}
 _FRACTIONS: Final = ("mAP", "mIoU", "MPA", "accuracy", "precision", "recall", "F1")
 _HEADS: Final = (
@@ -109,7 +115,7 @@ def _row(release: Release, *, is_first: bool) -> str:
     )
     size = f"{config.parameters / 1e6:.2g} M parameters<br>{config.gflops:.2g} GFLOPs"
     trained = f"{seen}{n}<br>seed {run.seed}, {run.epochs} epochs, {config.image_size} px"
-    origin = f"<code>{escape(config.revision)}</code><br>{escape(release.source)}"
+    origin = f"<code>{escape(config.revision)}</code><br>{_SOURCES[release.source]}"
     cells = (_TASKS[config.task], size, measured, reported, trained, origin)
     return f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
+from core.settings import ServingSettings
 from demo.following import follow_hub
 from demo.service import Service
+from demo.tabs.models import models_table
 from hub.publish import publish
+from hub.registry import Release
 from tests.demo import releases
 from tests.hub.loopback import settings_for
 
@@ -14,7 +19,8 @@ def test_without_a_namespace_nothing_is_followed(loopback_hub, tmp_path):
 
 
 def test_a_running_app_serves_what_is_published_meanwhile(loopback_hub, tmp_path):
-    settings = settings_for(loopback_hub, tmp_path)
+    torch = ServingSettings(runtime="torch")  # exports are tested by themselves
+    settings = settings_for(loopback_hub, tmp_path).model_copy(update={"serving": torch})
     releases.write(settings.paths.bundled / "grace", "grace")
     service = Service(settings)
     before = service.inspect(releases.PICTURE).inspection
@@ -34,3 +40,12 @@ def test_a_running_app_serves_what_is_published_meanwhile(loopback_hub, tmp_path
         releases.write(tmp_path / "same", "grace").revision,
         better.revision,
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("bundled", "bundled"), ("hub", "from the Hub"), ("hub-cached", "cannot be asked now")],
+)
+def test_the_models_page_says_where_a_release_comes_from(tmp_path, source, words):
+    config = releases.describe(tmp_path / "grace", "grace", task="detect")
+    assert words in models_table((Release(tmp_path / "grace", config, source),))
