@@ -208,23 +208,21 @@ class Steps:
         return self._runs.reach(run, self._lease, "published", published=commit)
 
     def _go_live(self, run: RetrainingRun) -> RetrainingRun:
-        if run.decision is None:
+        decision = run.decision
+        if decision is None:
             raise LedgerError(f"Run {run.id} was published without a verdict of the gate.")
         if self._is_outdated(run):
             return self._measure_again(run)
         shelf = self._settings.paths.runs / run.id / SHELF
         who = f"retraining@{socket.gethostname()}:{os.getpid()}"
-        activate(shelf, self._settings.paths, who=who, why=run.decision.reasons[0])
+        activate(shelf, self._settings.paths, who=who, why=decision.reasons[0])
         run = self._runs.reach(run, self._lease, "activated")
-        decision = run.decision
-        if decision is not None:
-            logger.info(
-                "promoted %s %s -> %s %s %.4f -> %.4f",
-                *(run.model, decision.incumbent, decision.candidate),
-                *(decision.metric, decision.before, decision.after),
-            )
-            return self._runs.end(run, self._lease, "promoted", decision.reasons)
-        return run
+        logger.info(
+            "promoted %s %s -> %s %s %.4f -> %.4f",
+            *(run.model, decision.incumbent, decision.candidate),
+            *(decision.metric, decision.before, decision.after),
+        )
+        return self._runs.end(run, self._lease, "promoted", decision.reasons)
 
     def _is_outdated(self, run: RetrainingRun) -> bool:
         """Whether another release went live since the two were compared."""

@@ -76,3 +76,24 @@ def test_a_run_without_an_epoch_has_nothing_to_release(start, tmp_path):
     run.best.unlink()
     with pytest.raises(TrainingError, match="has no finished epoch"):
         conclude(run)
+
+
+def test_a_detector_s_run_is_ended_the_same_way(tmp_path, tiny_neu_det):
+    record = launch.start_run(
+        get_spec("yolo11"),
+        tiny_neu_det,
+        runs_root=tmp_path,
+        run_id="d",
+        protocol="leak-free",
+        scale="n",
+        epochs=3,
+        image_size=64,
+        batch=4,
+        device="cpu",
+        initial_weights=None,
+        workers=0,
+        watch=lambda record: record.epochs == 1,
+    )
+    assert (record.epochs, record.epochs_planned) == (1, 3)
+    assert read_release(tmp_path / "d" / "release").run == record
+    assert not (tmp_path / "d" / "scratch").exists()
