@@ -17,8 +17,8 @@ from demo.words import NOT_SURE, NOTHING, count, findings, headline, labels_foun
 Order = Literal["severity", "doubt", "arrival"]
 ORDERS: Final[tuple[Order, ...]] = get_args(Order)
 ORDER_TITLES: Final[dict[Order, str]] = {
-    "severity": "Most severe first",
-    "doubt": "Least sure first",
+    "severity": "Most severe",
+    "doubt": "Least sure",
     "arrival": "As they came",
 }
 

@@ -68,7 +68,7 @@ class _Page:
                 )
         with gr.Row():
             with gr.Column(scale=6, min_width=300):
-                with gr.Row(elem_classes="controls"):
+                with gr.Row():
                     self.order = gr.Radio(
                         choices=[(name, order) for order, name in ORDER_TITLES.items()],
                         value="severity",

@@ -26,7 +26,6 @@ Source = Literal["camera", "video", "folder"]
 _WHAT: Final = "Start the camera, or choose a video; every answer appears as it comes."
 _REFRESH_S: Final = 0.5
 _FRAME_S: Final = 0.2  # between two frames that the camera sends
-_CAMERA_S: Final = 3600  # of one take
 _MARK: Final = "base64,"
 
 
@@ -199,7 +198,6 @@ def build(service: Service, settings: Settings, blocks: Any) -> None:
         [page.camera, page.view, page.model],
         [page.view, *shown, page.stop],
         stream_every=_FRAME_S,
-        time_limit=_CAMERA_S,
         concurrency_limit=None,  # it only offers; the view itself looks at one at a time
         preprocess=False,
         **hidden,

@@ -1,0 +1,158 @@
+"""The pages for many pictures, Batch and Live, in a real browser with a simulated camera."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from core.settings import PathSettings
+from tests.browsers import TIMEOUT_MS, VIEWS, open_app, select_tab, serious_barriers
+from tests.demo.conftest import served
+
+pytestmark = pytest.mark.browser
+
+SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
+PICTURES = sorted((Path(__file__).parents[1] / "fixtures/neu-det/images").glob("*.jpg"))[:12]
+CAMERA = (
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser whose camera shows a moving pattern."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.fail("The browser tests need Chromium, which is not on the PATH: `make browser`.")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=list(CAMERA))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The real app with the bundled GRACE alone."""
+    root = tmp_path_factory.mktemp("many")
+    shutil.copytree(PathSettings().bundled / "grace", root / "bundled" / "grace")
+    with served(root, root / "bundled", ROLLMARK_SERVING__RUNTIME="torch") as started:
+        yield started
+
+
+@pytest.fixture
+def coil(tmp_path: Path) -> Path:
+    """A zip of twelve pictures, one damaged file and one that is none."""
+    path = tmp_path / "coil 7.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for picture in PICTURES:
+            archive.write(picture, f"coil 7/{picture.name}")
+        archive.writestr("coil 7/broken.jpg", b"nothing")
+        archive.writestr("notes.txt", b"x")
+    return path
+
+
+def drop(page: Page, coil: Path) -> None:
+    select_tab(page, "Batch")
+    page.locator("#batch-files input[type=file]").set_input_files(coil)
+    expect(page.locator("#batch-head .sentence")).to_contain_text(
+        "13 pictures inspected", timeout=TIMEOUT_MS
+    )
+
+
+def test_a_batch_is_inspected_stepped_through_and_taken_away(
+    browser: Browser, address: str, coil: Path
+) -> None:
+    page = open_app(browser, address, *VIEWS["light"])
+    drop(page, coil)
+    expect(page.locator("#batch-head")).to_contain_text("1 unreadable")
+    expect(page.locator("#batch-head")).to_contain_text("1 other file was left out")
+    shots = page.locator("#batch-gallery .shot")
+    expect(shots).to_have_count(13)
+    shots.first.click()
+    expect(page.locator("#batch-large img.large")).to_be_visible(timeout=TIMEOUT_MS)
+    first = page.locator("#batch-large .quiet").first.inner_text()
+    shots.first.press("ArrowRight")
+    expect(page.locator("#batch-large .quiet").first).not_to_have_text(first, timeout=TIMEOUT_MS)
+    with page.expect_download(timeout=TIMEOUT_MS) as download:
+        page.locator("#batch-save-csv").click()
+    text = Path(download.value.path()).read_text()
+    assert all(picture.name in text for picture in PICTURES)
+    assert serious_barriers(page) == []
+    page.context.close()
+
+
+def test_a_batch_is_found_again_by_its_link_after_the_page_was_closed(
+    browser: Browser, address: str, coil: Path
+) -> None:
+    page = open_app(browser, address, *VIEWS["light"])
+    drop(page, coil)
+    link = page.locator("#batch-head a").get_attribute("href")
+    page.context.close()
+    again = browser.new_context(viewport={"width": 390, "height": 844}).new_page()
+    again.goto(f"{address}/{link}")
+    expect(again.locator("#batch-gallery .shot")).to_have_count(13, timeout=TIMEOUT_MS)
+    assert again.evaluate("document.documentElement.scrollWidth") <= 390
+    again.context.close()
+
+
+def test_the_camera_s_frames_are_looked_at_and_counted(browser: Browser, address: str) -> None:
+    page = open_app(browser, address, *VIEWS["light"])
+    select_tab(page, "Live")
+    page.locator("#live-camera button:visible").first.click()  # let the page see the camera
+    page.get_by_role("button", name="capture photo").click(timeout=TIMEOUT_MS)
+    expect(page.locator("#live-counts")).to_contain_text("Looked at", timeout=TIMEOUT_MS)
+    page.wait_for_function(
+        "Number(document.querySelector('#live-counts').innerText.match(/at (\\d+)/)[1]) >= 2",
+        timeout=TIMEOUT_MS,
+    )
+    expect(page.locator("#live-large img")).to_be_visible()
+    assert serious_barriers(page) == []
+    page.context.close()
+
+
+def test_a_video_is_looked_at_and_its_dropped_frames_are_shown(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
+    import cv2
+
+    video = tmp_path / "strip.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 50.0, (200, 200))
+    for picture in PICTURES * 4:
+        writer.write(np.asarray(cv2.imread(str(picture))))
+    writer.release()
+    page = open_app(browser, address, *VIEWS["light"])
+    select_tab(page, "Live")
+    page.get_by_text("Video file").click()
+    page.locator("#live-video input[type=file]").set_input_files(video)
+    expect(page.locator("#live-counts")).to_contain_text("of 48 pictures", timeout=TIMEOUT_MS)
+    expect(page.locator("#live-counts")).to_contain_text("ended", timeout=TIMEOUT_MS)
+    text = page.locator("#live-counts").inner_text()
+    looked_at = int(text.split("Looked at ")[1].split()[0])
+    dropped = int(text.split(", ")[1].split()[0]) if "dropped" in text else 0
+    assert looked_at + dropped == 48
+    expect(page.locator("#live-strip li").first).to_be_visible()
+    page.context.close()
+
+
+def test_the_batch_page_in_light_dark_and_narrow(
+    browser: Browser, address: str, coil: Path, tmp_path: Path
+) -> None:
+    keep = os.environ.get("ROLLMARK_WRITE_SCREENSHOTS") == "1"
+    folder = SCREENSHOTS if keep else tmp_path
+    for view, (theme, width, height) in VIEWS.items():
+        page = open_app(browser, address, theme, width, height)
+        drop(page, coil)
+        page.locator("#batch-gallery .shot").first.click()
+        expect(page.locator("#batch-large img.large")).to_be_visible(timeout=TIMEOUT_MS)
+        page.screenshot(path=folder / f"batch-{view}.png")
+        if width > 1000:  # as for the other pages
+            assert serious_barriers(page) == []
+        page.context.close()
