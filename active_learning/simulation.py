@@ -93,15 +93,15 @@ class View:
     seed: int
 
 
-def _ours(view: View) -> list[int]:
-    """What `active_learning push` does with a pool of classified images."""
+def _ours(view: View, *, with_vectors: bool = True) -> list[int]:
+    """The ranking of `active_learning push` on classified images, with or without their vectors."""
     doubts = measure.margin(view.probabilities)
     pool = [
         Candidate(
             id=f"{i:06d}",
             uncertainty=float(doubt),
             classes=classes_worth_a_label(dict(zip(view.labels, p, strict=True))),
-            embedding=view.vectors[i],
+            embedding=view.vectors[i] if with_vectors else None,
         )
         for i, doubt, p in zip(view.ids, doubts, view.probabilities, strict=True)
     ]
@@ -111,7 +111,7 @@ def _ours(view: View) -> list[int]:
         labelled_counts=view.counts,
         random_share=view.random_share,
         seed=view.seed,
-        labelled=view.vectors[list(view.labelled)],
+        labelled=view.vectors[list(view.labelled)] if with_vectors else None,
     )
     return [int(entry.id) for entry in ranked]
 
@@ -132,9 +132,11 @@ def _random(view: View) -> list[int]:
 
 
 OURS: Final = "ours"
+OURS_PLAIN: Final = "ours without vectors"
 RANDOM: Final = "random"
 STRATEGIES: Final[Mapping[str, Callable[[View], list[int]]]] = {
     OURS: _ours,
+    OURS_PLAIN: lambda view: _ours(view, with_vectors=False),
     "least confidence": lambda view: _most(measure.least_confidence(view.probabilities), view),
     "margin": lambda view: _most(measure.margin(view.probabilities), view),
     "entropy": lambda view: _most(measure.entropy(view.probabilities), view),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from active_learning.simulate import Saving, Simulation
-from active_learning.simulation import OURS, RANDOM
+from active_learning.simulation import OURS, OURS_PLAIN, RANDOM
 from core.files import write_atomically
 
 PAGE: Final = "active-learning.md"
@@ -18,6 +18,7 @@ RECORD: Final = "active-learning.json"
 WANTED: Final = 0.30  # share of labels that the product's ranking is to save over random choice
 _COLOURS: Final = {
     OURS: "#c2571a",
+    OURS_PLAIN: "#e3a06f",
     "least confidence": "#1f4e79",
     "margin": "#4b7f52",
     "entropy": "#7a4b8c",
@@ -59,9 +60,11 @@ strategy, and the data set answers as the reviewer would; then a linear head (lo
 learns from all labels so far, and is judged on images that nobody may ask for. Its features are
 frozen and come from a network that was trained on *another* data set.
 
-*ours* is what `active_learning push` does: margin, class quotas that favour the classes short of
-labels, diversity by k-centre on the features, and the stated random share. The others are what
-libraries offer: least confidence, margin, entropy, k-centre alone, random.
+*ours* is the product's ranking (`active_learning/query.py`): margin, class quotas that favour the
+classes short of labels, diversity by k-centre on the features, and the stated random share. *Ours
+without vectors* is the same without diversity, which is what `push` does today: the review queue
+does not keep features yet. The others are what libraries offer: least confidence, margin, entropy,
+k-centre alone, random.
 
 ![Macro-F1 against labels]({PLOT})
 
