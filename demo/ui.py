@@ -16,7 +16,7 @@ from demo import api, source
 from demo.batch_jobs import Batches
 from demo.service import Service
 from demo.sign_in import SignIn
-from demo.tabs import batch, compare, inspect, models, review, training
+from demo.tabs import batch, compare, inspect, live, models, review, training
 from demo.theme import STYLE, head, theme
 
 _MASTHEAD: Final = """
@@ -76,6 +76,8 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
                 compare.build(service, inspected, blocks, tab)
             with gr.Tab("Batch", id="batch"):
                 batch.build(service, batches, blocks, tabs)
+            with gr.Tab("Live", id="live"):
+                live.build(service, settings, blocks)
             with gr.Tab(review.TITLE, id="review") as tab:
                 review.build(service, settings, tabs, tab)
             with gr.Tab(training.TITLE, id="training") as tab:
