@@ -103,7 +103,7 @@ def quantise(
         nncf.Dataset(drawn, as_input),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(drawn),
-        ignored_scope=nncf.IgnoredScope(names=sorted(_last_steps(graph)), validate=False),
+        ignored_scope=nncf.IgnoredScope(names=sorted(last_steps(graph)), validate=False),
     )
     candidate = _runtime(quantised, folder, config, "int8")
     in_torch = _predictor(config, _in_torch(folder, config))
@@ -235,7 +235,7 @@ def _drawn(dataset: Dataset, protocol: str, count: int, seed: int) -> list[Decod
     return [decode(samples[i].path) for i in order]
 
 
-def _last_steps(graph: Any) -> set[str]:
+def last_steps(graph: Any) -> set[str]:
     """Names of everything between the last convolutions or matrix products and the first output."""
     names: set[str] = set()
     waiting = [graph.outputs[0].get_node()]

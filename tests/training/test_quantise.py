@@ -1,0 +1,77 @@
+"""An int8 export: what stays in floating point, where it lies, and that it is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from core.errors import ConfigError
+from core.settings import PathSettings
+from models._openvino import convert, export_folder
+from models._release import read_release
+from models._runtime import prepare
+from tests.demo import releases
+from training.datasets import Dataset
+from training.quantise import last_steps, measure_parity, quantise
+
+pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+
+
+class _Head(nn.Module):
+    """A trained convolution, then what decodes a box side: softmax over 16 bins, expectation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained = nn.Conv2d(3, 16, 1)
+        self.decode = nn.Conv2d(16, 1, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.decode(self.trained(x).softmax(1))
+        return out
+
+
+def test_all_that_follows_the_last_trained_layers_stays_in_floating_point() -> None:
+    graph = convert(prepare(_Head()), feature_layer="", size=8, any_size=False)
+    kept = {
+        n.get_type_name()
+        for n in graph.get_ordered_ops()
+        if n.get_friendly_name() in last_steps(graph)
+    }
+    assert {"Result", "Softmax", "Convolution"} <= kept
+    trained = [
+        n.get_friendly_name()
+        for n in graph.get_ordered_ops()
+        if n.get_type_name() == "Convolution" and n.get_output_shape(0)[1] == 16
+    ]
+    assert len(trained) == 1
+    assert trained[0] not in last_steps(graph)
+
+
+def test_a_quantised_release_is_served_and_its_accuracy_stands_beside_torch_s(
+    tmp_path: Path, tiny_neu_cls: Dataset, tiny_data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bundled" / "mobilesteelnet"
+    releases.write(folder, "mobilesteelnet")
+    config = read_release(folder)
+    cache = tmp_path / "data" / "cache"
+    made = quantise(folder, tiny_neu_cls, cache, images=2)
+    assert made == export_folder(cache, config, "int8")
+    assert models.load(folder, runtime="int8", cache=cache).runtime.name == "OpenVINO int8"  # type: ignore[attr-defined]
+    paths = PathSettings(bundled=tmp_path / "bundled", data=tmp_path / "data")
+    monkeypatch.setattr(PathSettings, "datasets", tiny_data_root)
+    [row] = measure_parity(paths, ["mobilesteelnet"]).rows
+    assert (row.metric, row.dataset, row.revision) == ("accuracy", "neu-cls", config.revision)
+    assert row.n == len(tiny_neu_cls.split("leak-free", "val"))
+    assert list(row.values) == ["torch", "OpenVINO fp32", "OpenVINO int8"]
+    assert row.values["torch"] == row.values["OpenVINO fp32"]
+    assert 0 <= row.values["OpenVINO int8"] <= 1
+
+
+def test_a_data_set_with_other_classes_is_refused(tmp_path: Path, tiny_neu_det: Dataset) -> None:
+    releases.describe(tmp_path / "r", "sme_deeplabv3plus", task="segment")
+    with pytest.raises(ConfigError, match="they must be the same"):
+        quantise(tmp_path / "r", tiny_neu_det, tmp_path)
