@@ -45,7 +45,7 @@ DOORS = {
     "label_studio_sdk": (("active_learning/*.py",), NEVER),
     "gradio": (("demo/*.py", "demo/tabs/*.py", "app.py"), ("demo/*.py", "demo/tabs/*.py")),
     "huggingface_hub": (("hub/*.py",), NEVER),
-    "cv2": (("models/*.py", "training/*.py"), None),
+    "cv2": (("models/*.py", "training/*.py", "demo/live_feeds.py"), None),
 }
 # Read without waiting for a network library: by the command line, the queue, the gate.
 LIGHT = (
