@@ -45,7 +45,7 @@ def test_all_that_follows_the_last_trained_layers_stays_in_floating_point() -> N
     trained = [
         n.get_friendly_name()
         for n in graph.get_ordered_ops()
-        if n.get_type_name() == "Convolution" and n.get_output_shape(0)[1] == 16
+        if n.get_type_name() == "Convolution" and n.get_output_partial_shape(0)[1] == 16
     ]
     assert len(trained) == 1
     assert trained[0] not in last_steps(graph)
