@@ -39,6 +39,8 @@ _TAIL: Final = """## How to read it
   is not flagged is no mistake as such. The figure says how well the release tells one plant's
   pictures from another's, which is what a move to a new line looks like; it is no measure of its
   defects.
+- **Below 0.5** the strange images look more ordinary to a release than its own test images: it is
+  blind to what makes them strange, and no alarm can help.
 - **Drawn surfaces** are plain, shaded, grained, brushed, grated and chequered pictures. None is a
   photograph of sound steel, of which there is none in the public sets used here.
 - **Photographs** are crops from few sample pictures; crops of one picture count as one group, which
