@@ -217,7 +217,8 @@ def _where() -> str:
     """Machine and commit, for a page of measurements."""
     from training.runs import describe_machine, git_commit
 
-    return f"{describe_machine('cpu')}, commit {git_commit()[:12]}"
+    commit, _, changed = git_commit().partition("-")
+    return f"{describe_machine('cpu')}, commit {'-'.join(filter(None, (commit[:12], changed)))}"
 
 
 @app.command()

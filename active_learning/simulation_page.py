@@ -62,8 +62,8 @@ frozen and come from a network that was trained on *another* data set.
 
 *ours* is the product's ranking (`active_learning/query.py`): margin, class quotas that favour the
 classes short of labels, diversity by k-centre on the features, and the stated random share. *Ours
-without vectors* is the same without diversity, which is what `push` does today: the review queue
-does not keep features yet. The others are what libraries offer: least confidence, margin, entropy,
+without vectors* is the same without diversity, which is what `push` does: the review queue keeps no
+features. The others are what libraries offer: least confidence, margin, entropy,
 k-centre alone, random.
 
 ![Macro-F1 against labels]({PLOT})
