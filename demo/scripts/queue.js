@@ -1,18 +1,17 @@
 // The review queue: a click or an arrow key chooses an image. A list that is renewed under the
 // reader's hands keeps the choice, the focus and the place it was scrolled to.
-let chosen = null;
-let hadFocus = false;
-let top = 0;
+// The memory is the window's: the page may also put a new element in the place of this one.
+const memory = (window.reviewQueue ??= {chosen: null, hadFocus: false, top: 0});
 const entries = () => [...element.querySelectorAll('.entry')];
 const mark = () => {
   for (const entry of entries())
-    entry.setAttribute('aria-pressed', String(entry.dataset.id === chosen));
+    entry.setAttribute('aria-pressed', String(entry.dataset.id === memory.chosen));
 };
 const choose = (entry) => {
-  if (entry.dataset.id === chosen) return;
-  chosen = entry.dataset.id;
+  if (entry.dataset.id === memory.chosen) return;
+  memory.chosen = entry.dataset.id;
   mark();
-  trigger('select', {id: chosen});
+  trigger('select', {id: memory.chosen});
 };
 element.addEventListener('click', (event) => {
   const entry = event.target.closest('.entry');
@@ -34,27 +33,28 @@ element.addEventListener('keydown', (event) => {
   next.focus();
   choose(next);
 });
-element.addEventListener('focusin', () => { hadFocus = true; });
+element.addEventListener('focusin', () => { memory.hadFocus = true; });
 element.addEventListener('focusout', (event) => {
   // What is removed loses the focus to nobody; a person gives it to something else.
-  if (event.relatedTarget && !element.contains(event.relatedTarget)) hadFocus = false;
-});
-document.addEventListener('pointerdown', (event) => {
-  if (!element.contains(event.target)) hadFocus = false;
+  if (event.relatedTarget && !element.contains(event.relatedTarget)) memory.hadFocus = false;
 });
 element.addEventListener('scroll', (event) => {
-  if (event.target.matches('.queue')) top = event.target.scrollTop;
+  if (event.target.matches('.queue')) memory.top = event.target.scrollTop;
 }, true);
-new MutationObserver(() => {
+const restore = () => {
   const list = element.querySelector('.queue');
   if (!list) return;
-  const isShown = entries().some((entry) => entry.dataset.id === chosen);
-  if (!isShown) chosen = element.querySelector('.entry[aria-pressed=true]')?.dataset.id ?? chosen;
+  if (!entries().some((entry) => entry.dataset.id === memory.chosen)) {
+    const pressed = element.querySelector('.entry[aria-pressed=true]');
+    memory.chosen = pressed?.dataset.id ?? memory.chosen;
+  }
   mark();
-  list.scrollTop = top;
-  if (hadFocus && !element.contains(document.activeElement))
-    entries().find((entry) => entry.dataset.id === chosen)?.focus({preventScroll: true});
-}).observe(element, {childList: true, subtree: true});
+  list.scrollTop = memory.top;
+  if (memory.hadFocus && !element.contains(document.activeElement))
+    entries().find((entry) => entry.dataset.id === memory.chosen)?.focus({preventScroll: true});
+};
+new MutationObserver(restore).observe(element, {childList: true, subtree: true});
+restore();
 const words = (seconds) => {
   const minutes = Math.floor(seconds / 60);
   if (minutes < 1) return 'under 1 min';
@@ -62,10 +62,17 @@ const words = (seconds) => {
   if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h`;
   return `${Math.floor(minutes / 1440)} days`;
 };
-setInterval(() => {
+const freshen = () => {
   for (const time of document.querySelectorAll('time[data-age]')) {
     const seconds = (Date.now() - Date.parse(time.dateTime)) / 1000;
     const text = words(Math.max(seconds, 0)) + time.dataset.age;
     if (time.textContent !== text) time.textContent = text;
   }
-}, 15000);
+};
+if (!memory.watches) {
+  memory.watches = true;
+  setInterval(freshen, 15000);
+  document.addEventListener('pointerdown', (event) => {
+    if (!event.target.closest('#review-queue')) memory.hadFocus = false;
+  });
+}

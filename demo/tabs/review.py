@@ -190,7 +190,7 @@ class _Page:
         keeps = is_parked and not is_new
         return (
             shown,
-            gr.skip() if keeps else gr.Button(visible=is_parked),
+            gr.Button(visible=is_parked),
             gr.skip() if keeps else gr.Row(visible=False),
             "" if is_new else gr.skip(),
         )

@@ -209,7 +209,8 @@ def test_an_image_that_was_set_aside_offers_another_try_and_only_such_a_one(
 def test_an_open_question_survives_a_refresh(page: _Page, service: Service) -> None:
     item = flag(service)
     park(service, item)
-    assert is_kept(page.show(item.id))[1:] == [True, True, True]
+    assert is_kept(page.show(item.id))[2:] == [True, True]
+    assert page.enter((None, 24), item.id)[-3].visible is True  # another try is offered at once
 
 
 def test_more_images_and_other_places_are_asked_for(page: _Page) -> None:
