@@ -8,6 +8,7 @@ takes it up, and goes back.
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,10 @@ def test_a_model_learns_what_people_showed_it_and_is_taken_up_and_taken_back(
     assert report.verdict == "promoted", report.reasons
     [run] = RetrainingRuns(desk.ledger, who="tests").newest()
     assert list(run.phases) == list(PHASES)
+    times = list(run.phases.items())
+    for (_, before), (phase, at) in pairwise(times):
+        record_property(f"{phase}_s", round((at - before).total_seconds(), 2))
+        print(f"{phase}: {(at - before).total_seconds():.2f} s")
     assert run.why == f"{REVIEWS} of {REVIEWS} newly reviewed images."
     assert run.decision is not None
     assert run.decision.after > run.decision.before + 0.3
@@ -173,6 +178,7 @@ def test_a_model_learns_what_people_showed_it_and_is_taken_up_and_taken_back(
     assert named(service, "scratches") == ["patches"] * 6
     drill_s = time.monotonic() - started
     record_property("rollback_s", round(drill_s, 2))
+    print(f"rolled back and answering: {drill_s:.2f} s")
     assert drill_s < 60
     assert service.status()["models"][MODEL]["revision"] == ignorant
     desk.ledger.close()
