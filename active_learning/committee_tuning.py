@@ -1,6 +1,6 @@
 """Choosing a committee's weights and overlap on its members' validation split; no test is read.
 
-The figures that are chosen here are the best of some fifty on one split, so the committee will do a
+The figures that are chosen here are the best of some sixty on one split, so the committee will do a
 little worse on pictures it was not chosen on: `python -m training compare` says by how much it
 beats its best member on a split that chose nothing.
 """
