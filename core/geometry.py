@@ -54,7 +54,9 @@ class Letterbox:
         return clip_boxes(boxes, width, height)
 
 
-def letterbox(image: Image, size: int, *, pad: int = LETTERBOX_GREY) -> tuple[Image, Letterbox]:
+def letterbox(
+    image: Image, size: int, *, pad: int = LETTERBOX_GREY, is_grey: bool = False
+) -> tuple[Image, Letterbox]:
     """Fit an image into a square: aspect kept, bilinear, centred, the rest filled with grey.
 
     Sides and padding are rounded as ultralytics rounds them (an odd pixel of padding goes to the
@@ -64,6 +66,7 @@ def letterbox(image: Image, size: int, *, pad: int = LETTERBOX_GREY) -> tuple[Im
         image: (H, W, 3) uint8.
         size: side of the square, px.
         pad: grey value of the padding.
+        is_grey: all three channels are equal, and one is resized for all; the result is the same.
 
     Returns:
         (size, size, 3) uint8, the image itself where it fits already, and the way back.
@@ -74,10 +77,13 @@ def letterbox(image: Image, size: int, *, pad: int = LETTERBOX_GREY) -> tuple[Im
     left = round((size - new_width) / 2 - 0.1)
     top = round((size - new_height) / 2 - 0.1)
     if (new_width, new_height) != (width, height):
-        resized = PillowImage.fromarray(image).resize(
+        one_or_three = np.ascontiguousarray(image[..., 0]) if is_grey else image
+        fitted = PillowImage.fromarray(one_or_three).resize(
             (new_width, new_height), PillowImage.Resampling.BILINEAR
         )
-        image = np.array(resized)  # a copy: asarray would be read-only
+        resized = np.asarray(fitted)
+        image = np.empty((new_height, new_width, 3), dtype=np.uint8)  # asarray's is read-only
+        image[...] = resized[..., None] if is_grey else resized
     if (new_width, new_height) == (size, size):
         return image, Letterbox(scale, left, top)
     square = np.full((size, size, 3), pad, dtype=np.uint8)

@@ -141,7 +141,7 @@ class Detector(_Base):
 
     def _predict(self, images: Sequence[DecodedImage], threshold: float) -> list[Prediction]:
         started = time.perf_counter()
-        boxed = [letterbox(image.pixels, self.image_size) for image in images]
+        boxed = [letterbox(i.pixels, self.image_size, is_grey=i.is_grey) for i in images]
         # (N, 4 + C, A), (N, D)
         output, features = self.runtime(to_tensor([pixels for pixels, _ in boxed]))
         found = [

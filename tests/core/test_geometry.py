@@ -277,3 +277,13 @@ def test_neighbours_of_different_classes_are_two_regions_largest_first():
 def test_background_is_no_region():
     blank = np.zeros((5, 5), np.uint8)
     assert geometry.regions(blank, np.ones((5, 5), np.float32), ("a",)) == []
+
+
+def test_a_grey_image_is_fitted_as_its_three_equal_channels_would_be():
+    rng = np.random.default_rng(0)
+    grey = np.repeat(rng.integers(0, 256, (30, 50, 1), dtype=np.uint8), 3, axis=2)
+    for size in (64, 50, 20):
+        one, frame = geometry.letterbox(grey, size, is_grey=True)
+        three, other_frame = geometry.letterbox(grey, size)
+        np.testing.assert_array_equal(one, three)
+        assert frame == other_frame
