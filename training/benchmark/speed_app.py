@@ -163,14 +163,15 @@ def _ask_from(app: _App, picture: Path, clients: int, requests: int) -> Clients:
     sessions = [app.client() for _ in range(clients)]
     each = max(requests // clients, 2)
 
-    def caller(session: Any) -> tuple[list[float], int]:
-        took, errors = [], 0
+    def caller(session: Any) -> tuple[list[float], list[str]]:
+        took: list[float] = []
+        errors: list[str] = []
         for _ in range(each):
             started = time.perf_counter()
             try:
                 _ask(session, picture)
-            except Exception:  # of any kind: a user got no answer
-                errors += 1
+            except Exception as exc:  # of any kind: a user got no answer
+                errors.append(f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}")
             else:
                 took.append((time.perf_counter() - started) * 1e3)
         return took, errors
@@ -181,11 +182,13 @@ def _ask_from(app: _App, picture: Path, clients: int, requests: int) -> Clients:
         found = list(pool.map(caller, sessions))
     wall_s = time.perf_counter() - started
     took = [ms for samples, _ in found for ms in samples]
+    errors = [error for _, failed in found for error in failed]
     p50, p95 = np.percentile(took, (50, 95)) if took else (float("nan"), float("nan"))
     return Clients(
         clients=clients,
         requests=each * clients,
-        errors=sum(errors for _, errors in found),
+        errors=len(errors),
+        first_error=errors[0] if errors else "",
         p50_ms=round(float(p50), 1),
         p95_ms=round(float(p95), 1),
         requests_per_s=round(len(took) / wall_s, 2),

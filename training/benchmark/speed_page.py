@@ -75,9 +75,13 @@ def _where(speed: SpeedRecord) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in speed.versions.items())
     return (
         f"\nMeasured {speed.measured_at:%Y-%m-%d} on {speed.machine}; everyone may use "
-        f"{speed.cpus} CPU{'s' if speed.cpus > 1 else ''}; OpenVINO in {speed.precision}; "
+        f"{_cpus(speed)}; OpenVINO in {speed.precision}; "
         f"{versions}; commit {speed.git_commit[:12]}. Pictures: {speed.images}.\n"
     )
+
+
+def _cpus(speed: SpeedRecord) -> str:
+    return f"{speed.cpus} CPU{'s' if speed.cpus > 1 else ''}"
 
 
 def _subject(subject: SubjectSpeed) -> Iterator[str]:
@@ -132,6 +136,9 @@ def _app(app: AppSpeed) -> Iterator[str]:
     for c in app.clients:
         times = f"{c.p50_ms:.0f} | {c.p95_ms:.0f} | {c.requests_per_s:.1f}"
         yield f"| {c.clients} | {times} | {c.requests} | {c.errors} |"
+    for c in app.clients:
+        if c.first_error:
+            yield f"\nFirst error with {c.clients} clients: {c.first_error}"
     yield ""
 
 
@@ -171,8 +178,8 @@ def draw(speed: SpeedRecord) -> bytes:
     figure = Figure(figsize=(9, 1.2 + 0.22 * rows), layout="constrained")
     axes = figure.subplots()
     _bars(axes, speed.subjects, names)
-    axes.set_xlabel("median latency of one picture, ms (logarithmic)")
-    axes.set_title(f"{speed.machine}, {speed.cpus} CPUs", fontsize=9)
+    axes.set_xlabel("median latency of one picture, ms")
+    axes.set_title(f"{speed.machine}, {_cpus(speed)}", fontsize=9)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
@@ -196,6 +203,6 @@ def _bars(axes: Axes, subjects: Sequence[SubjectSpeed], names: Sequence[str]) ->
         place += 1
     axes.set_yticks([y for y, _ in ticks], [text for _, text in ticks], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xscale("log")
+    axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)

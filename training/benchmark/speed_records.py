@@ -55,6 +55,7 @@ class Clients(Record):
     clients: int
     requests: int
     errors: int
+    first_error: str = ""
     p50_ms: float
     p95_ms: float
     requests_per_s: float
