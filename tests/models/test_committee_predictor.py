@@ -151,7 +151,7 @@ def test_the_commands_open_the_committee_by_name(tmp_path, monkeypatch):
         releases.describe(paths.bundled / name, name, task="detect")
     opened = {}
 
-    def load(folder, *, device):
+    def load(folder, **how):
         opened[folder.name] = _Member(folder.name, (0, 0, 5, 5), 0.5)
         return opened[folder.name]
 
