@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from models._blocks import PooledChannelGate, SpatialGate, conv_bn
 
+# Of the normalisation after MSCB's last convolution, at first; not 0, so that gradients flow.
+FIRST_SHARE = 0.01
+
 
 class MSCB(nn.Module):
     """Inverted residual with parallel depthwise kernels, summed; EMCAD's multi-scale block.
@@ -68,6 +71,10 @@ class MFEM(nn.Module):
         self.spatial_gate = SpatialGate(7)
         self.mscb = MSCB(channels, expansion=expansion, kernels=kernels)
         init_decoder_block(self)
+        # What the convolutions add begins small: noise of unit variance between pretrained layers
+        # costs a short run more than half of what it could learn (docs/LOG.md).
+        *_, norm = self.mscb.project
+        nn.init.constant_(norm.get_parameter("weight"), FIRST_SHARE)
 
     def forward(self, x: Tensor) -> Tensor:
         """The enhanced map, of the shape of `x`."""

@@ -307,7 +307,8 @@ SPEC = ModelSpec(
         "The paper's equations are not in the available text: the blocks follow the public "
         "descriptions of the modules it names, at the places that agree with its wording.",
         "3DAM mixes its directions by a softmax that starts equal and adds the result unscaled.",
-        "MFEM expands channels twofold where the text says it compresses them, as its source does.",
+        "MFEM expands channels twofold where the text says it compresses them, as its source does; "
+        "its convolutions begin by adding a hundredth, so that pretrained weights are not drowned.",
         "The decoder concatenates as YOLO11 does (the source adds) and upsamples bilinearly.",
         "IA-BCE and Focal-EIoU use the constants of their sources (α 0.25, γ 2; γ 0.5), and "
         "YOLO11's loss gains; the paper's are lost.",
