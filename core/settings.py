@@ -125,8 +125,8 @@ class ServingSettings(_Group):
         "auto",
         pattern=r"^(auto|openvino|int8|torch)$",
         description="What runs networks on a CPU: auto starts with torch and goes over to "
-        "OpenVINO, openvino waits for it, int8 takes a quantised export where one was made, torch stays; a "
-        "name.",
+        "OpenVINO, openvino waits for it, int8 takes a quantised export where one was made, torch "
+        "stays; a name.",
     )
     max_models: int = Field(5, ge=1, le=64, description="Models kept in memory at a time; a count.")
     max_memory_mb: int | None = Field(
