@@ -55,6 +55,9 @@ class HeatMaps:
 
     def get_ready(self) -> None:
         """Load the libraries now, for which the first explanation would wait some seconds."""
+        from models import import_libraries
+
+        import_libraries()
         import pytorch_grad_cam  # noqa: F401
 
     def __call__(

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / "roll
 # imported, both take the silent stand-in that they carry.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
+_IMPORTING = threading.Lock()
 _BASELINES = "baselines"
 _ABLATIONS = "_ablations"
 
@@ -85,9 +87,20 @@ def load(
         WeightsNotFoundError: if the folder holds no release.
         WeightsError: if the weights fail their hash or do not fit the network.
     """
+    import_libraries()
     from models._predictors import load_predictor
 
     return load_predictor(folder, device=device, runtime=runtime, cache=cache)
+
+
+def import_libraries() -> None:
+    """Import what every network needs, one thread at a time.
+
+    Two threads that begin with torchvision at once may each see half of it.
+    """
+    with _IMPORTING:
+        importlib.import_module("torchvision.ops")
+        importlib.import_module("models._predictors")
 
 
 def accelerate(
