@@ -9,6 +9,7 @@ in the same transaction as the change itself, and the database refuses to alter 
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from core._database_errors import ledger_error
 from core.errors import LedgerError
 from core.records import Record
 
+_MIGRATING: Final = threading.Lock()  # alembic keeps one migration at a time in its globals
 _MIGRATIONS: Final = Path(__file__).resolve().parent / "migrations"
 _READS: Final = "rollmark_reads"  # execution option of connections that only read
 _BUSY_TIMEOUT_S: Final = 15
@@ -213,7 +215,7 @@ def migrate(url: str, *, revision: str = "head") -> None:
     """
     from alembic import command
 
-    with _alembic(url) as config:
+    with _MIGRATING, _alembic(url) as config:
         command.upgrade(config, revision)
 
 
@@ -225,7 +227,7 @@ def downgrade(url: str, *, revision: str) -> None:
     """
     from alembic import command
 
-    with _alembic(url) as config:
+    with _MIGRATING, _alembic(url) as config:
         command.downgrade(config, revision)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
@@ -344,3 +345,11 @@ def test_a_damaged_frame_takes_back_only_what_came_after_it(tmp_path, wal_histor
         damaged = bytearray(wal)
         damaged[lengths[commit] - 100] ^= 0xFF  # in the last frame of that commit
         assert reopened(folder, wal_history, bytes(damaged)) == list(range(commit))
+
+
+def test_threads_that_open_ledgers_at_once_do_not_meet_in_alembic(tmp_path):
+    urls = [f"sqlite:///{tmp_path / f'{k}.db'}" for k in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        ledgers = list(pool.map(open_ledger, urls))
+    for ledger in ledgers:
+        ledger.close()

@@ -79,6 +79,7 @@ def served(root: Path, bundled: Path, **settings: str) -> Iterator[str]:
         "ROLLMARK_SERVING__THREADS": "1",
         "ROLLMARK_SERVING__RUNTIME": "torch",  # exports take time, and are tested by themselves
         "ROLLMARK_SERVING__MAX_IMAGE_MB": "1",
+        "ROLLMARK_SERVING__MAX_UPLOAD_MB": "1",
         "ROLLMARK_SERVING__MAX_MEGAPIXELS": "4",
         "GRADIO_TEMP_DIR": str(root / "cache"),
         "OMP_NUM_THREADS": "1",
