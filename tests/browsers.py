@@ -11,6 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 TIMEOUT_MS = 60_000  # a busy machine answers late; an idle one within a second
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
+# A camera that shows a moving pattern, and nobody who has to allow it.
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 VIEWS = {  # theme, width and height in px
     "light": ("light", 1440, 900),
     "dark": ("dark", 1440, 900),
@@ -26,7 +29,7 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(
             executable_path=program,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            args=[*ARGUMENTS, *CAMERA],
         )
         yield opened
         opened.close()

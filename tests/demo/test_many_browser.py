@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from core.settings import PathSettings
 from tests.browsers import TIMEOUT_MS, VIEWS, open_app, select_tab, serious_barriers
@@ -20,22 +20,6 @@ pytestmark = pytest.mark.browser
 
 SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 PICTURES = sorted((Path(__file__).parents[1] / "fixtures/neu-det/images").glob("*.jpg"))[:12]
-CAMERA = (
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A browser whose camera shows a moving pattern."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.fail("The browser tests need Chromium, which is not on the PATH: `make browser`.")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=list(CAMERA))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from core.ledger import open_ledger
 from core.settings import PathSettings, Settings
 from demo import plots
 from demo.retraining import Retrainings, read_curve, read_tail
 from demo.service import Service
+from tests.browsers import VIEWS, open_app, select_tab
 from tests.demo import releases
 from tests.demo.conftest import served
 from tests.demo.retrained import Retrained
 
-TIMEOUT_MS = 60_000
 SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
-VIEWS = {
-    "light": ("light", 1440, 900),
-    "dark": ("dark", 1440, 900),
-    "narrow": ("light", 390, 844),
-}
 
 
 @pytest.fixture(scope="module")
@@ -127,32 +121,9 @@ def address(root: Path) -> Iterator[str]:
         yield started
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.fail("The browser tests need Chromium, which is not on the PATH: `make browser`.")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=program,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield opened
-        opened.close()
-
-
 def opened(browser: Browser, address: str, view: str) -> Page:
-    theme, width, height = VIEWS[view]
-    context = browser.new_context(viewport={"width": width, "height": height})
-    context.set_default_timeout(TIMEOUT_MS)
-    expect.set_options(timeout=TIMEOUT_MS)
-    page = context.new_page()
-    page.goto(f"{address}/?__theme={theme}")
-    if view == "narrow":  # tabs that do not fit are behind a button
-        page.locator(".overflow-menu button").first.click()
-        page.locator(".overflow-dropdown button", has_text="Training").click()
-    else:
-        page.get_by_role("tab", name="Training").click()
+    page = open_app(browser, address, *VIEWS[view])
+    select_tab(page, "Training")
     expect(page.locator("#training-live code")).to_be_visible()
     return page
 
