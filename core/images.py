@@ -85,6 +85,8 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS: Final = ImageLimits()
+# What a file that may be opened is called; what it is, the decoder decides by its bytes.
+SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
 def decode(source: bytes | Path, *, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:

@@ -21,7 +21,8 @@ from core.records import Inspection
 from core.types import DecodedImage, Image
 from demo.draw import Layers, overlay
 from demo.heat import Heat, paint
-from demo.service import Comparison, Look, Service
+from demo.service import AUTO, Comparison, Look, Service
+from demo.words import short
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,14 @@ def inspect(
     """
     look = service.inspect(Path(path), model, score_threshold=score_threshold)
     return Shown(path, name, look.inspection, look.prediction.labels, look.title), look
+
+
+def model_choices(service: Service) -> list[tuple[str, str]]:
+    """Title and name of whatever can be asked, the automatic choice first; empty if nothing can."""
+    named = [(short(r.config.title), r.config.name) for r in service.choices()]
+    if not named:
+        return []
+    return [(f"Automatic: {short(service.choose().config.title)}", AUTO), *named]
 
 
 def draw(look: Look, layers: Layers) -> Image:

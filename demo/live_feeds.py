@@ -10,10 +10,9 @@ from typing import Final
 import numpy as np
 
 from core.errors import InputError
-from core.images import MEGA, ImageLimits, decode
+from core.images import MEGA, SUFFIXES, ImageLimits, decode
 from core.types import DecodedImage, Image
 from demo.live_session import LiveView
-from demo.unpack import SUFFIXES
 
 _MAX_SECONDS: Final = 600  # of a video
 _MAX_FPS: Final = 120.0

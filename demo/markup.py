@@ -41,6 +41,11 @@ def working(text: str) -> str:
     return f'<div class="verdict is-working" role="status"><p>{escape(text)}</p></div>'
 
 
+def sentence(text: str) -> str:
+    """The line on top of a page that says in words how things stand."""
+    return f'<p class="sentence" role="status">{escape(text)}</p>'
+
+
 def note(text: str) -> str:
     """A quiet sentence about what just happened."""
     return f'<p class="quiet" role="status">{escape(text)}</p>'

@@ -15,10 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from core.errors import InputError
-from core.images import MEGA
+from core.images import MEGA, SUFFIXES
 from core.settings import ServingSettings
 
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _ENCRYPTED: Final = 0x1  # of a member's flag bits
 _NAME_LENGTH: Final = 120
 
@@ -126,7 +125,9 @@ def _extract(
     try:
         with archive.open(member) as stream:
             data = stream.read(limits.picture_bytes + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
+    except NotImplementedError:  # zipfile's word for a compression that it does not know
+        return InputError("It is compressed in a way that is not read here; pack it again as zip.")
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError):
         return InputError("It is damaged inside its archive.")
     return _checked(data, limits)
 

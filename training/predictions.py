@@ -17,10 +17,9 @@ from PIL import Image as PILImage
 
 from core.errors import InputError
 from core.files import write_atomically
-from core.images import decode
+from core.images import SUFFIXES, decode
 from core.types import Classification, DecodedImage, Detections, Prediction, Predictor, Segmentation
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 PREDICTIONS_FILE = "predictions.json"
 MASKS = "masks"
 

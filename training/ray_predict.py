@@ -183,8 +183,6 @@ def _run(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours counts images
     context.print_on_execution_start = False
-    # A block that was lost with its machine is done again elsewhere, however often.
-    context.max_errored_blocks = 0
     most = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
     work = ray.data.from_items(
         [{"block": block.as_text()} for block in blocks], override_num_blocks=len(blocks)

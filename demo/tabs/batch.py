@@ -21,7 +21,6 @@ from demo.handlers import PRIVATE, SEEN_SIDE_PX, SHOWN_SIDE_PX
 from demo.samples import picture_address
 from demo.service import AUTO, Service
 from demo.theme import script
-from demo.words import short
 
 _WHAT: Final = "Drop pictures, a folder or a zip archive; they are inspected in the background."
 _REFRESH_S: Final = 1.5
@@ -44,7 +43,7 @@ class _Page:
         )  # what the gallery shows, to leave it alone if nothing is new
         self.chosen: Any = gr.State(None)  # index of the picture in large
         self.own = gr.BrowserState([], storage_key="rollmark-batches")
-        self.head = gr.HTML(_sentence(_WHAT), elem_id="batch-head")
+        self.head = gr.HTML(markup.sentence(_WHAT), elem_id="batch-head")
         with gr.Row(elem_classes="controls"):
             self.files = gr.File(
                 file_count="multiple",
@@ -187,10 +186,8 @@ class _Page:
 
     def open(self, own: list[str], request: gr.Request) -> tuple[Any, ...]:
         """The models, this browser's batches, and the one that the address asks for."""
-        releases = self.service.releases()
-        named = [(short(r.config.title), r.config.name) for r in releases]
-        best = [(f"Automatic: {short(self.service.choose().config.title)}", AUTO)] if named else []
-        models = gr.Dropdown(choices=[*best, *named], value=AUTO if named else None)
+        offered = handlers.model_choices(self.service)
+        models = gr.Dropdown(choices=offered, value=AUTO if offered else None)
         asked = str(request.query_params.get("batch") or "")
         tab = gr.Tabs(selected="batch") if asked else gr.skip()
         timer = gr.Timer(active=bool(asked))
@@ -302,7 +299,3 @@ def _uploaded(sent: Any) -> list[tuple[Path, str]]:
     if not files:
         raise InputError("Nothing was dropped; choose pictures, a folder or a zip archive.")
     return [(Path(path), name) for path, name in files]
-
-
-def _sentence(text: str) -> str:
-    return f'<p class="sentence" role="status">{text}</p>'

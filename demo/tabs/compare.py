@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ class _Page:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.seen = gr.State("")  # path of the picture in the grid
-        self.sentence = gr.HTML(_sentence(_WHAT), elem_id="compare-sentence")
+        self.sentence = gr.HTML(markup.sentence(_WHAT), elem_id="compare-sentence")
         with gr.Row(elem_classes="controls"):
             self.picture = gr.Image(
                 type="filepath",
@@ -93,7 +92,7 @@ class _Page:
             waiting = [markup.waiting_tile(title) for title in titles]
             tiles: list[str] = []
             yield (
-                _sentence(f"{titles[0]} is looking (1 of {len(names)}) …"),
+                markup.sentence(f"{titles[0]} is looking (1 of {len(names)}) …"),
                 "",
                 markup.grid(waiting),
                 gr.Button(interactive=True),
@@ -113,7 +112,7 @@ class _Page:
                     else f"{titles[n]} is looking ({n + 1} of {len(names)}) …"
                 )
                 yield (
-                    _sentence(text),
+                    markup.sentence(text),
                     markup.legend(labels_found([each.inspection for each in looks])),
                     markup.grid([*tiles, *waiting[n:]]),
                     gr.Button(interactive=not is_last),
@@ -159,7 +158,10 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
         page.run.click(page.again, [page.seen, page.models], results, **working),
     ]
     page.stop.click(
-        lambda: (_sentence("Stopped; the answers so far are below."), gr.Button(interactive=False)),
+        lambda: (
+            markup.sentence("Stopped; the answers so far are below."),
+            gr.Button(interactive=False),
+        ),
         outputs=[page.sentence, page.stop],
         cancels=runs,
         show_progress="hidden",
@@ -169,7 +171,3 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
 
 def _failed(sentence: str) -> tuple[Any, ...]:
     return markup.failed(sentence), "", "", gr.Button(interactive=False), ""
-
-
-def _sentence(text: str) -> str:
-    return f'<p class="sentence" role="status">{escape(text)}</p>'

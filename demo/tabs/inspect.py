@@ -21,7 +21,6 @@ from demo.review import MAX_NOTE, Reason
 from demo.samples import samples, thumbnail
 from demo.service import AUTO, Service
 from demo.theme import script
-from demo.words import short
 
 _BOXES, _MASK, _NAMES = "Boxes", "Mask", "Names"
 _REASONS: Final[list[tuple[str, Reason]]] = [
@@ -286,12 +285,8 @@ class _Page:
 
     def models(self) -> Any:
         """The models that are served now, as choices."""
-        offered = self.service.choices()
-        named = [(short(release.config.title), release.config.name) for release in offered]
-        automatic = (
-            [(f"Automatic: {short(self.service.choose().config.title)}", AUTO)] if named else []
-        )
-        return gr.Dropdown(choices=[*automatic, *named], value=AUTO if named else None)
+        offered = handlers.model_choices(self.service)
+        return gr.Dropdown(choices=offered, value=AUTO if offered else None)
 
 
 def build(service: Service, blocks: Any) -> InspectTab:

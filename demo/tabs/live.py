@@ -35,7 +35,7 @@ class _Page:
         self.folder = settings.serving.watched_folder
         self.limits = settings.serving.image_limits
         self.view = gr.State("")  # ID of the view on the page
-        self.head = gr.HTML(_sentence(_WHAT), elem_id="live-head")
+        self.head = gr.HTML(markup.sentence(_WHAT), elem_id="live-head")
         sources: list[tuple[str, Source]] = [("Camera", "camera"), ("Video file", "video")]
         if self.folder is not None:
             sources.append((f"Folder {self.folder.name}", "folder"))
@@ -65,9 +65,8 @@ class _Page:
 
     def offered(self) -> Any:
         """The models that are served now."""
-        named = [(short(r.config.title), r.config.name) for r in self.service.releases()]
-        best = [(f"Automatic: {short(self.service.choose().config.title)}", AUTO)] if named else []
-        return gr.Dropdown(choices=[*best, *named], value=AUTO if named else None)
+        offered = handlers.model_choices(self.service)
+        return gr.Dropdown(choices=offered, value=AUTO if offered else None)
 
     def switch(self, source: Source, view: str) -> tuple[Any, ...]:
         """Another source; the view of the one before ends."""
@@ -130,7 +129,7 @@ class _Page:
 
     def _begin(self, feed: Feed, model: str | None) -> tuple[Any, ...]:
         view = self.views.open(model or AUTO, feed)
-        return (view, _sentence("Waiting for the first picture …"), *self._running())
+        return (view, markup.sentence("Waiting for the first picture …"), *self._running())
 
     def _running(self) -> tuple[Any, ...]:
         return (gr.Button(interactive=True), gr.Timer(active=True))
@@ -141,7 +140,7 @@ class _Page:
 
     def _idle(self, text: str) -> tuple[Any, ...]:
         stopped = (gr.Button(interactive=False), gr.Timer(active=False))
-        return ("", _sentence(text), "", "", *stopped)
+        return ("", markup.sentence(text), "", "", *stopped)
 
     def _shown(self, view: str) -> tuple[Any, Any, Any]:
         """Sentence, newest answer and strip; what is not there is left alone."""
@@ -151,7 +150,7 @@ class _Page:
         seen = found.seen()
         if not seen.strip:
             text = seen.error or "Waiting for the first picture …"
-            head = markup.failed(text) if seen.error else _sentence(text)
+            head = markup.failed(text) if seen.error else markup.sentence(text)
             return head, gr.skip(), gr.skip()
         newest = seen.strip[0]
         large = _large(newest, short(newest.title))
@@ -241,7 +240,3 @@ def _strip(looks: tuple[Look, ...]) -> str:
         for look in looks
     )
     return f'<ul class="strip" aria-label="The last answers, the newest first">{tiles}</ul>'
-
-
-def _sentence(text: str) -> str:
-    return f'<p class="sentence" role="status">{escape(text)}</p>'

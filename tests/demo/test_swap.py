@@ -62,18 +62,20 @@ def paths(tmp_path: Path) -> PathSettings:
     return PathSettings(bundled=tmp_path / "bundled", data=tmp_path / "data")
 
 
+def plain_service(paths: PathSettings) -> Service:
+    """In torch, one thread, nothing queued for review."""
+    serving = ServingSettings(device="cpu", threads=1, runtime="torch")
+    return Service(
+        Settings(paths=paths, serving=serving, review=ReviewSettings(queue_unsure=False))
+    )
+
+
 def test_a_running_service_takes_up_a_promotion_and_a_roll_back_without_failing_a_request(
     paths: PathSettings, tmp_path: Path, record_property: Any
 ) -> None:
     old = releases.write(paths.bundled / "mobilesteelnet", "mobilesteelnet").revision
     new = releases.write(tmp_path / "candidate", "mobilesteelnet", seed=1).revision
-    service = Service(
-        Settings(
-            paths=paths,
-            serving=ServingSettings(device="cpu", threads=1, runtime="torch"),
-            review=ReviewSettings(queue_unsure=False),
-        )
-    )
+    service = plain_service(paths)
     with Clients(service) as clients:
         clients.wait_for(old, CLIENTS)
         promoted = time.monotonic()
@@ -99,13 +101,7 @@ def test_an_answer_says_which_revision_gave_it_also_while_they_change(
 ) -> None:
     old = releases.write(paths.bundled / "mobilesteelnet", "mobilesteelnet").revision
     new = releases.write(tmp_path / "candidate", "mobilesteelnet", seed=1).revision
-    service = Service(
-        Settings(
-            paths=paths,
-            serving=ServingSettings(device="cpu", threads=1, runtime="torch"),
-            review=ReviewSettings(queue_unsure=False),
-        )
-    )
+    service = plain_service(paths)
     said = {old: service.inspect(PICTURE, "mobilesteelnet").inspection.probabilities}
     activate(tmp_path / "candidate", paths)
     answer = service.inspect(PICTURE, "mobilesteelnet").inspection

@@ -120,3 +120,14 @@ def test_an_encrypted_archive_is_refused(pack: Pack) -> None:
     files[0][0].write_bytes(data)
     with pytest.raises(InputError, match=r"a\.zip is encrypted"):
         list_pictures(files, LIMITS)
+
+
+def test_a_compression_that_is_not_known_is_said_to_be_that(pack: Pack) -> None:
+    files = pack({"a.png": b"A"})
+    data = bytearray(files[0][0].read_bytes())
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # in the member and the directory
+        start = data.rfind(mark) + at
+        data[start : start + 2] = (97).to_bytes(2, "little")  # WavPack
+    files[0][0].write_bytes(data)
+    [(_, what)] = taken(files)
+    assert str(what).startswith("It is compressed in a way that is not read here")
