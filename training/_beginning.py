@@ -63,7 +63,8 @@ def check_begin(
     if not resume:
         raise TrainingError(f"{run.root} already holds a run: resume it or take a new folder.")
     begun = run.load_record().model_dump()
-    begun["recipe"] = {**UNRECORDED, **begun["recipe"]}
+    younger = {k: v for k, v in UNRECORDED.items() if k in asked["recipe"]}
+    begun["recipe"] = younger | begun["recipe"]
     for name, value in asked.items():
         if begun[name] != value:
             raise TrainingError(

@@ -40,7 +40,7 @@ DEFAULT: Method = "paper"
 # What scheduled retraining does; docs/benchmarks/balance.md is where it was chosen.
 RETRAINING: Method = "paper"
 # What runs did whose record does not say: the options are younger than they are.
-UNRECORDED: Mapping[str, Any] = {"balance": DEFAULT, "balance_strength": None}
+UNRECORDED: Mapping[str, Any] = {"loss": "paper", "balance": DEFAULT, "balance_strength": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,12 @@ def _is_number(value: object) -> bool:
 
 
 def detector_spec(
-    spec: ModelSpec, method: str, strength: float | None, *, epoch_images: int
+    spec: ModelSpec,
+    method: str,
+    strength: float | None,
+    *,
+    epoch_images: int,
+    loss: str = "paper",
 ) -> ModelSpec:
     """The spec whose sampler is the method's; loss weights are ultralytics' `cls_pw` instead.
 
@@ -139,7 +144,10 @@ def detector_spec(
         method: resolved.
         strength: resolved.
         epoch_images: images of an epoch, for a method that adds some.
+        loss: "paper" keeps the spec's criterion, "stock" leaves it to the trainer.
     """
+    if loss == "stock":
+        spec = replace(spec, criterion=None)
     if method == "paper":
         return spec
     return replace(spec, sampler=_sampler(method, strength, epoch_images))

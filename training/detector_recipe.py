@@ -36,8 +36,9 @@ SHORT = 0.5  # of the recipe's epochs
 # The averaged weights look back over this share of the run. Ultralytics' own average is meant for
 # runs of 100,000 steps: after 3,000 it still forgets everything older than five.
 EMA_SHARE, EMA_SLOWEST = 0.05, 0.9999
-# Ours, not ultralytics': the schedule that was taken, and what is done about rare classes.
-OURS = ("schedule", "balance", "balance_strength")
+# Ours, not ultralytics': the schedule taken, whose loss, and what is done about rare classes.
+OURS = ("schedule", "loss", "balance", "balance_strength")
+LOSSES = ("paper", "stock")  # "stock": of YOLO11, whatever the paper proposes
 # How the run is carried out, not what is learnt: not for overriding.
 FIXED = {
     "mode": "train",
@@ -59,11 +60,12 @@ def make_recipe(
     """Ultralytics' training arguments: steel's defaults, then the paper's, then `overrides`.
 
     The keys in `OURS` are not for ultralytics: "schedule" says which learning-rate schedule was
-    taken, "paper" or "short"; "balance" and its strength are those of `training.balance`.
+    taken, "paper" or "short"; "loss" is one of `LOSSES`; "balance" and its strength are those of
+    `training.balance`.
 
     Raises:
         TrainingError: if an override is not a training argument, or decides what is fixed, or
-            the balancing method means nothing for a detector.
+            there is no such loss, or the balancing method means nothing for a detector.
     """
     paper = spec.recipe
     short = epochs < SHORT * paper.epochs
@@ -88,6 +90,9 @@ def make_recipe(
     recipe["balance"], recipe["balance_strength"] = balance.resolve(
         spec.task, chosen.pop("balance", balance.DEFAULT), chosen.pop("balance_strength", None)
     )
+    recipe["loss"] = chosen.pop("loss", "paper")
+    if recipe["loss"] not in LOSSES:
+        raise TrainingError(f"loss is {recipe['loss']!r}: it must be {' or '.join(LOSSES)}.")
     if recipe["balance"] == "class_weights":
         recipe["cls_pw"] = recipe["balance_strength"]
     taken = {"epochs", "batch", "imgsz", "seed", "device", "workers", "schedule", *FIXED}
@@ -96,7 +101,7 @@ def make_recipe(
             raise TrainingError(
                 f"Cannot override {name!r}: it must be one of ultralytics' training arguments "
                 f"that the run does not decide itself, such as lr0, optimizer, mosaic or degrees, "
-                f"or balance or balance_strength."
+                f"or loss, balance or balance_strength."
             )
     return {**recipe, **chosen}
 

@@ -81,7 +81,8 @@ def train_detector(
         run: an empty run folder, or one to go on with.
         resume: go on from last.pt; a finished run is returned as it is.
         overrides: ultralytics' training arguments that take precedence over the recipe, and
-            `balance` and `balance_strength`, see `training.balance`.
+            `loss` of `training.detector_recipe`, `balance` and `balance_strength` of
+            `training.balance`.
         workers: processes that load images; 0 loads them in this one.
         validate_every: epochs between two validations; the last epoch is always validated.
 
@@ -152,6 +153,7 @@ def train_detector(
                     recipe["balance"],
                     recipe["balance_strength"],
                     epoch_images=len(dataset.split(protocol, "train")),
+                    loss=recipe["loss"],
                 ),
                 run=run,
                 splits=splits,
