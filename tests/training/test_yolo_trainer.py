@@ -299,6 +299,28 @@ def test_balance_replaces_the_papers_sampler_and_weighs_the_loss(
         heard.clear()
 
 
+def test_stock_loss_takes_the_place_of_the_papers(
+    tiny_neu_det: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def criterion(network: Any) -> v8DetectionLoss:
+        asked.append("paper")
+        return v8DetectionLoss(network)
+
+    monkeypatch.setattr("training._ultralytics_trainer.draw_curves", lambda *_, **__: None)
+    spec = dataclasses.replace(get_spec("yolo11"), criterion=criterion)
+    run = RunFolder.create(tmp_path, model="yolo11", scale="n", seed=3)
+    record = train(spec, tiny_neu_det, run, epochs=1, overrides={"loss": "stock"})
+    assert record.recipe["loss"] == "stock"
+    assert asked == []
+
+
+def test_unknown_loss_is_refused() -> None:
+    with pytest.raises(TrainingError, match="loss is 'focal': it must be paper or stock"):
+        make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={"loss": "focal"})
+
+
 def test_diverged_loss_ends_the_run_and_says_where_the_last_sound_epoch_is(
     tiny_neu_det: Dataset, tmp_path: Path
 ) -> None:
