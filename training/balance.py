@@ -40,7 +40,12 @@ DEFAULT: Method = "paper"
 # What scheduled retraining does; docs/benchmarks/balance.md is where it was chosen.
 RETRAINING: Method = "paper"
 # What runs did whose record does not say: the options are younger than they are.
-UNRECORDED: Mapping[str, Any] = {"loss": "paper", "balance": DEFAULT, "balance_strength": None}
+UNRECORDED: Mapping[str, Any] = {
+    "loss": "paper",
+    "balance": DEFAULT,
+    "balance_strength": None,
+    "view_px": None,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ class Plan:
     nesterov: bool
     ema: float  # decay per step of the averaged weights that are kept; 0: keep the weights as is
     clip_norm: float  # largest gradient norm of a step
+    view_px: int | None  # side of a training view; None: the size of the network's input
     balance: str  # what is done about rare classes: `training.balance.METHODS`
     balance_strength: float | None  # the method's one number; None where it has none
     augment: Augmentation
@@ -141,6 +142,7 @@ def make_plan(spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[st
         "nesterov": False,
         "ema": 0.0,
         "clip_norm": 10.0,
+        "view_px": None,
         "balance": balance.DEFAULT,
         "balance_strength": None,
     }
@@ -188,5 +190,7 @@ def _check(plan: Plan) -> None:
         raise TrainingError(f"lr0 is {plan.lr0}: it must be above 0.")
     if not 0 <= plan.ema < 1:
         raise TrainingError(f"ema is {plan.ema}: it must lie in [0, 1).")
+    if plan.view_px is not None and plan.view_px < 32:
+        raise TrainingError(f"view_px is {plan.view_px}: it must be at least 32 px, or null.")
     if plan.patience is not None and plan.patience < 1:
         raise TrainingError(f"patience is {plan.patience}: it must be at least 1 epoch, or null.")

@@ -52,7 +52,7 @@ def test_a_stated_learning_rate_is_not_scaled() -> None:
 
 
 def test_a_recorded_recipe_makes_the_same_plan_again() -> None:
-    overrides = {"ema": 0.9, "patience": None, "augment": {"zoom": [0.5, 2.0]}}
+    overrides = {"ema": 0.9, "view_px": 64, "augment": {"zoom": [0.5, 2.0]}}
     plan = make_plan(SEGMENTER, epochs=7, batch=4, overrides=overrides)
     assert plan.augment.zoom == (0.5, 2.0)
     assert make_plan(SEGMENTER, epochs=7, batch=4, overrides=plan.as_recipe()) == plan
@@ -67,6 +67,7 @@ def test_a_recorded_recipe_makes_the_same_plan_again() -> None:
         pytest.param({"ema": 1.0}, r"must lie in \[0, 1\)", id="ema"),
         pytest.param({"lr0": 0.0}, "must be above 0", id="learning rate"),
         pytest.param({"patience": 0}, "at least 1 epoch", id="patience"),
+        pytest.param({"view_px": 16}, "at least 32 px", id="view"),
     ],
 )
 def test_what_cannot_be_is_refused_by_a_sentence(overrides, says: str) -> None:

@@ -134,6 +134,26 @@ def test_a_finished_run_holds_its_record_metrics_curves_and_release(uninterrupte
     assert "epoch 3: train_loss" in run.log.read_text()
 
 
+def test_training_views_may_be_of_another_size_than_what_the_predictor_looks_at(
+    regions: Dataset, tmp_path: Path
+) -> None:
+    sides: dict[bool, set[int]] = {True: set(), False: set()}
+
+    def build(n: int, _: str) -> TinyNetwork:
+        network = TinyNetwork(n + 1, dense=True)
+        network.register_forward_pre_hook(
+            lambda module, images: sides[module.training].add(images[0].shape[-1])
+        )
+        return network
+
+    spec = tiny("segment", build=build)
+    overrides = {"view_px": 48, "augment": {"crop": 0.5}, "ema": 0.0}
+    record = train(spec, regions, tmp_path / "run", epochs=1, overrides=overrides)
+    assert sides == {True: {48}, False: {32}}
+    assert record.recipe["view_px"] == 48
+    assert read_release(tmp_path / "run" / "release").image_size == 32
+
+
 @pytest.mark.parametrize("task", ["classify", "segment"])
 def test_validation_counts_what_the_predictor_earns(
     task: str, request: pytest.FixtureRequest, tmp_path: Path
