@@ -91,6 +91,11 @@ class Leases:
             )
             return Lease(name, holder, row.fence)
 
+    def holder(self, session: Session, name: str) -> str | None:
+        """Who holds a lease; None if nobody does, or lets it run out."""
+        row = session.get(LeaseRow, name)
+        return None if row is None or self._has_run_out(row) else row.holder
+
     def renew(self, lease: Lease) -> None:
         """Keep the lease for its whole time from now on.
 

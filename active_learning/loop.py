@@ -22,8 +22,9 @@ from active_learning._retraining_steps import Steps
 from active_learning.desk import Desk
 from active_learning.errands import fetch
 from active_learning.leases import Lease, Leases
+from active_learning.orders import Order, Orders
 from active_learning.outlook import Outlook, outlook, outlooks
-from active_learning.retraining import RetrainingRun, RetrainingRuns
+from active_learning.retraining import LEASE, RetrainingRun, RetrainingRuns
 from core.errors import (
     LabelStudioError,
     LeaseHeld,
@@ -36,7 +37,6 @@ from hub.registry import resolve
 
 logger = logging.getLogger(__name__)
 
-LEASE: Final = "train"
 LEASE_S: Final = 180.0  # a holder that is silent for so long is replaced
 PassVerdict = Literal["promoted", "refused", "not due", "parked"]
 
@@ -66,7 +66,8 @@ def run_once(
     Args:
         settings: of this installation.
         desk: of its labelling project.
-        model: which model; None: one with an open run, else the due one with most new reviews.
+        model: which model; None: one that a person has asked for, else one with an open run, else
+            the due one with most new reviews.
         force: train although nothing is due, and take a parked run up again.
         on_point: called with `<phase>:begin` before a phase's work and `<phase>:reached` after
             its commit.
@@ -80,26 +81,57 @@ def run_once(
         RollmarkError: why the run did not get further this time.
     """
     _pull(settings, desk)
-    chosen, verdict = _choose(settings, desk, model=model, force=force)
+    orders = Orders(desk.ledger, lasts_h=settings.retraining.order_hours)
+    orders.close_stale()
+    order = orders.open_order("train", model=model)
+    chosen, verdict = _choose(settings, desk, model=model, force=force, order=order)
     if chosen is None:
         return verdict
+    order = order if order is not None and order.model == chosen.model else None
     leases, runs = Leases(desk.ledger), RetrainingRuns(desk.ledger, who=desk.queue.who)
     with leases.hold(LEASE, ttl_s=lease_s) as lease, _heartbeat(leases, lease, every_s=lease_s / 4):
         run = runs.request(
             lease,
             model=chosen.model,
             dataset=chosen.dataset,
-            why="asked for by hand" if force and not chosen.due.now else chosen.due.why,
+            why=_why(chosen, order, force=force),
             incumbent=chosen.revision,
+            reopens=force or order is not None,
+            also=orders.taking(order) if order else None,
         )
-        if run.state == "parked" and force:
-            run = runs.reopen(run, lease)
         run = runs.park_if_spent(run, lease)
         if run.state == "parked":
             return _report(run)
         run = runs.take_up(run, lease)
-        steps = Steps(settings, desk, runs, lease, is_stopped=is_stopped)
-        return _carry(run, steps, runs, lease, on_point or (lambda point: None))
+        steps = Steps(
+            settings,
+            desk,
+            runs,
+            lease,
+            is_stopped=lambda: is_stopped() or orders.asks_to_stop(run.id) is not None,
+        )
+        try:
+            return _carry(run, steps, runs, lease, on_point or (lambda point: None))
+        except Interrupted:
+            return _lay_down(run, runs, lease, orders)
+
+
+def _lay_down(run: RetrainingRun, runs: RetrainingRuns, lease: Lease, orders: Orders) -> PassReport:
+    """Let go of a run that was stopped: until a person goes on with it, or until the next pass.
+
+    Raises:
+        Interrupted: if it was the process that was asked to stop, and no person stopped the run.
+    """
+    order = orders.asks_to_stop(run.id)
+    if order is None:
+        runs.give_back(run, lease)
+        raise Interrupted
+    progress = (runs.get(run.id) or run).progress
+    far = f"after epoch {progress.epoch} of {progress.epochs}" if progress.epoch else "early"
+    reason = f"Stopped by {order.who} {far}; what was done is kept, and it goes on from there."
+    run = runs.end(run, lease, "parked", (reason,))
+    orders.obeyed(order, f"run {run.id} was stopped")
+    return _report(run)
 
 
 def _carry(
@@ -118,10 +150,7 @@ def _carry(
             run = steps.next(run)
             logger.info("%s reached %s", run.id, run.phase)
             reached(f"{run.phase}:reached")
-    except Interrupted:
-        runs.give_back(run, lease)
-        raise
-    except LeaseLost:
+    except (Interrupted, LeaseLost):
         raise
     except PromotionRefused as exc:  # candidate and incumbent cannot be compared, now or ever
         return _report(runs.end(run, lease, "refused", (str(exc),)))
@@ -145,13 +174,16 @@ def _report(run: RetrainingRun) -> PassReport:
 
 
 def _choose(
-    settings: Settings, desk: Desk, *, model: str | None, force: bool
+    settings: Settings, desk: Desk, *, model: str | None, force: bool, order: Order | None
 ) -> tuple[Outlook | None, PassReport]:
     """The model to train, or the report of a pass that trains none."""
     if model is not None:
         views: Sequence[Outlook] = [outlook(settings, desk, resolve(model, settings.paths))]
     else:
         views = outlooks(settings, desk)
+    asked = [v for v in views if order is not None and v.model == order.model]
+    if asked:
+        return asked[0], _nothing(views)
     open_views = [v for v in views if v.open_run and (v.open_run.state == "open" or force)]
     due = [v for v in views if v.due.now]
     if open_views:
@@ -159,6 +191,13 @@ def _choose(
     if due or (force and views):
         return max(due or views, key=lambda v: v.new_reviews), _nothing(views)
     return None, _nothing(views)
+
+
+def _why(chosen: Outlook, order: Order | None, *, force: bool) -> str:
+    """Why a run is begun, in the words that the page shows."""
+    if order is not None:
+        return f"asked for by {order.who} on the page."
+    return "asked for by hand" if force and not chosen.due.now else chosen.due.why
 
 
 def _nothing(views: Sequence[Outlook]) -> PassReport:

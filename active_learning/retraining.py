@@ -10,7 +10,7 @@ reopens it. This file knows nothing of training: the pages read runs here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
@@ -29,6 +29,7 @@ Phase = Literal[
 ]
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 RunState = Literal["open", "parked", "promoted", "refused"]
+LEASE: Final = "train"  # who holds it may move runs
 MAX_ATTEMPTS: Final = 5
 _OPEN: Final = ("open", "parked")
 
@@ -139,10 +140,36 @@ class RetrainingRuns:
         with self._ledger.reading() as session:
             return tuple(row.to_record() for row in session.scalars(query.limit(limit)))
 
+    def is_carried(self, run: RetrainingRun) -> bool:
+        """Whether a process is at work on a run, rather than about to go on with it some time."""
+        with self._ledger.reading() as session:
+            if run.state != "open" or self._leases.holder(session, LEASE) is None:
+                return False
+            query = sa.select(RetrainingRow.id).where(RetrainingRow.state == "open")
+            latest = session.scalars(query.order_by(RetrainingRow.updated_at.desc()).limit(1))
+            return latest.one_or_none() == run.id
+
     def request(
-        self, lease: Lease, *, model: str, dataset: str, why: str, incumbent: str
+        self,
+        lease: Lease,
+        *,
+        model: str,
+        dataset: str,
+        why: str,
+        incumbent: str,
+        reopens: bool = False,
+        also: Callable[[Session, str], None] | None = None,
     ) -> RetrainingRun:
         """Ask for a run; the one that is open for this model if there is one.
+
+        Args:
+            lease: to train.
+            model: which one.
+            dataset: that it is trained on.
+            why: it is started.
+            incumbent: revision that is live.
+            reopens: a parked run is gone on with: a person has removed what was in the way.
+            also: what else belongs to the same transaction; given the run's name.
 
         Raises:
             LeaseLost: if another process took over.
@@ -171,7 +198,11 @@ class RetrainingRuns:
                 )
                 session.add(row)
                 self._event(session, row, "requested", before=None, why=why)
-                session.flush()
+            elif row.state == "parked" and reopens:
+                self._reopen(session, row)
+            if also is not None:
+                also(session, row.id)
+            session.flush()
             return row.to_record()
 
     def take_up(self, run: RetrainingRun, lease: Lease) -> RetrainingRun:
@@ -179,6 +210,7 @@ class RetrainingRuns:
         with self._ledger.session() as session:
             row = self._locked(session, run, lease)
             row.attempts += 1
+            row.updated_at = self._ledger.clock.now()
             before = row.phase
             if row.phase == "requested":
                 self._enter(row, "leased")
@@ -261,14 +293,10 @@ class RetrainingRuns:
             row.attempts = max(row.attempts - 1, 0)
             self._event(session, row, "laid down", before=row.phase)
 
-    def reopen(self, run: RetrainingRun, lease: Lease) -> RetrainingRun:
-        """parked → open: a person has removed what was in the way."""
-        with self._ledger.session() as session:
-            row = self._locked(session, run, lease)
-            row.state, row.reasons, row.attempts, row.last_error = "open", [], 0, None
-            self._event(session, row, "reopened", before=row.phase)
-            session.flush()
-            return row.to_record()
+    def _reopen(self, session: Session, row: RetrainingRow) -> None:
+        row.state, row.reasons, row.attempts, row.last_error = "open", [], 0, None
+        row.updated_at = self._ledger.clock.now()
+        self._event(session, row, "reopened", before=row.phase)
 
     def _locked(self, session: Session, run: RetrainingRun, lease: Lease) -> RetrainingRow:
         self._leases.check(session, lease)

@@ -1,8 +1,9 @@
 """The scheduler: a pass of the loop every few minutes, until it is told to stop.
 
 The job lies in the ledger, so a watcher that is started again keeps the old one's hours; the lease
-to train keeps two of them from training at once. SIGTERM and SIGINT end it in good order: training
-stops after the epoch in hand, and the next watcher goes on from there.
+to train keeps two of them from training at once. Every few seconds it says in the ledger that it is
+there and looks for orders from the page, which bring the next pass forward. SIGTERM and SIGINT end
+it in good order: training stops after the epoch in hand, and the next watcher goes on from there.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from active_learning.desk import open_desk
 from active_learning.loop import Interrupted, run_once
+from active_learning.orders import Orders
+from active_learning.presence import BEAT_S, Presence
 from core.errors import LeaseHeld, RollmarkError
-from core.ledger import migrate
+from core.ledger import Ledger, open_ledger
 from core.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -23,7 +28,10 @@ logger = logging.getLogger(__name__)
 JOB: Final = "retraining"
 _TABLE: Final = "scheduled_jobs"  # APScheduler's own, beside ours
 _GRACE_S: Final = 24 * 3600  # a pass that came due while nobody watched is still made, once
+_LOOK_S: Final = 2.0  # between two looks for orders
+_AGAIN_S: Final = 60.0  # between two passes for orders that could not be taken up
 _stop = threading.Event()  # of this process: a job is called by name and can be handed nothing
+_passing = threading.Event()  # while a pass is being made
 
 
 def watch(settings: Settings) -> None:
@@ -32,42 +40,25 @@ def watch(settings: Settings) -> None:
     Raises:
         LedgerError: if the ledger cannot be opened.
     """
-    from apscheduler.executors.pool import ThreadPoolExecutor
-    from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
-    from apscheduler.schedulers.background import BackgroundScheduler
-
-    migrate(settings.paths.ledger_url)  # also makes its folder
+    ledger = open_ledger(settings.paths.ledger_url)  # also makes its folder and tables
     _stop.clear()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ask_to_stop)
-    scheduler = BackgroundScheduler(
-        jobstores={"default": SQLAlchemyJobStore(url=settings.paths.ledger_url, tablename=_TABLE)},
-        executors={"default": ThreadPoolExecutor(1)},
-        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": _GRACE_S},
-        timezone="UTC",
-    )
-    scheduler.start(paused=True)
-    # Replaced rather than kept: the interval may have been changed. Its hour stays if it has one.
-    before = scheduler.get_job(JOB)
-    scheduler.add_job(
-        one_pass,
-        "interval",
-        minutes=settings.retraining.poll_min,
-        id=JOB,
-        replace_existing=True,
-        **({"next_run_time": before.next_run_time} if before and before.next_run_time else _now()),
-    )
-    scheduler.resume()
+    scheduler = _scheduler(settings)
     logger.info("watching every %g min", settings.retraining.poll_min)
-    _stop.wait()
+    presence = Presence(ledger, poll_min=settings.retraining.poll_min)
+    _attend(scheduler, ledger, presence, settings)
     logger.info("stopping after the step in hand")
     scheduler.shutdown(wait=True)
+    presence.leave()
+    ledger.close()
 
 
 def one_pass() -> None:
     """A pass with the settings as they are now; what goes wrong is for the log and the next."""
     if _stop.is_set():
         return
+    _passing.set()
     try:
         settings = load_settings()
         desk = open_desk(settings)
@@ -84,13 +75,60 @@ def one_pass() -> None:
         logger.error("the pass failed: %s", exc)
     except Exception:  # the scheduler has to live on
         logger.exception("the pass failed")
+    finally:
+        _passing.clear()
+
+
+def _scheduler(settings: Settings) -> Any:
+    """A running scheduler with the one job, which keeps its hour if it has one already."""
+    from apscheduler.executors.pool import ThreadPoolExecutor
+    from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+    scheduler = BackgroundScheduler(
+        jobstores={"default": SQLAlchemyJobStore(url=settings.paths.ledger_url, tablename=_TABLE)},
+        executors={"default": ThreadPoolExecutor(1)},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": _GRACE_S},
+        timezone="UTC",
+    )
+    scheduler.start(paused=True)
+    before = scheduler.get_job(JOB)
+    due = before.next_run_time if before and before.next_run_time else datetime.now(UTC)
+    # Replaced rather than kept: the interval may have been changed.
+    scheduler.add_job(
+        one_pass,
+        "interval",
+        minutes=settings.retraining.poll_min,
+        id=JOB,
+        replace_existing=True,
+        next_run_time=due,
+    )
+    scheduler.resume()
+    return scheduler
+
+
+def _attend(scheduler: Any, ledger: Ledger, presence: Presence, settings: Settings) -> None:
+    """Be there and bring passes forward for orders, until told to stop."""
+    orders = Orders(ledger, lasts_h=settings.retraining.order_hours)
+    beaten = hurried = -float("inf")  # seconds of the steady clock
+    is_lost = False
+    while not _stop.is_set():
+        now = time.monotonic()
+        try:
+            if now - beaten >= BEAT_S:
+                presence.beat()
+                beaten = now
+            # What a pass could not take up, another model's or a broken one, is not tried at once.
+            if now - hurried >= _AGAIN_S and not _passing.is_set() and orders.open_order("train"):
+                scheduler.modify_job(JOB, next_run_time=datetime.now(UTC))
+                hurried = now
+            is_lost = False
+        except RollmarkError as exc:
+            if not is_lost:  # an outage is told once
+                logger.warning("orders cannot be read: %s", exc)
+            is_lost = True
+        _stop.wait(_LOOK_S)
 
 
 def _ask_to_stop(number: int, frame: Any) -> None:
     _stop.set()
-
-
-def _now() -> dict[str, Any]:
-    from datetime import UTC, datetime
-
-    return {"next_run_time": datetime.now(UTC)}

@@ -59,6 +59,12 @@ class RetrainingSettings(BaseModel):
     poll_min: float = Field(
         15, gt=0, le=1440, description="Time between two looks of the watcher; minutes."
     )
+    order_hours: float = Field(
+        24,
+        gt=0,
+        le=8760,
+        description="Time for which a training asked for on the page waits for a pass; hours.",
+    )
     epochs: int = Field(20, ge=1, le=10_000, description="Longest a candidate is trained; epochs.")
     balance: str = Field(
         "paper",

@@ -22,6 +22,8 @@ import sqlalchemy as sa
 import active_learning.inbox
 import active_learning.incoming
 import active_learning.leases
+import active_learning.orders
+import active_learning.presence
 import active_learning.queue
 import active_learning.retraining
 import active_learning.versions  # noqa: F401 - tables are known once their rooms are loaded

@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from active_learning.leases import Leases
-from active_learning.loop import LEASE, Interrupted
-from active_learning.retraining import MAX_ATTEMPTS, PHASES, RetrainingRuns
+from active_learning.loop import Interrupted
+from active_learning.retraining import LEASE, MAX_ATTEMPTS, PHASES, RetrainingRuns
 from core.errors import LeaseHeld, LeaseLost, TrainingError
 from hub.channel import activate, history
 from hub.registry import resolve

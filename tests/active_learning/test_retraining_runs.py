@@ -22,8 +22,9 @@ def lease(ledger):
     return Leases(ledger).acquire("train", ttl_s=60)
 
 
-def requested(runs, lease, model="grace"):
-    return runs.request(lease, model=model, dataset="neu-det", why="enough", incumbent="a" * 12)
+def requested(runs, lease, model="grace", **more):
+    facts = {"dataset": "neu-det", "why": "enough", "incumbent": "a" * 12}
+    return runs.request(lease, model=model, **facts, **more)
 
 
 def test_a_model_has_one_open_run_at_a_time(runs, lease):
@@ -64,7 +65,9 @@ def test_every_move_is_an_event_and_every_attempt_is_counted(runs, lease, ledger
     assert run.reasons == ("Freezing the data set was tried 5 times and never ended well: no luck",)
     told = [event.what for event in ledger.events(f"retraining:{run.id}")]
     assert told == ["requested", *["taken up"] * 5, "failed", "parked"]
-    reopened = runs.reopen(run, lease)
+    assert requested(runs, lease) == run
+    reopened = requested(runs, lease, reopens=True)
+    assert reopened.id == run.id
     assert (reopened.state, reopened.attempts, reopened.reasons) == ("open", 0, ())
 
 
@@ -92,6 +95,17 @@ def test_who_was_replaced_writes_nothing(runs, lease, ledger, clock):
         with pytest.raises(LeaseLost):
             write()
     assert runs.get(run.id) == run
+
+
+def test_a_run_is_carried_while_somebody_holds_the_lease_and_has_it_in_hand(runs, lease, clock):
+    laid_down = runs.take_up(requested(runs, lease), lease)
+    assert runs.is_carried(laid_down)
+    clock.pass_s(1)
+    other = runs.take_up(requested(runs, lease, "da_yolo"), lease)
+    assert runs.is_carried(other)
+    assert not runs.is_carried(laid_down)
+    clock.pass_s(61)  # killed: the lease has run out
+    assert not runs.is_carried(other)
 
 
 def test_the_window_forgets_the_oldest_on_every_database(ledger):

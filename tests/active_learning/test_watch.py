@@ -1,4 +1,4 @@
-"""The watcher as a process: makes passes, keeps its hours in the ledger, ends on SIGTERM."""
+"""The watcher as a process: makes passes, keeps its hours, hears orders, ends on SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import time
 
 import sqlalchemy as sa
 
-from tests.active_learning.installation import installation
+from active_learning.orders import Orders
+from active_learning.presence import watchers
+from active_learning.retraining import RetrainingRuns
+from core.ledger import open_ledger
+from tests.active_learning.installation import MODEL, installation
 
 __all__ = ["installation"]
 
@@ -43,16 +47,28 @@ def wait_for(log, words, process):
         time.sleep(0.05)
 
 
-def test_a_watcher_makes_a_pass_at_once_and_ends_cleanly_when_told_to(installation, tmp_path):
+def test_a_watcher_makes_a_pass_at_once_hears_an_order_and_ends_when_told_to(
+    installation, tmp_path
+):
     log = tmp_path / "log.txt"
     log.touch()
     process = started(installation, log)
     try:
         wait_for(log, "not due", process)
+        ledger = open_ledger(installation.settings.paths.ledger_url)
+        [watcher] = watchers(ledger)
+        assert watcher.poll_min == installation.settings.retraining.poll_min
+        # The weights of this installation are none, so the run that was asked for cannot go far.
+        Orders(ledger, lasts_h=24).train(MODEL, who="ann")
+        wait_for(log, "the pass failed", process)
+        [run] = RetrainingRuns(ledger, who="tests").newest()
+        assert (run.why, run.attempts) == ("asked for by ann on the page.", 1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=WAIT_S) == 0, log.read_text()
     finally:
         process.kill()
+    assert watchers(ledger) == ()
+    ledger.close()
     assert "Traceback" not in log.read_text()
     assert f"{installation.settings.retraining.poll_min:g} min" in log.read_text()
     engine = sa.create_engine(installation.settings.paths.ledger_url)
