@@ -200,11 +200,7 @@ def answer_compare(service: Service, image: Any, models: Any) -> dict[str, Any]:
     """
     with one_sentence():
         path, _ = uploaded(image)
-        comparison = service.compare(Path(path), checked_names(models))
-        return {
-            "inspections": [look.inspection.model_dump(mode="json") for look in comparison.looks],
-            "committee": committee_record(comparison),
-        }
+        return comparison_record(service.compare(Path(path), checked_names(models)))
 
 
 def answer_flag(service: Service, image: Any, model: Any, reason: Any, note: Any) -> dict[str, Any]:
@@ -244,6 +240,14 @@ def checked_names(models: Any) -> Sequence[str] | None:
     if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
         raise InputError(f"Models is {models!r:.60}; a list of names, or null, is wanted.")
     return models
+
+
+def comparison_record(comparison: Comparison) -> dict[str, Any]:
+    """Every Inspection and what the models say together, as the API sends it."""
+    return {
+        "inspections": [look.inspection.model_dump(mode="json") for look in comparison.looks],
+        "committee": committee_record(comparison),
+    }
 
 
 def committee_record(comparison: Comparison) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from starlette.routing import Route
 from active_learning.webhook import MAX_BODY_BYTES, Webhook
 from core.images import MEGA
 from core.settings import Settings
-from demo import api, source
+from demo import api, gpu, source
 from demo.batch_jobs import Batches
+from demo.direct import Direct
 from demo.service import Service
 from demo.sign_in import SignIn
 from demo.tabs import batch, compare, inspect, live, models, review, training
@@ -154,7 +155,10 @@ def _routes(service: Service, settings: Settings) -> list[Route]:
         accepted = webhook.handle_webhook(request.headers, bytes(body))
         return Response(status_code=200 if accepted else 401)
 
+    # A lent GPU is counted against the visitor whom Gradio knows, and here is none.
+    direct = Direct(service, settings.serving, at_once=_MODEL_CALLS)
     return [
+        *([] if gpu.is_lent() else direct.routes()),
         Route("/health", health),
         Route("/source", source_code),
         Route("/webhooks/label-studio", label_studio, methods=["POST"]),
