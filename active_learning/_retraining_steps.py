@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from active_learning.desk import Desk
 from active_learning.leases import Lease
 from active_learning.outlook import versions_of
-from active_learning.retraining import Progress, RetrainingRun, RetrainingRuns
+from active_learning.retraining import SHELF, Progress, RetrainingRun, RetrainingRuns
 from core.errors import DatasetError, LedgerError, WeightsError
 from core.files import write_atomically
 from core.records import Evaluation, Record, RunRecord
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 # without forgetting, and every old image stays in the training split.
 FINE_TUNING_RATE: Final = 0.1
 TRIALS_FILE: Final = "trials.json"
-SHELF: Final = "candidate"  # folder of the complete release inside the run's
 _DEFAULT_BALANCE: Final = "paper"  # what a recipe does unless it is told
 
 
@@ -182,7 +181,12 @@ class Steps:
         return record.wall_time_s + epoch_s > budget_s
 
     def _judge(self, run: RetrainingRun) -> RetrainingRun:
+        """Put the candidate's release together, also for a person to look at, and compare."""
         trials = self._trials(run)
+        folder = RunFolder(self._settings.paths.runs / run.id)
+        shelve(
+            folder.release, folder.root / SHELF, (trials.candidate.evaluation, trials.validation)
+        )
         decision = gate(
             trials.candidate, trials.incumbent, rules=rules_of(self._settings.retraining)
         )
@@ -192,19 +196,15 @@ class Steps:
         return self._runs.end(run, self._lease, "refused", decision.reasons)
 
     def _publish(self, run: RetrainingRun) -> RetrainingRun:
-        """Put the release together and, with a namespace, onto the Hub, read back."""
+        """With a namespace, put the release onto the Hub, read back."""
         hub = self._settings.hub
         if self._is_outdated(run):
             return self._measure_again(run)
-        trials = self._trials(run)
-        folder = RunFolder(self._settings.paths.runs / run.id)
-        shelf = folder.root / SHELF
-        shelve(folder.release, shelf, (trials.candidate.evaluation, trials.validation))
         commit = None
         if hub.namespace and not hub.offline:
             from hub.publish import publish
 
-            commit = publish(shelf, hub).commit
+            commit = publish(self._settings.paths.runs / run.id / SHELF, hub).commit
         return self._runs.reach(run, self._lease, "published", published=commit)
 
     def _go_live(self, run: RetrainingRun) -> RetrainingRun:

@@ -30,6 +30,7 @@ Phase = Literal[
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 RunState = Literal["open", "parked", "promoted", "refused"]
 LEASE: Final = "train"  # who holds it may move runs
+SHELF: Final = "candidate"  # folder of a judged candidate's release inside the run's
 MAX_ATTEMPTS: Final = 5
 _OPEN: Final = ("open", "parked")
 

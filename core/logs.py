@@ -50,6 +50,11 @@ class SecretFormatter(logging.Formatter):
         return _TOKENS.sub(MASK, text)
 
 
+def masked(text: str, settings: Settings | None = None) -> str:
+    """A text without the secrets of these settings and whatever looks like a token."""
+    return SecretFormatter(logging.Formatter(), frozenset(_secrets_in(settings))).mask(text)
+
+
 def set_up_logging(
     settings: Settings | None = None, *, level: int = logging.INFO, style: Style = "auto"
 ) -> None:

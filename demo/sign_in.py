@@ -17,6 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -43,12 +44,18 @@ _FORM: Final = """<form class="sign-in" method="post" action="sign-in">
 _SIGNED_IN: Final = """<form class="sign-in" method="post" action="sign-out">
 Signed in as reviewer. <button>Sign out</button></form>"""
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
+_acting: ContextVar[str] = ContextVar("acting")
 
 
 def acts(handler: _Handler) -> _Handler:
     """Mark a handler as one that only a reviewer may call; `SignIn.guard` sees to it."""
     setattr(handler, _MARK, True)
     return handler
+
+
+def acting() -> str:
+    """Name of the reviewer on whose behalf the handler runs that asks; only one that `acts` may."""
+    return _acting.get()
 
 
 class SignIn:
@@ -142,7 +149,11 @@ class SignIn:
             if who is None:
                 raise gr.Error(self.refusal(), print_exception=False)
             logger.info("%s does %s", who, getattr(handler, "__name__", "something"))
-            return handler(*arguments)
+            before = _acting.set(who)
+            try:
+                return handler(*arguments)
+            finally:
+                _acting.reset(before)
 
         return guarded
 

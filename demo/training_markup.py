@@ -1,4 +1,4 @@
-"""Retraining as accessible HTML: sentence, phases, curve, verdict, history, balance and drift.
+"""Retraining as accessible HTML: sentence, phases, curve, log, verdict, history, balance, drift.
 
 Every text from outside is escaped. Plots are SVG in the page's own colours, each with its numbers
 in words beside it.
@@ -17,7 +17,8 @@ from active_learning.retraining import PHASES, Phase, RetrainingRun
 from core.taxonomy import title
 from core.verdicts import Check, ClassChange, Decision
 from demo import plots
-from demo.markup import swatch
+from demo import training_deeds as deeds
+from demo.markup import note, swatch
 from demo.retraining import Curve, Picture
 from demo.review_markup import bars, moment
 from demo.words import short
@@ -56,13 +57,17 @@ def failed(text: str) -> str:
 
 def sentence(picture: Picture) -> str:
     """How training stands for a model, in one line."""
-    run, name = picture.newest, short(picture.config.title)
+    run, name, order = picture.newest, short(picture.config.title), picture.waiting
+    if order is not None and order.what == "train":
+        until = f", until {order.expires_at:%-d %b %H:%M} UTC" if order.expires_at else ""
+        return _sentence(
+            f"{order.who} has asked for {name} to be trained; this waits for a watcher{until}."
+        )
     if run is not None and run.state == "parked":
         return _sentence(f"Training {name} is parked and waits for a person.")
     if run is not None and run.state == "open":
-        if run.phase == "training" and run.progress.epoch < run.progress.epochs:
-            return _sentence(f"Training {name}: {_how_far(run)}.")
-        return _sentence(f"{name}: {_STEPS[run.phase].lower()}, the next step is under way.")
+        stops = " It stops after the step in hand." if order is not None else ""
+        return _sentence(f"{_going(run, name, is_carried=picture.is_carried)}{stops}")
     why = picture.outlook.due.why
     if picture.outlook.due.now:
         return _sentence(f"{name} is due for training: {why}")
@@ -102,8 +107,8 @@ def timeline(run: RetrainingRun | None, now: datetime) -> str:
     )
 
 
-def curve(shown: Curve, log: Sequence[str]) -> str:
-    """The deciding metric on validation, epoch by epoch, and the end of the log."""
+def curve(shown: Curve) -> str:
+    """The deciding metric on validation, epoch by epoch."""
     if not shown.points:
         return '<div class="nothing"><p>The curve begins with the first epoch.</p></div>'
     best = max(shown.points, key=lambda point: point[1])
@@ -113,13 +118,42 @@ def curve(shown: Curve, log: Sequence[str]) -> str:
         f"last {100 * shown.points[-1][1]:.1f} %."
     )
     plot = plots.line([(float(x), y) for x, y in shown.points], words, axis="epoch")
-    lines = escape("\n".join(log))
-    tail = (
-        f'<details><summary>End of the log</summary><pre tabindex="0">{lines}</pre></details>'
-        if log
-        else ""
+    return f'<figure class="plot">{plot}<figcaption>{escape(words)}</figcaption></figure>'
+
+
+def tail(lines: Sequence[str]) -> str:
+    """The end of the run's log; a reader's focus and place survive its renewal."""
+    if not lines:
+        return ""
+    text = escape("\n".join(lines))
+    return (
+        '<section class="log"><h2>End of the log</h2>'
+        f'<div tabindex="0" role="region" aria-label="End of the log"><pre>{text}</pre></div>'
+        "</section>"
     )
-    return f'<figure class="plot">{plot}<figcaption>{escape(words)}</figcaption></figure>{tail}'
+
+
+def hearing(picture: Picture, now: datetime) -> str:
+    """Whether anybody hears an order, and what became of the last one if that is no run."""
+    mark = "is-fine" if picture.watchers else "is-wrong"
+    told = f'<p class="{mark}">{escape(deeds.hearing(picture))}</p>'
+    order = picture.order
+    if order is not None and order.state in ("expired", "withdrawn"):
+        told += (
+            f'<p class="quiet">The order of {escape(order.who)}, {moment(order.created_at, now)}, '
+            f"led to nothing: {escape(order.reason or '')}.</p>"
+        )
+    return f'<div class="connection">{told}</div>'
+
+
+def question(deed: deeds.Deed) -> str:
+    """What will happen, before it does."""
+    return f'<p class="asks" role="status">{escape(deed.question)}</p>'
+
+
+def refused(text: str) -> str:
+    """Why something was not done."""
+    return f'<p class="connection" role="alert">{note(text)}</p>'
 
 
 def verdict(decision: Decision | None) -> str:
@@ -261,6 +295,16 @@ def _check(check: Check) -> str:
         f'<li class="is-{word}"><span class="mark" aria-hidden="true">{mark}</span>'
         f'<span class="unseen">{word}: </span>{escape(check.sentence)}</li>'
     )
+
+
+def _going(run: RetrainingRun, name: str, *, is_carried: bool) -> str:
+    if not is_carried:
+        return f"The run of {name} is laid down; the next pass goes on with it."
+    if run.phase == "training" and run.progress.epoch < run.progress.epochs:
+        return f"Training {name}: {_how_far(run)}."
+    if run.phase == "training":
+        return f"Measuring the new {name} beside the live one."
+    return f"{name}: {_STEPS[run.phase].lower()}, the next step is under way."
 
 
 def _how_far(run: RetrainingRun) -> str:

@@ -124,13 +124,7 @@ def find_revision(name: str, revision: str, paths: PathSettings) -> Path:
     Raises:
         WeightsNotFoundError: if none or several fit; the message lists what there is.
     """
-    places = [*(paths.releases / name).glob("*"), paths.bundled / name]
-    places += (paths.fetched / name).glob("*") if paths.fetched is not None else []
-    found = {
-        read_release(folder).revision: folder
-        for folder in reversed(places)  # what was live here before wins over a copy elsewhere
-        if folder.name[0] != "." and (folder / CONFIG_FILE).is_file()
-    }
+    found = revisions(name, paths)
     fitting = [known for known in found if known.startswith(revision)]
     if len(fitting) != 1:
         there = ", ".join(sorted(found)) or "none"
@@ -139,6 +133,21 @@ def find_revision(name: str, revision: str, paths: PathSettings) -> Path:
             f"{kind} of {name} begins with {revision!r}. On this machine: {there}."
         )
     return found[fitting[0]]
+
+
+def revisions(name: str, paths: PathSettings) -> dict[str, Path]:
+    """Every revision of a model that lies on this machine, and its folder.
+
+    Raises:
+        WeightsError: if the description of one is damaged.
+    """
+    places = [*(paths.releases / name).glob("*"), paths.bundled / name]
+    places += (paths.fetched / name).glob("*") if paths.fetched is not None else []
+    return {
+        read_release(folder).revision: folder
+        for folder in reversed(places)  # what was live here before wins over a copy elsewhere
+        if folder.name[0] != "." and (folder / CONFIG_FILE).is_file()
+    }
 
 
 def _present(name: str, paths: PathSettings) -> Channel | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from active_learning.drift import Seen, describe
 from active_learning.incoming import Incoming
 from active_learning.leases import Lease, Leases
-from active_learning.retraining import PHASES, Progress, RetrainingRun, RetrainingRuns
+from active_learning.retraining import LEASE, PHASES, SHELF, Progress, RetrainingRun, RetrainingRuns
 from core.ledger import Ledger
 from core.settings import PathSettings
 from core.verdicts import PRIMARY, Decision
@@ -55,7 +56,7 @@ class Retrained:
 
     def promoted(self, model: str, *, candidate: Path, gain: float = 0.12) -> None:
         """A run whose candidate is live now."""
-        with self.leases.hold("train", ttl_s=60) as lease:
+        with self.leases.hold("tests", ttl_s=60) as lease:
             run = self.begin(lease, model, to="evaluated")
             revision = read_release(candidate).revision
             verdict = decision(model, run.incumbent or "", revision, gain=gain)
@@ -69,26 +70,30 @@ class Retrained:
             self.runs.end(run, lease, "promoted", verdict.reasons)
             self.curve(run, epochs=20)
 
-    def refused(self, model: str) -> None:
-        """A run whose candidate has forgotten a class."""
-        with self.leases.hold("train", ttl_s=60) as lease:
+    def refused(self, model: str, *, candidate: Path | None = None) -> None:
+        """A run whose candidate has forgotten a class; its release lies there if one is given."""
+        revision = read_release(candidate).revision if candidate else "f" * 12
+        with self.leases.hold("tests", ttl_s=60) as lease:
             run = self.begin(lease, model, to="evaluated")
-            verdict = decision(model, run.incumbent or "", "f" * 12, gain=0.1, broken="pitted")
+            verdict = decision(model, run.incumbent or "", revision, gain=0.1, broken="pitted")
             run = self.runs.reach(
-                run, lease, "gate", decision=verdict.model_dump(mode="json"), candidate="f" * 12
+                run, lease, "gate", decision=verdict.model_dump(mode="json"), candidate=revision
             )
             self.runs.end(run, lease, "refused", verdict.reasons)
+        if candidate is not None:
+            shutil.copytree(candidate, self.paths.runs / run.id / SHELF)
 
     def training(self, model: str) -> None:
-        """A run in its third epoch of twenty."""
-        with self.leases.hold("train", ttl_s=60) as lease:
+        """A run in its third epoch of twenty, with a process at work on it for the next hour."""
+        self.leases.acquire(LEASE, ttl_s=3600)
+        with self.leases.hold("tests", ttl_s=60) as lease:
             run = self.begin(lease, model, to="training")
             self.runs.tell(run, lease, Progress(epoch=3, epochs=20, left_s=720.0))
             self.curve(run, epochs=3)
 
     def parked(self, model: str) -> None:
         """A run that failed five times."""
-        with self.leases.hold("train", ttl_s=60) as lease:
+        with self.leases.hold("tests", ttl_s=60) as lease:
             run = self.begin(lease, model, to="training")
             for _ in range(4):
                 self.runs.take_up(run, lease)

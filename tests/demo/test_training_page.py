@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
+from pydantic import SecretStr
 
+from active_learning.orders import Orders
+from active_learning.presence import Presence
+from core.errors import InputError, LedgerError
 from core.ledger import open_ledger
-from core.settings import PathSettings, Settings
+from core.settings import HubSettings, PathSettings, Settings
 from demo import plots
+from demo import training_deeds as deeds
 from demo.retraining import Retrainings, read_curve, read_tail
 from demo.service import Service
 from tests.browsers import VIEWS, open_app, select_tab
@@ -25,16 +30,22 @@ SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 
 
 @pytest.fixture(scope="module")
+def paths(root: Path) -> PathSettings:
+    return PathSettings(data=root / "data", runs=root / "runs", bundled=root / "bundled")
+
+
+@pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """GRACE was refused, then promoted; the segmenter is parked, and the classifier trains."""
     root = tmp_path_factory.mktemp("trained")
     for name in releases.DATASETS:
         releases.write(root / "bundled" / name, name)
     releases.write(root / "candidate", "grace", seed=1)
+    releases.write(root / "forgetful", "grace", seed=2)
     paths = PathSettings(data=root / "data", runs=root / "runs", bundled=root / "bundled")
     ledger = open_ledger(paths.ledger_url)
     made = Retrained(ledger, paths)
-    made.refused("grace")
+    made.refused("grace", candidate=root / "forgetful")
     made.promoted("grace", candidate=root / "candidate")
     made.drifted("grace")
     made.parked("sme_deeplabv3plus")
@@ -44,10 +55,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def retrainings(root: Path) -> Retrainings:
-    settings = Settings(
-        paths=PathSettings(data=root / "data", runs=root / "runs", bundled=root / "bundled")
-    )
+def retrainings(paths: PathSettings) -> Retrainings:
+    settings = Settings(paths=paths)
     return Retrainings(Service(settings), settings)
 
 
@@ -74,9 +83,55 @@ def test_a_picture_of_a_model_holds_its_runs_curve_drift_and_way_back(
 
 def test_nobody_goes_back_to_another_release_than_he_was_told(retrainings: Retrainings) -> None:
     with pytest.raises(Exception, match=r"release before is \w{12} by now, not aaaaaaaaaaaa"):
-        retrainings.go_back("grace", "a" * 12)
+        retrainings.go_back("grace", "a" * 12, who="ann")
     with pytest.raises(Exception, match="release before is none by now"):
-        retrainings.go_back("mobilesteelnet", "a" * 12)
+        retrainings.go_back("mobilesteelnet", "a" * 12, who="ann")
+
+
+def test_what_may_be_done_next_follows_from_the_run_in_hand(retrainings: Retrainings) -> None:
+    def offered(model: str) -> tuple[str, str]:
+        deed = deeds.main(retrainings.picture(model))
+        return deed.key.partition(":")[0], deed.button
+
+    assert offered("grace") == ("train", "Train GRACE now …")
+    assert offered("mobilesteelnet") == ("stop", "Stop the run …")
+    assert offered("sme_deeplabv3plus") == ("train", "Take the run up again …")
+
+
+def test_a_question_says_what_will_happen_and_that_nobody_is_there_to_do_it(
+    retrainings: Retrainings,
+) -> None:
+    asked = deeds.main(retrainings.picture("grace")).question
+    assert asked.startswith("GRACE is not due: 0 of 50 newly reviewed images.")
+    assert "up to 240 min" in asked
+    assert "Nobody is watching" in asked
+
+
+def test_a_refused_candidate_can_be_put_live_by_a_person_who_is_told_so(
+    retrainings: Retrainings,
+) -> None:
+    [refused] = [one for one in retrainings.picture("grace").standby if one.refused]
+    asked = deeds.put_live(retrainings.picture("grace"), refused.revision)
+    assert "The gate refused it:" in asked.question
+    assert "pitted 66.0 % → 0.0 %" in asked.question
+    assert asked.yes == "Yes, against the gate"
+    with pytest.raises(InputError, match="stands by"):
+        retrainings.put_live("grace", "0" * 12, who="ann")
+
+
+def test_a_key_that_no_button_sends_does_nothing(retrainings: Retrainings) -> None:
+    for key in ("", "train:", "drop", "withdraw:x", "withdraw:" + "9" * 40, "live:../x", "back:"):
+        with pytest.raises((InputError, LedgerError)):
+            deeds.do(retrainings, "grace", key, who="ann")
+
+
+def test_a_secret_in_a_log_is_not_shown(tmp_path: Path) -> None:
+    settings = Settings(hub=HubSettings(token=SecretStr("quiet-steel")))
+    lines = ["x" * 40] * 30 + ["key quiet-steel and hf_abcdefghijklmnop"]
+    (tmp_path / "log.txt").write_text("\n".join(lines))
+    tail = read_tail(tmp_path, settings)
+    assert len(tail) == 20
+    assert tail[-1] == "key [secret] and [secret]"
 
 
 def test_a_mark_changes_with_the_page_and_only_then(retrainings: Retrainings) -> None:
@@ -87,7 +142,7 @@ def test_a_mark_changes_with_the_page_and_only_then(retrainings: Retrainings) ->
 
 def test_a_run_without_files_has_no_curve_and_no_log(tmp_path: Path) -> None:
     assert read_curve(tmp_path, "mAP50_95") == ()
-    assert read_tail(tmp_path) == ()
+    assert read_tail(tmp_path, Settings()) == ()
 
 
 def test_a_line_is_drawn_on_a_scale_of_whole_tenths() -> None:
@@ -137,7 +192,7 @@ def choose(page: Page, name: str) -> None:
 
 @pytest.mark.browser
 def test_the_page_tells_of_the_run_in_hand_of_a_parked_one_and_of_a_verdict(
-    browser: Browser, address: str, root: Path, tmp_path: Path
+    browser: Browser, address: str, paths: PathSettings
 ) -> None:
     page = opened(browser, address, "light")
     expect(page.locator("#training-sentence")).to_contain_text(
@@ -145,6 +200,8 @@ def test_the_page_tells_of_the_run_in_hand_of_a_parked_one_and_of_a_verdict(
     )
     expect(page.locator('.phases li[aria-current="step"]')).to_contain_text("Training")
     expect(page.locator("#training-back")).to_be_disabled()
+    expect(page.locator("#training-log pre")).to_contain_text("epoch 3/20")
+    expect(page.locator("#training-hearing")).to_contain_text("Nobody is watching")
     choose(page, "SME-DeepLabV3+")
     expect(page.locator("#training-sentence")).to_contain_text("is parked and waits for a person")
     expect(page.locator("#training-phases")).to_contain_text("the disk is full: free some space.")
@@ -159,8 +216,7 @@ def test_the_page_tells_of_the_run_in_hand_of_a_parked_one_and_of_a_verdict(
     expect(page.locator("#training-balance")).to_contain_text("drifted")
 
     # What happens elsewhere shows by itself.
-    ledger = open_ledger(f"sqlite:///{root / 'data' / 'ledger.db'}")
-    paths = PathSettings(data=root / "data", runs=root / "runs", bundled=root / "bundled")
+    ledger = open_ledger(paths.ledger_url)
     Retrained(ledger, paths).refused("grace")
     ledger.close()
     expect(page.locator("#training-verdict .headline")).to_contain_text("Refused")
@@ -204,7 +260,8 @@ def test_a_release_is_rolled_back_after_one_question(
     expect(back).to_contain_text("Roll GRACE back to")
     before = page.locator("#training-live code").inner_text()
     back.click()
-    page.get_by_role("button", name="No, keep it live").click()
+    expect(page.locator("#training-question")).to_contain_text(f"again instead of {before}")
+    page.locator("#training-no").click()
     expect(page.get_by_role("button", name="Yes, go back")).to_be_hidden()
     assert page.locator("#training-live code").inner_text() == before
     back.click()
@@ -212,4 +269,56 @@ def test_a_release_is_rolled_back_after_one_question(
     expect(page.locator("#training-happened")).to_contain_text(f"{before} is kept")
     expect(page.locator("#training-live code")).not_to_contain_text(before)
     expect(back).to_be_disabled()
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_a_run_is_asked_for_and_stopped_by_buttons_and_the_page_says_who_hears_it(
+    browser: Browser, address: str, paths: PathSettings
+) -> None:
+    page = opened(browser, address, "light")
+    choose(page, "GRACE")
+    main, sentence = page.locator("#training-main"), page.locator("#training-sentence")
+    expect(main).to_have_text("Train GRACE now …")
+    main.click()
+    expect(page.locator("#training-question")).to_contain_text("GRACE is not due: 0 of 50")
+    page.get_by_role("button", name="Yes, train it now").click()
+    expect(sentence).to_contain_text("reviewer has asked for GRACE to be trained")
+    expect(main).to_have_text("Take the order back …")
+    ledger = open_ledger(paths.ledger_url)
+    watcher = Presence(ledger, poll_min=15)
+    watcher.beat()
+    expect(page.locator("#training-hearing")).to_contain_text("makes a pass every 15 min")
+    watcher.leave()
+    main.click()
+    page.get_by_role("button", name="Yes, take it back").click()
+    expect(main).to_have_text("Train GRACE now …")
+    expect(page.locator("#training-hearing")).to_contain_text("taken back by reviewer")
+
+    choose(page, "MobileSteelNet")
+    main.click()
+    expect(page.locator("#training-question")).to_contain_text("What was done is kept")
+    page.get_by_role("button", name="Yes, stop it").click()
+    expect(sentence).to_contain_text("It stops after the step in hand.")
+    order = Orders(ledger, lasts_h=24).open_order("stop")
+    assert order is not None
+    assert (order.model, order.who) == ("mobilesteelnet", "reviewer")
+    ledger.close()
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_the_log_grows_without_taking_the_readers_focus(
+    browser: Browser, address: str, root: Path
+) -> None:
+    page = opened(browser, address, "light")
+    choose(page, "MobileSteelNet")
+    box = page.locator("#training-log [tabindex]")
+    box.focus()
+    page.evaluate("window.box = document.activeElement")
+    [folder] = (root / "runs").glob("*mobilesteelnet*")
+    with (folder / "log.txt").open("a") as log:
+        log.write("INFO epoch 4/20 begun\n")
+    expect(box).to_contain_text("epoch 4/20 begun")
+    assert page.evaluate("document.activeElement === window.box")
     page.context.close()
