@@ -14,7 +14,7 @@ import urllib.request
 import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,9 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="session")
-def label_studio() -> Iterator[Server]:
-    """One server for the whole session; every test makes a project of its own."""
+@contextmanager
+def running() -> Iterator[Server]:
+    """A server with an account and its token, in a folder that goes with it."""
     server = Server(Path(tempfile.mkdtemp(prefix="rollmark-ls-")), free_port())
     if FRESH.exists():
         shutil.copyfile(FRESH, server.data / DATABASE)
@@ -129,6 +129,13 @@ def label_studio() -> Iterator[Server]:
         if server.process is not None and server.process.poll() is None:
             server.stop(signal.SIGKILL)
         shutil.rmtree(server.data)
+
+
+@pytest.fixture(scope="session")
+def label_studio() -> Iterator[Server]:
+    """One server for the whole session; every test makes a project of its own."""
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
