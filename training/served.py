@@ -63,14 +63,26 @@ def _model(
     model: str, weights: Path | None, device: str, paths: PathSettings, runtime: str
 ) -> Predictor:
     spec = get_spec(model)
-    if weights is None:
-        folder = find_release(
-            spec.name, bundled=paths.bundled, releases=paths.releases, fetched=paths.fetched
-        )
-    else:
-        folder = release_folder(weights)
+    folder = served_release(model, weights, paths)
     place = choose_device(device)
     predictor = load(folder, device=place, runtime=runtime, cache=paths.cache)
     if predictor.spec.name != spec.name:
         raise WeightsError(f"{folder} holds weights of {predictor.spec.name}, not of {spec.name}.")
     return predictor
+
+
+def served_release(model: str, weights: Path | None, paths: PathSettings) -> Path:
+    """Folder of the given release, or of the one that the app would serve.
+
+    Raises:
+        UnknownModelError: if there is no such model.
+        WeightsNotFoundError: if it has no release.
+    """
+    if weights is not None:
+        return release_folder(weights)
+    return find_release(
+        get_spec(model).name,
+        bundled=paths.bundled,
+        releases=paths.releases,
+        fetched=paths.fetched,
+    )

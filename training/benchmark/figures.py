@@ -30,7 +30,7 @@ def draw_values(sheet: Sheet, parts: Mapping[Section, tuple[Line, ...]], path: P
     if not shown:
         return False
     heights = [len(found) + 1.6 for _, found in shown]
-    figure = _figure(8.5, 0.3 * sum(heights) + 0.4)
+    figure = new_figure(8.5, 0.3 * sum(heights) + 0.4)
     axes = figure.subplots(len(shown), 1, height_ratios=heights, squeeze=False)[:, 0]
     first: dict[str, Axes] = {}  # panels of one metric share their scale
     for panel, (section, found) in zip(axes, shown, strict=True):
@@ -46,7 +46,7 @@ def draw_values(sheet: Sheet, parts: Mapping[Section, tuple[Line, ...]], path: P
             fontsize=9,
             loc="left",
         )
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -98,7 +98,7 @@ def draw_confusions(parts: Mapping[Section, tuple[Line, ...]], path: Path) -> bo
         return False
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    figure = _figure(3.3 * columns, 3.3 * rows)
+    figure = new_figure(3.3 * columns, 3.3 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (protocol, setting, line) in zip(panels, shown, strict=False):
         matrix = np.sum([np.array(r.evaluation.confusion) for r in line.records], axis=0)
@@ -113,7 +113,7 @@ def draw_confusions(parts: Mapping[Section, tuple[Line, ...]], path: Path) -> bo
         panel.set_title(f"{line.row.title}\n{protocol}, {setting}", fontsize=7)
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -135,7 +135,7 @@ def draw_cases(
     from core.taxonomy import look
 
     colours = [look(label).colour for label in labels]
-    figure = _figure(1.55 * len(cases) + 0.4, 5.4)
+    figure = new_figure(1.55 * len(cases) + 0.4, 5.4)
     panels = figure.subplots(3, len(cases), squeeze=False)
     for column, (title, image, predicted, truth) in enumerate(cases):
         for row, class_map in enumerate((None, predicted, truth)):
@@ -149,7 +149,7 @@ def draw_cases(
         panels[row, 0].set_ylabel(name, fontsize=8)
     handles = [Patch(color=c, label=n) for n, c in zip(labels, colours, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(labels), fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _coloured(
@@ -163,7 +163,8 @@ def _coloured(
     return shown.astype(np.uint8)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sides in inches."""
     # The object interface: no global figure, so a benchmark never touches a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -173,7 +174,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
     buffer = io.BytesIO()
     options: dict[str, Any] = {"format": "png", "dpi": 130}
     # Without the date and the release of matplotlib, the same records give the same bytes.

@@ -13,7 +13,7 @@ from core.files import write_atomically
 from training.benchmark.page import Sheet, render, sections
 from training.benchmark.plans import DATA, OPTIONAL_DATA, SETTINGS, plan
 from training.benchmark.records import RowRecord, load_records
-from training.benchmark.rows import Row, Table
+from training.benchmark.rows import Protocol, Row, Table
 from training.benchmark.sheets import SHEETS
 
 if TYPE_CHECKING:
@@ -81,17 +81,27 @@ def draw_segmentation_cases(release: Path, dataset: Dataset, pages: Path, *, dev
     draw_masks(load(release, device=device), dataset, pages / "segmentation-cases.png")
 
 
-def draw_masks(predictor: Predictor, dataset: Dataset, path: Path) -> None:
-    """Show a segmenter's easiest and hardest images of the leak-free test split beside the truth.
+def draw_masks(
+    predictor: Predictor,
+    dataset: Dataset,
+    path: Path,
+    *,
+    protocol: Protocol = "leak-free",
+    split: str = "test",
+) -> list[tuple[Sample, float]]:
+    """Show a segmenter's easiest and hardest images of a split beside the truth.
 
     Images are ordered by the mean IoU of their classes; those shown are spread over the easiest and
     the hardest tenth, so that no single strip fills the figure.
+
+    Returns:
+        What is shown, from left to right, each with its mean IoU.
     """
     from training.benchmark.figures import draw_cases
     from training.evaluate import predictions
     from training.truth import read_mask
 
-    samples = dataset.split("leak-free", "test")
+    samples = dataset.split(protocol, split)
     maps: list[NDArray[np.uint8]] = []
     for _, found in predictions(predictor, samples):
         maps.append(np.asarray(found.class_map))  # type: ignore[union-attr]
@@ -104,6 +114,7 @@ def draw_masks(predictor: Predictor, dataset: Dataset, path: Path) -> None:
         (f"mIoU {100 * scores[i]:.0f} %", _pixels(samples[i]), maps[i], truths[i]) for i in chosen
     ]
     draw_cases(cases, labels=dataset.labels, path=path)
+    return [(samples[i], float(scores[i])) for i in chosen]
 
 
 def easy_and_hard(scores: Iterable[float]) -> list[int]:
