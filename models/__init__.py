@@ -86,11 +86,33 @@ def load(
         ConfigError: if there is no such runtime.
         WeightsNotFoundError: if the folder holds no release.
         WeightsError: if the weights fail their hash or do not fit the network.
+        UnknownModelError: if the release names a model this code does not have.
     """
     import_libraries()
-    from models._predictors import load_predictor
+    import torch
 
-    return load_predictor(folder, device=device, runtime=runtime, cache=cache)
+    from core.taxonomy import native_side
+    from models._predictors import make_predictor
+    from models._proof import exported_runtime
+    from models._release import load_network, read_release
+
+    config = read_release(folder)
+    ready = None
+    if cache is not None and device == "cpu":
+        ready = exported_runtime(folder, cache, runtime)
+    predictor = make_predictor(
+        get_spec(config.name),
+        load_network(folder, config) if ready is None else ready,
+        labels=config.labels,
+        image_size=config.image_size,
+        revision=config.revision,
+        device=device,
+        native_px=native_side(config.dataset) or config.image_size,
+        class_thresholds=config.class_thresholds,
+    )
+    if device != "cpu":
+        predictor.runtime(torch.zeros(1, 3, config.image_size, config.image_size))  # sets CUDA up
+    return predictor
 
 
 def import_libraries() -> None:

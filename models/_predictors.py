@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +18,6 @@ from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from core.geometry import clip_boxes, letterbox
-from core.taxonomy import native_side
 from core.types import (
     Classification,
     DecodedImage,
@@ -197,14 +195,23 @@ class Segmenter(_Base):
     resampling = PILImage.Resampling.BICUBIC
 
     def _predict(self, images: Sequence[DecodedImage], threshold: float) -> list[Prediction]:
-        return [self._one(image) for image in images]
+        """Those that have one size at the network's scale go through it together."""
+        answers: dict[int, Prediction] = {}
+        sizes = [self._fitted(image) for image in images]
+        for width, height in dict.fromkeys(sizes):
+            started = time.perf_counter()
+            alike = [i for i, size in enumerate(sizes) if size == (width, height)]
+            pixels = [resize(images[i].pixels, width, height, self.resampling) for i in alike]
+            logits, features = self.runtime(to_tensor(pixels))
+            each_s = (time.perf_counter() - started) / len(alike)
+            for i, maps, vector in zip(alike, logits.softmax(1), features, strict=True):
+                began = time.perf_counter() - each_s
+                answers[i] = self.decide(images[i], maps, vector, began)
+        return [answers[i] for i in range(len(images))]
 
     def _predict_large(self, image: DecodedImage, tiling: Tiling, threshold: float) -> Prediction:
-        return self._one(image)
-
-    def _one(self, image: DecodedImage) -> Prediction:
         started = time.perf_counter()
-        maps, features = self.maps(image)
+        maps, features = self._blended(image, tiling)
         return self.decide(image, maps, features, started)
 
     def maps(self, image: DecodedImage) -> tuple[Tensor, Tensor]:
@@ -212,12 +219,15 @@ class Segmenter(_Base):
         tiling = self.tiling(image)
         if tiling is not None:
             return self._blended(image, tiling)
-        scale = self.image_size / max(image.width, image.height)
-        width = max(MIN_SIDE, round(image.width * scale))
-        height = max(MIN_SIDE, round(image.height * scale))
-        pixels = resize(image.pixels, width, height, self.resampling)
+        pixels = resize(image.pixels, *self._fitted(image), self.resampling)
         logits, features = self.runtime(to_tensor([pixels]))
         return logits.softmax(1)[0], features[0]
+
+    def _fitted(self, image: DecodedImage) -> tuple[int, int]:
+        """Width and height of a picture at the network's scale, px."""
+        scale = self.image_size / max(image.width, image.height)
+        sides = (round(image.width * scale), round(image.height * scale))
+        return max(MIN_SIDE, sides[0]), max(MIN_SIDE, sides[1])
 
     def _blended(self, image: DecodedImage, tiling: Tiling) -> tuple[Tensor, Tensor]:
         blend, vectors = Blend(tiling, 1 + len(self.labels)), []
@@ -311,37 +321,3 @@ def make_predictor(
         native_px=native_px,
         class_thresholds=class_thresholds,
     )
-
-
-def load_predictor(
-    folder: Path, *, device: str = "cpu", runtime: str = "torch", cache: Path | None = None
-) -> AnyPredictor:
-    """Make a release ready to predict; the arguments are explained by `models.load`.
-
-    Raises:
-        ConfigError: if there is no such runtime.
-        WeightsNotFoundError: if the folder holds no release.
-        WeightsError: if the weights fail their hash or do not fit.
-        UnknownModelError: if the release names a model this code does not have.
-    """
-    from models import get_spec
-    from models._proof import exported_runtime
-    from models._release import load_network, read_release
-
-    config = read_release(folder)
-    ready = None
-    if cache is not None and device == "cpu":
-        ready = exported_runtime(folder, cache, runtime)
-    predictor = make_predictor(
-        get_spec(config.name),
-        load_network(folder, config) if ready is None else ready,
-        labels=config.labels,
-        image_size=config.image_size,
-        revision=config.revision,
-        device=device,
-        native_px=native_side(config.dataset) or config.image_size,
-        class_thresholds=config.class_thresholds,
-    )
-    if device != "cpu":
-        predictor.runtime(torch.zeros(1, 3, config.image_size, config.image_size))  # sets CUDA up
-    return predictor

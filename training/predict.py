@@ -1,7 +1,8 @@
 """A predictor over a folder of images, and the file that other programs read: predictions.json.
 
-While the network looks at one batch, threads decode the next and write what came of the one before:
-Pillow and the network libraries work outside Python's lock.
+Two batches are on their way at a time: while the network looks at one, the other is decoded and
+resized, or its boxes are sorted out, and threads write what came of the one before. Pillow and the
+network libraries work outside Python's lock.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import json
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,10 @@ from training.predictions import (
 
 logger = logging.getLogger(__name__)
 
-BATCH = 16  # images looked at together; as many more are decoded meanwhile
-DECODERS, WRITERS = 2, 2  # threads
+BATCH = 16  # images looked at together
+DECODERS, LOOKERS, WRITERS = 2, 2, 2  # threads
+
+Seen = InputError | tuple[DecodedImage, Prediction]
 
 
 def predict_folder(
@@ -83,13 +87,17 @@ def predict_folder(
 
 def look(
     predictor: Predictor, files: Sequence[Path], score_threshold: float
-) -> Iterator[tuple[Path, InputError | tuple[DecodedImage, Prediction]]]:
+) -> Iterator[tuple[Path, Seen]]:
     """Each file with what was seen in it, or with why nothing was, in order."""
     console = Console(stderr=True)
     batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
     description = f"{predictor.spec.name} on {len(files)} images"
-    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as decoders:
-        coming = [decoders.submit(decode_file, file) for file in files[:BATCH]]
+    with (
+        ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as decoders,
+        ThreadPoolExecutor(LOOKERS, thread_name_prefix="look") as lookers,
+    ):
+        ask = partial(_seen, predictor, score_threshold, decoders)
+        coming = deque(lookers.submit(ask, batch) for batch in batches[:LOOKERS])
         for number in track(
             range(len(batches)),
             description,
@@ -97,10 +105,17 @@ def look(
             disable=not console.is_terminal,
             transient=True,
         ):
-            decoded = [image.result() for image in coming]
-            following = batches[number + 1] if number + 1 < len(batches) else ()
-            coming = [decoders.submit(decode_file, file) for file in following]
-            readable = [image for image in decoded if not isinstance(image, InputError)]
-            answers = iter(predictor(readable, score_threshold=score_threshold) if readable else ())
-            for file, image in zip(batches[number], decoded, strict=True):
-                yield file, image if isinstance(image, InputError) else (image, next(answers))
+            seen = coming.popleft().result()
+            if number + LOOKERS < len(batches):
+                coming.append(lookers.submit(ask, batches[number + LOOKERS]))
+            yield from zip(batches[number], seen, strict=True)
+
+
+def _seen(
+    predictor: Predictor, score_threshold: float, decoders: Executor, files: Sequence[Path]
+) -> list[Seen]:
+    """What was seen in each file of a batch."""
+    decoded = list(decoders.map(decode_file, files))
+    readable = [image for image in decoded if not isinstance(image, InputError)]
+    answers = iter(predictor(readable, score_threshold=score_threshold) if readable else ())
+    return [image if isinstance(image, InputError) else (image, next(answers)) for image in decoded]

@@ -102,6 +102,36 @@ def test_a_class_map_has_the_size_of_the_source_and_the_probability_of_its_class
     assert found.scores[50, 190] == pytest.approx(0.8)
 
 
+class _Brighter(nn.Module):
+    """Class 1 where a pixel is bright, class 2 where it is dark; counts what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def forward(self, x):
+        self.shapes.append(tuple(x.shape))
+        bright = x[:, :1] * 10
+        return torch.cat((torch.zeros_like(bright), bright, 10 - bright), dim=1)
+
+
+def test_pictures_of_one_size_share_a_pass_and_each_gets_its_own_map():
+    network = _Brighter()
+    predictor = make_predictor(
+        get_spec("sme_deeplabv3plus"), network, labels=("a", "b"), image_size=64, revision="r1"
+    )
+    shown = [_image(100, 200, 255), _image(200, 100, 255), _image(50, 100), _image(200, 100)]
+    found = predictor(shown, score_threshold=0.5)
+    assert network.shapes == [(2, 3, 32, 64), (2, 3, 64, 32)]  # long side 64, aspect kept
+    assert [np.unique(each.class_map).tolist() for each in found] == [[1], [1], [2], [2]]
+    assert [each.class_map.shape for each in found] == [
+        (100, 200),
+        (200, 100),
+        (50, 100),
+        (200, 100),
+    ]
+
+
 def test_class_probabilities_sum_to_one():
     answer = torch.log(torch.tensor([[1.0, 3.0]]))
     predictor, network = _predictor("mobilesteelnet", answer, ("a", "b"), 32)
