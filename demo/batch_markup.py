@@ -37,7 +37,7 @@ def head(progress: Progress) -> str:
 def gallery(shown: Sequence[Row], tiles: Sequence[Path], chosen: int | None) -> str:
     """The pictures as buttons; arrow keys go through them."""
     if not shown:
-        return ""
+        return markup.nothing("The first answers appear here in a moment.")
     buttons = "".join(
         _shot(row, tile, is_chosen=row.index == chosen)
         for row, tile in zip(shown, tiles, strict=True)

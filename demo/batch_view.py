@@ -79,12 +79,14 @@ def sentence(progress: Progress) -> str:
     if job.state == "stopped":
         return f"Stopped after {progress.done} of {count(total, 'picture')}; nothing is lost."
     verdicts = Counter(a.inspection.verdict for a in progress.answers.values() if a.inspection)
-    text = f"{count(total, 'picture')} inspected: {verdicts['defect']} with findings"
-    if verdicts["review"]:
-        text += f", {verdicts['review']} not sure"
-    if progress.failed:
-        text += f", {progress.failed} unreadable"
-    return text + "."
+    parts = (
+        (verdicts["defect"], "with findings"),
+        (verdicts["review"], "not sure"),
+        (verdicts["accept"], "without a finding"),
+        (progress.failed, "unreadable"),
+    )
+    said = ", ".join(f"{n} {what}" for n, what in parts if n)
+    return f"{count(total, 'picture')}: {said}."
 
 
 def remarks(progress: Progress) -> str:

@@ -29,7 +29,7 @@ from hub.registry import Release
 
 logger = logging.getLogger(__name__)
 
-QUEUED: Final = "queued for review"
+QUEUED: Final = "in the review queue"
 ON_ITS_WAY: Final = "on its way into the review queue"
 NOT_QUEUED: Final = "not in the review queue: storing it failed, the server's log says why"
 BUSY: Final = "not in the review queue: too many images are on their way into it"

@@ -7,11 +7,13 @@ colour and by its dashes or hatch (`core.taxonomy.look`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
@@ -20,9 +22,10 @@ from core.records import Box, Inspection
 from core.taxonomy import look, title
 from core.types import Image
 from demo.colours import Colour, ink_on, rgb
+from demo.folding import fold
 from demo.masks import paint_mask
 from demo.placement import place_tags
-from demo.words import Finding, findings, headline, labels_found, number
+from demo.words import Finding, findings, headline, labels_found, number, rows_of
 
 SHOWN_SIDE_PX: Final = 800  # of a small picture once enlarged
 MAX_NAMED: Final = 30  # findings that get a name; the rest are drawn only
@@ -57,6 +60,7 @@ class _Canvas:
     picture: PillowImage.Image
     scale: float  # canvas px per source px
     pixel: float  # canvas px per px as seen
+    rows: int = 1  # into which it is folded when it is shown
 
     def px(self, seen: float) -> int:
         """Whole px of the canvas for px as seen, at least one."""
@@ -86,7 +90,8 @@ def overlay(
         labels: the model's classes, in the order of the mask's entries.
         layers: what to draw.
         selected: number of a finding to stand out; all around it is dimmed.
-        max_side_px: shrink larger pictures to this side; None keeps full resolution.
+        max_side_px: shrink larger pictures to this side, and fold strips, for a page; None keeps
+            full resolution and the picture's own shape.
         seen_side_px: how long the long side is on the screen that lines and letters are made for.
 
     Returns:
@@ -95,7 +100,7 @@ def overlay(
     canvas = _canvas(pixels, max_side_px, seen_side_px)
     found = findings(inspection)
     if inspection.mask is not None and layers.mask:
-        class_map = class_map_from_record(inspection.mask)
+        class_map = _listed(class_map_from_record(inspection.mask), found, labels)
         painted = paint_mask(np.asarray(canvas.picture), class_map, labels, pixel=canvas.pixel)
         canvas = replace(canvas, picture=PillowImage.fromarray(painted))
     located = [finding for finding in found if finding.box is not None]
@@ -107,7 +112,7 @@ def overlay(
         _draw_boxes(canvas, [chosen], bold=True)
     if layers.names:
         _draw_names(canvas, located[:MAX_NAMED] if chosen is None else [chosen])
-    return np.asarray(canvas.picture)
+    return _folded(canvas)
 
 
 def sheet(
@@ -145,25 +150,46 @@ def sheet(
 
 def fitted(pixels: Image, max_side_px: int) -> Image:
     """The image alone, at the size in which `overlay` would draw on it."""
-    return np.asarray(_canvas(pixels, max_side_px, SHOWN_SIDE_PX).picture)
+    return _folded(_canvas(pixels, max_side_px, SHOWN_SIDE_PX))
 
 
 def _canvas(pixels: Image, max_side_px: int | None, seen_side_px: int) -> _Canvas:
     height, width = pixels.shape[:2]
-    longest = max(width, height)
+    rows = 1 if max_side_px is None else rows_of(width, height)
+    longest = max(max(width, height) / rows, min(width, height) * rows)
     picture = PillowImage.fromarray(pixels)
     if max_side_px is not None and longest > max_side_px:
         scale = max_side_px / longest
         size = max(round(width * scale), 1), max(round(height * scale), 1)
         picture = picture.resize(size, PillowImage.Resampling.BOX, reducing_gap=2.0)
     else:
-        scale = max(SHOWN_SIDE_PX // longest, 1)
+        scale = max(int(SHOWN_SIDE_PX // longest), 1)
         if scale > 1:
-            size = width * int(scale), height * int(scale)
+            size = width * scale, height * scale
             picture = picture.resize(size, PillowImage.Resampling.BICUBIC)
     # A narrow strip has no room for letters that suit its length.
-    pixel = min(max(picture.size) / seen_side_px, 2 * min(picture.size) / seen_side_px)
-    return _Canvas(picture, scale, max(pixel, 0.5))
+    seen = longest * scale, 2 * rows * min(picture.size)
+    return _Canvas(picture, scale, max(min(seen) / seen_side_px, 0.5), rows)
+
+
+def _folded(canvas: _Canvas) -> Image:
+    band = canvas.px(1.4 * _FONT_PX)
+    return fold(np.asarray(canvas.picture), canvas.rows, band_px=band, scale=canvas.scale)
+
+
+def _listed(
+    class_map: NDArray[np.uint8], found: Sequence[Finding], labels: Sequence[str]
+) -> NDArray[np.uint8]:
+    """The class map without what no finding lists: a region that the threshold leaves out."""
+    kept = np.zeros_like(class_map)
+    for finding in found:
+        if finding.box is None:
+            continue
+        x1, y1, x2, y2 = finding.box
+        window = slice(math.floor(y1), math.ceil(y2)), slice(math.floor(x1), math.ceil(x2))
+        is_class = class_map[window] == labels.index(finding.label) + 1
+        kept[window][is_class] = class_map[window][is_class]
+    return kept
 
 
 def _font(canvas: _Canvas) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

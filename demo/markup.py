@@ -16,12 +16,12 @@ from core.taxonomy import look, title
 from demo.words import (
     Finding,
     alternative_text,
-    count,
     duration,
     findings,
     headline,
     number,
     place,
+    rows_of,
     size,
 )
 
@@ -51,6 +51,11 @@ def note(text: str) -> str:
     return f'<p class="quiet" role="status">{escape(text)}</p>'
 
 
+def nothing(text: str) -> str:
+    """The place of what is not there yet: what will be, and how it comes."""
+    return f'<div class="nothing"><p>{escape(text)}</p></div>'
+
+
 def failed(sentence: str) -> str:
     """The verdict panel after an error: one sentence of what, why, and what to do."""
     return (
@@ -69,7 +74,10 @@ def verdict(inspection: Inspection, model_title: str, queued: str = "") -> str:
         queued: what became of a doubt, in words.
     """
     line = headline(inspection)
-    says = " · ".join(filter(None, [model_title, duration(inspection.latency_ms), queued]))
+    rows = rows_of(inspection.image.width, inspection.image.height)
+    folded = f"shown in {rows} rows, read them one after the other" if rows > 1 else ""
+    took = duration(inspection.latency_ms)
+    says = " · ".join(filter(None, [model_title, took, queued, folded]))
     detail = f'<p class="detail">{escape(line.detail)}</p>' if line.detail else ""
     return (
         f'<div class="verdict is-{inspection.verdict}" role="status"><p class="headline">'
@@ -93,7 +101,7 @@ def findings_table(inspection: Inspection, *, selected: int | None = None) -> st
         head = ("", "Class", "Probability", "Size", "Place")
         cells = [_place_row(row, inspection, selected) for row in rows[:MAX_ROWS]]
     more = len(rows) - len(cells)
-    note = f'<p class="quiet">And {count(more, "smaller place")}.</p>' if more else ""
+    note = f'<p class="quiet">And {more} more; the downloads list all.</p>' if more else ""
     heads = "".join(f'<th scope="col">{escape(text) or _unseen("Number")}</th>' for text in head)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Findings">'

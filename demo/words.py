@@ -5,6 +5,7 @@ Pure functions from `core.records`; nothing here knows a web page or a picture.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from core.taxonomy import title
 
 NOT_SURE: Final = "Not sure: a person should look"
 NOTHING: Final = "Nothing found"
+STRIP_FROM: Final = 5.0  # times as long as wide
+_WIDER: Final = 1.3  # than high: what a folded strip is, roughly
 _COLUMNS: Final = ("left", "centre", "right")
 _ROWS: Final = ("upper", "middle", "lower")
 
@@ -111,8 +114,13 @@ def size(box: Box) -> str:
 
 
 def place(box: Box, width: int, height: int) -> str:
-    """Where the middle of a box lies in a grid of three by three: "upper left", "centre"."""
+    """Where the middle of a box lies in a grid of three by three: "upper left", "centre".
+
+    Along a strip it is told in px from its beginning: "at 5,120 px".
+    """
     x1, y1, x2, y2 = box
+    if max(width, height) >= STRIP_FROM * min(width, height):
+        return f"at {(x1 + x2) / 2 if width > height else (y1 + y2) / 2:,.0f} px"
     if x2 - x1 > 0.8 * width and y2 - y1 > 0.8 * height:
         return "whole image"
     column = _COLUMNS[min(int(1.5 * (x1 + x2) / width), 2)]
@@ -120,6 +128,15 @@ def place(box: Box, width: int, height: int) -> str:
     if row == "middle":
         return column
     return row if column == "centre" else f"{row} {column}"
+
+
+def rows_of(width: int, height: int) -> int:
+    """In how many rows a picture of this size is shown; 1 unless it is a strip.
+
+    A strip that stands is folded into as many columns.
+    """
+    ratio = max(width, height) / min(width, height)
+    return 1 if ratio < STRIP_FROM else max(2, round(math.sqrt(ratio / _WIDER)))
 
 
 def duration(milliseconds: float) -> str:

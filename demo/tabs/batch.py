@@ -23,10 +23,11 @@ from demo.service import AUTO, Service
 from demo.theme import script
 
 _WHAT: Final = "Drop pictures, a folder or a zip archive; they are inspected in the background."
+_EMPTY: Final = "No batch yet. Its pictures appear here, the most severe first."
 _REFRESH_S: Final = 1.5
 _OWN_BATCHES: Final = 20  # that a browser remembers
 _KIND_TITLES: Final[dict[BatchKind, str]] = {
-    "csv": "CSV",
+    "csv": "Download CSV",
     "coco": "COCO JSON",
     "report": "Report",
 }
@@ -60,21 +61,25 @@ class _Page:
                 self.model = gr.Dropdown(choices=[], label="Model", elem_id="batch-model")
             with gr.Column(scale=2, min_width=200):
                 with gr.Row():
-                    self.stop = gr.Button("Stop", interactive=False, elem_id="batch-stop")
-                    self.go_on = gr.Button("Go on", interactive=False, elem_id="batch-go-on")
+                    self.stop = gr.Button(
+                        "Stop", interactive=False, min_width=90, elem_id="batch-stop"
+                    )
+                    self.go_on = gr.Button(
+                        "Go on", interactive=False, min_width=90, elem_id="batch-go-on"
+                    )
                 self.earlier = gr.Dropdown(
-                    choices=[], label="Your earlier batches", elem_id="batch-earlier"
+                    choices=[], label="Your batches", visible=False, elem_id="batch-earlier"
                 )
         with gr.Row():
             with gr.Column(scale=6, min_width=300):
-                with gr.Row():
+                with gr.Row(elem_classes="actions"):
                     self.order = gr.Radio(
                         choices=[(name, order) for order, name in ORDER_TITLES.items()],
                         value="severity",
                         show_label=False,
                         container=False,
                         scale=3,
-                        min_width=300,
+                        min_width=440,
                         elem_id="batch-order",
                     )
                     self.save = {
@@ -82,13 +87,13 @@ class _Page:
                             _KIND_TITLES[kind],
                             interactive=False,
                             size="sm",
-                            min_width=80,
+                            min_width=90,
                             elem_id=f"batch-save-{kind}",
                         )
                         for kind in BATCH_KINDS
                     }
                 self.gallery = gr.HTML(
-                    "",
+                    markup.nothing(_EMPTY),
                     js_on_load=script("shots"),
                     apply_default_css=False,
                     elem_id="batch-gallery",
@@ -113,7 +118,7 @@ class _Page:
             refused = markup.failed(handlers.sentence_of(exc))
             return (gr.skip(), gr.skip(), None, refused, gr.skip(), gr.skip())
         kept = [job.id, *own][:_OWN_BATCHES]
-        return (job.id, kept, None, gr.skip(), self._earlier(kept), gr.Timer(active=True))
+        return (job.id, kept, None, gr.skip(), self._earlier(kept, job.id), gr.Timer(active=True))
 
     def show(
         self, job: str, first: int, seen: Any, chosen: int | None, order: Order
@@ -191,19 +196,20 @@ class _Page:
         asked = str(request.query_params.get("batch") or "")
         tab = gr.Tabs(selected="batch") if asked else gr.skip()
         timer = gr.Timer(active=bool(asked))
-        return models, self._earlier(own), asked, tab, timer
+        return models, self._earlier(own, asked), asked, tab, timer
 
     # ------------------------------------------------------------------------------ parts
 
-    def _earlier(self, own: Sequence[str]) -> Any:
-        choices = []
+    def _earlier(self, own: Sequence[str], shown: str) -> Any:
+        choices: list[tuple[str, str]] = []
         for job_id in own:
             try:
                 job = self.batches.store.job(str(job_id))
             except RollmarkError:
                 continue
             choices.append((f"{job.title}, {job.created_at:%Y-%m-%d %H:%M} UTC", job.id))
-        return gr.Dropdown(choices=choices, value=None)
+        chosen = shown if shown in dict(choices).values() else None
+        return gr.Dropdown(choices=choices, value=chosen, visible=bool(choices))
 
     def _drawn(self, job: str, row: Row) -> str:
         answer = row.answer

@@ -42,11 +42,17 @@ class _Page:
             )
             with gr.Column(scale=7, min_width=300):
                 self.models = gr.CheckboxGroup(choices=[], label="Models", elem_id="compare-models")
-                with gr.Row():
+                with gr.Row(elem_classes="actions"):
                     self.run = gr.Button(
-                        "Compare", variant="primary", elem_classes="runs", elem_id="compare-run"
+                        "Compare",
+                        variant="primary",
+                        min_width=90,
+                        elem_classes="runs",
+                        elem_id="compare-run",
                     )
-                    self.stop = gr.Button("Stop", elem_id="compare-stop", interactive=False)
+                    self.stop = gr.Button(
+                        "Stop", interactive=False, min_width=90, elem_id="compare-stop"
+                    )
         self.legend = gr.HTML("", elem_id="compare-legend")
         self.grid = gr.HTML("", apply_default_css=False, elem_id="compare-grid")
 

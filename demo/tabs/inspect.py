@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,19 +15,16 @@ from core.types import Task
 from demo import handlers, heat, markup
 from demo.draw import Layers
 from demo.exports import KINDS, Exports, Kind, encode, file_name
+from demo.flagging import FlagPanel
 from demo.handlers import PRIVATE, Shown
 from demo.heat import Heat
-from demo.review import MAX_NOTE, Reason
 from demo.samples import samples, thumbnail
 from demo.service import AUTO, Service
 from demo.theme import script
+from demo.waiting import announcement
+from demo.words import short
 
 _BOXES, _MASK, _NAMES = "Boxes", "Mask", "Names"
-_REASONS: Final[list[tuple[str, Reason]]] = [
-    ("The answer is wrong", "wrong"),
-    ("A defect was missed", "missed"),
-    ("A new kind of defect", "new_defect"),
-]
 # What can be drawn for each task, and what is drawn until somebody chooses otherwise.
 _LAYERS: Final[dict[Task, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "detect": ((_BOXES, _NAMES), (_BOXES, _NAMES)),
@@ -79,11 +76,9 @@ class _Page:
             js_on_load=script("samples"),
             elem_id="inspect-samples",
         )
-
-    def _right(self) -> None:
         with gr.Row(elem_classes="controls"):
             self.model = gr.Dropdown(
-                choices=[], label="Model", scale=5, min_width=200, elem_id="inspect-model"
+                choices=[], label="Model", scale=4, min_width=170, elem_id="inspect-model"
             )
             self.threshold = gr.Slider(
                 0,
@@ -91,8 +86,8 @@ class _Page:
                 0.25,
                 step=0.01,
                 label="Score threshold",
-                scale=4,
-                min_width=180,
+                scale=5,
+                min_width=210,
                 elem_id="inspect-threshold",
             )
             self.run = gr.Button(
@@ -103,21 +98,25 @@ class _Page:
                 elem_classes="runs",
                 elem_id="inspect-run",
             )
+
+    def _right(self) -> None:
         self.verdict = gr.HTML(
             markup.working("Opening the first sample …"), elem_id="inspect-verdict"
         )
         self.findings = gr.HTML(
             "", js_on_load=script("findings"), apply_default_css=False, elem_id="inspect-findings"
         )
-        self.layers = gr.CheckboxGroup(
-            choices=[], label="Show on the picture", elem_id="inspect-layers"
-        )
-        self.heat = gr.Radio(
-            heat.CHOICES,
-            value="off",
-            label="Heat map: where the model looked",
-            elem_id="inspect-heat",
-        )
+        with gr.Row():
+            self.layers = gr.CheckboxGroup(
+                choices=[], label="Show on the picture", min_width=240, elem_id="inspect-layers"
+            )
+            self.heat = gr.Radio(
+                heat.CHOICES,
+                value="off",
+                label="Heat map: where the model looked",
+                min_width=300,
+                elem_id="inspect-heat",
+            )
         self.legend = gr.HTML("", elem_id="inspect-legend")
         with gr.Row(elem_classes="downloads"):
             self.save = {
@@ -126,17 +125,13 @@ class _Page:
             }
         self.export = gr.DownloadButton("Export", visible="hidden", elem_id="export")
         self.details = gr.HTML("", elem_id="inspect-details")
-        with gr.Accordion("Not right? Let a person look", open=False, elem_id="inspect-flag"):
-            self.reason = gr.Radio(_REASONS, value="wrong", label="What is not right")
-            self.note = gr.Textbox(label="Note for the reviewer", max_length=MAX_NOTE)
-            self.flag = gr.Button("Put this picture into the review queue", size="sm")
-            self.flagged = gr.HTML("", elem_id="inspect-flagged")
+        self.flagging = FlagPanel(self.service)
 
     def answer(self) -> list[Any]:
         """The components that an answer fills, in the order in which `look` returns them."""
         return [
             *(self.shown, self.picture, self.verdict, self.findings, self.layers, self.details),
-            *(self.threshold, self.flagged, *self.save.values()),
+            *(self.threshold, self.flagging.flagged, *self.save.values()),
         ]
 
     def look(
@@ -148,12 +143,16 @@ class _Page:
         *,
         before: Shown | None = None,
         drawn: Sequence[str] = (),
-    ) -> tuple[Any, ...]:
+    ) -> Iterator[tuple[Any, ...]]:
         """Inspect a file and fill the page; a failure is said in the verdict's place.
+
+        Before an answer that takes a while, what is done is said, and the old answer taken away.
 
         What was drawn before stays chosen as long as the answers are of one kind.
         """
         try:
+            if waiting := announcement(self.service, Path(path), model):
+                yield self._blank(markup.working(waiting), picture=gr.skip(), layers=gr.skip())
             shown, look = handlers.inspect(
                 self.service, path, name, model=model, score_threshold=threshold
             )
@@ -163,12 +162,13 @@ class _Page:
             kept = tuple(drawn) if is_same_kind else usual
             picture = handlers.draw(look, _layers(kept))
         except Exception as exc:
-            return self._failed(handlers.sentence_of(exc))
+            yield self._failed(handlers.sentence_of(exc))
+            return
         usual_threshold = self.service.choose(inspection.model).config.score_threshold
-        return (
+        yield (
             shown,
             picture,
-            markup.verdict(inspection, look.title, look.queued),
+            markup.verdict(inspection, short(look.title), look.queued),
             markup.findings_table(inspection),
             gr.CheckboxGroup(choices=list(possible), value=list(kept), visible=bool(possible)),
             markup.details(inspection, look.title),
@@ -187,14 +187,15 @@ class _Page:
     def _failed(self, sentence: str) -> tuple[Any, ...]:
         return self._blank(markup.failed(sentence))
 
-    def _blank(self, verdict: str) -> tuple[Any, ...]:
-        nothing = (None, None, verdict, "", gr.CheckboxGroup(visible=False), "", gr.Slider())
+    def _blank(self, verdict: str, *, picture: Any = None, layers: Any = None) -> tuple[Any, ...]:
+        layers = layers or gr.CheckboxGroup(visible=False)
+        nothing = (None, picture, verdict, "", layers, "", gr.Slider())
         return (*nothing, "", *(gr.Button(interactive=False) for _ in KINDS))
 
-    def open(self, model: str | None) -> tuple[Any, ...]:
+    def open(self, model: str | None) -> Iterator[tuple[Any, ...]]:
         """The first sample, so that the page never opens empty."""
         sample = self.samples[0]
-        return self.look(str(sample.path), sample.path.name, model or AUTO, None)
+        yield from self.look(str(sample.path), sample.path.name, model or AUTO, None)
 
     def take(
         self,
@@ -203,10 +204,10 @@ class _Page:
         threshold: float,
         drawn: list[str],
         event: gr.EventData,
-    ) -> tuple[Any, ...]:
+    ) -> Iterator[tuple[Any, ...]]:
         """The sample that was chosen."""
         path = self.samples[int(event.index) % len(self.samples)].path
-        return self.look(str(path), path.name, model, threshold, before=before, drawn=drawn)
+        yield from self.look(str(path), path.name, model, threshold, before=before, drawn=drawn)
 
     def receive(
         self,
@@ -215,25 +216,29 @@ class _Page:
         model: str,
         threshold: float,
         drawn: list[str],
-    ) -> tuple[Any, ...]:
+    ) -> Iterator[tuple[Any, ...]]:
         """The picture that was dropped, pasted or photographed."""
         try:
             path, name = handlers.uploaded(picture)
         except InputError as exc:
-            return self._failed(str(exc))
-        return self.look(path, name, model, threshold, before=before, drawn=drawn)
+            yield self._failed(str(exc))
+            return
+        yield from self.look(path, name, model, threshold, before=before, drawn=drawn)
 
     def again(
         self, shown: Shown | None, model: str, threshold: float | None, drawn: list[str]
-    ) -> tuple[Any, ...]:
+    ) -> Iterator[tuple[Any, ...]]:
         """The same picture, with what is set now."""
         if shown is None:
-            return self.empty()
-        return self.look(shown.path, shown.name, model, threshold, before=shown, drawn=drawn)
+            yield self.empty()
+            return
+        yield from self.look(shown.path, shown.name, model, threshold, before=shown, drawn=drawn)
 
-    def switch(self, shown: Shown | None, model: str, drawn: list[str]) -> tuple[Any, ...]:
+    def switch(
+        self, shown: Shown | None, model: str, drawn: list[str]
+    ) -> Iterator[tuple[Any, ...]]:
         """The same picture seen by another model, at that model's own threshold."""
-        return self.again(shown, model, None, drawn)
+        yield from self.again(shown, model, None, drawn)
 
     def redraw(
         self, shown: Shown | None, drawn: list[str], chosen: Heat, *, selected: int | None = None
@@ -270,18 +275,6 @@ class _Page:
             )
             name = file_name(shown.name, shown.inspection.model, kind)
             return gr.DownloadButton(value=str(self.exports.write(name, data)))
-
-    def put(self, shown: Shown | None, reason: str, note: str) -> str:
-        """Put the picture into the review queue and say where it is."""
-        if shown is None:
-            return markup.note("There is no picture to put into the review queue.")
-        try:
-            item = self.service.flag(
-                Path(shown.path), shown.inspection.model, reason=reason, note=note
-            )
-        except Exception as exc:
-            return markup.failed(handlers.sentence_of(exc))
-        return markup.note(f"In the review queue as item {item.id[:12]}, state {item.state}.")
 
     def models(self) -> Any:
         """The models that are served now, as choices."""
@@ -320,18 +313,12 @@ def build(service: Service, blocks: Any) -> InspectTab:
     drawn = [page.shown, page.layers]
     redraws: dict[str, Any] = {"outputs": [page.picture, page.legend], **PRIVATE}
     redraws |= {"trigger_mode": "always_last", "show_progress": "minimal"}
-    redraws |= {"show_progress_on": [page.legend]}
+    redraws |= {"show_progress_on": [page.picture]}
     page.layers.input(page.redraw, [*drawn, page.heat], **redraws)
     page.findings.click(page.highlight, [*drawn, page.heat], **redraws)
     page.heat.input(page.redraw, [*drawn, page.heat], **redraws)
     page.shown.change(page.heated, [*drawn, page.heat], **redraws)
-    page.flag.click(
-        page.put,
-        [page.shown, page.reason, page.note],
-        page.flagged,
-        concurrency_id="models",
-        **PRIVATE,
-    )
+    page.flagging.wire(page.shown)
     for kind, button in page.save.items():
         button.click(
             partial(page.hand_out, kind=kind), drawn, page.export, show_progress="hidden", **PRIVATE

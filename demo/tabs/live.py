@@ -24,6 +24,7 @@ from demo.words import count, headline, short
 
 Source = Literal["camera", "video", "folder"]
 _WHAT: Final = "Start the camera, or choose a video; every answer appears as it comes."
+_EMPTY: Final = "The newest picture and its answer appear here, the ones before it in a row below."
 _REFRESH_S: Final = 0.5
 _FRAME_S: Final = 0.2  # between two frames that the camera sends
 _MARK: Final = "base64,"
@@ -41,23 +42,29 @@ class _Page:
             sources.append((f"Folder {self.folder.name}", "folder"))
         with gr.Row(elem_classes="controls"):
             self.source = gr.Radio(sources, value="camera", label="Pictures from", scale=3)
-            self.model = gr.Dropdown(choices=[], label="Model", scale=2, elem_id="live-model")
+            self.model = gr.Dropdown(
+                choices=[], label="Model", scale=2, min_width=220, elem_id="live-model"
+            )
             self.start = gr.Button(
                 "Watch the folder", visible=False, variant="primary", elem_id="live-start"
             )
-            self.stop = gr.Button("Stop", interactive=False, elem_id="live-stop")
+            # The camera has a button of its own, and would go on sending pictures.
+            self.stop = gr.Button("Stop", visible=False, interactive=False, elem_id="live-stop")
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
                 self.camera = gr.Image(
                     sources=["webcam"],
                     streaming=True,
                     label="Camera",
+                    show_label=False,  # it would cover a corner of the picture
                     height=340,
                     elem_id="live-camera",
                 )
                 self.video = gr.File(label="Video", visible=False, height=140, elem_id="live-video")
             with gr.Column(scale=6, min_width=300):
-                self.large = gr.HTML("", apply_default_css=False, elem_id="live-large")
+                self.large = gr.HTML(
+                    markup.nothing(_EMPTY), apply_default_css=False, elem_id="live-large"
+                )
         self.strip = gr.HTML("", apply_default_css=False, elem_id="live-strip")
         self.timer = gr.Timer(_REFRESH_S, active=False)
 
@@ -75,7 +82,7 @@ class _Page:
             gr.Image(visible=source == "camera"),
             gr.File(visible=source == "video", value=None),
             gr.Button(visible=source == "folder"),
-            *self._idle(_WHAT if source != "folder" else "New pictures appear as they come."),
+            *self._idle(source),
         )
 
     def frame(self, sent: Any, view: str, model: str | None) -> tuple[Any, ...]:
@@ -89,8 +96,8 @@ class _Page:
             if found is not None:
                 found.offer(picture)
         except Exception as exc:
-            return (view, markup.failed(handlers.sentence_of(exc)), gr.skip(), gr.skip(), gr.skip())
-        return (view, *self._shown(view), gr.Button(interactive=True))
+            return (view, markup.failed(handlers.sentence_of(exc)), gr.skip(), gr.skip())
+        return (view, *self._shown(view))
 
     def play(self, sent: Any, model: str | None) -> tuple[Any, ...]:
         """Look at a video at the speed at which it was taken."""
@@ -138,9 +145,11 @@ class _Page:
         sentence = markup.failed(handlers.sentence_of(exc))
         return ("", sentence, gr.Button(interactive=False), gr.Timer(active=False))
 
-    def _idle(self, text: str) -> tuple[Any, ...]:
-        stopped = (gr.Button(interactive=False), gr.Timer(active=False))
-        return ("", markup.sentence(text), "", "", *stopped)
+    def _idle(self, source: Source) -> tuple[Any, ...]:
+        text = "New pictures appear as they come." if source == "folder" else _WHAT
+        stop = gr.Button(interactive=False, visible=source != "camera")
+        nothing = markup.nothing(_EMPTY)
+        return ("", markup.sentence(text), nothing, "", stop, gr.Timer(active=False))
 
     def _shown(self, view: str) -> tuple[Any, Any, Any]:
         """Sentence, newest answer and strip; what is not there is left alone."""
@@ -149,7 +158,8 @@ class _Page:
             return gr.skip(), gr.skip(), gr.skip()
         seen = found.seen()
         if not seen.strip:
-            text = seen.error or "Waiting for the first picture …"
+            came = f"Looking at the first of {count(seen.offered, 'picture')} …"
+            text = seen.error or (came if seen.offered else "Waiting for the first picture …")
             head = markup.failed(text) if seen.error else markup.sentence(text)
             return head, gr.skip(), gr.skip()
         newest = seen.strip[0]
@@ -195,7 +205,7 @@ def build(service: Service, settings: Settings, blocks: Any) -> None:
     page.camera.stream(
         page.frame,
         [page.camera, page.view, page.model],
-        [page.view, *shown, page.stop],
+        [page.view, *shown],
         stream_every=_FRAME_S,
         concurrency_limit=None,  # it only offers; the view itself looks at one at a time
         preprocess=False,

@@ -23,11 +23,12 @@ _SOURCES: Final[dict[Source, str]] = {
     "hub": "from the Hub",
     "hub-cached": "from the Hub, which cannot be asked now",
 }
-_TASKS: Final = {"detect": "boxes", "segment": "mask", "classify": "class"}
-_FRACTIONS: Final = ("mAP", "mIoU", "MPA", "accuracy", "precision", "recall", "F1")
-_HEADS: Final = (
-    *("Model", "Answers with", "Size", "Measured on the test split", "Reported by the paper"),
-    *("Data and training", "Revision"),
+_TASKS: Final = {"detect": "boxes", "segment": "a mask", "classify": "a class"}
+_FRACTIONS: Final = ("mAP", "AP50", "mIoU", "MPA", "accuracy", "precision", "recall", "F1")
+_HEADS: Final = ("Model", "Measured on its test split, and by its paper", "Trained on", "Revision")
+_APART: Final = (
+    "Papers measure on random splits, where parts of one strip lie on both sides; here they never "
+    "do, so the two columns do not compare."
 )
 
 
@@ -68,6 +69,7 @@ def models_table(releases: tuple[Release, ...]) -> str:
     return (
         '<div class="scroll-x" tabindex="0" role="region" aria-label="Models">'
         f'<table class="models"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<p class="quiet">{_APART}</p>'
     )
 
 
@@ -105,38 +107,53 @@ def _sentence(n: int) -> str:
 def _row(release: Release, *, is_first: bool) -> str:
     config, run = release.config, release.config.run
     test = next((e for e in config.evaluations if e.split == "test"), None)
-    measured = "<br>".join(_measured(m) for m in test.metrics) if test else "not measured yet"
-    reported = "<br>".join(_reported(r) for r in comparable(config, test)) or "–"
-    seen = f"{config.dataset}, {config.protocol} split"
-    n = f"<br>{_tested(test)}" if test else ""
     name = (
         f'<button type="button" class="plain" data-name="{escape(config.name)}" '
         f'aria-pressed="{str(is_first).lower()}">{escape(config.title)}</button>'
     )
-    size = f"{config.parameters / 1e6:.2g} M parameters<br>{config.gflops:.2g} GFLOPs"
-    trained = f"{seen}{n}<br>seed {run.seed}, {run.epochs} epochs, {config.image_size} px"
+    size = f"{config.parameters / 1e6:.2g} M parameters, {config.gflops:.2g} GFLOPs"
+    what = f'{name}<br><span class="quiet">answers with {_TASKS[config.task]}<br>{size}</span>'
+    trained = (
+        f"{config.dataset}, {config.protocol} split<br>seed {run.seed}, "
+        f"{count(run.epochs, 'epoch')}, {config.image_size} px"
+    )
     origin = f"<code>{escape(config.revision)}</code><br>{_SOURCES[release.source]}"
-    cells = (_TASKS[config.task], size, measured, reported, trained, origin)
-    return f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    cells = (what, _figures(config, test), trained, origin)
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _measured(metric: Metric) -> str:
+def _figures(config: ReleaseConfig, test: Evaluation | None) -> str:
+    """A line a metric: what was measured, its interval, what the paper reports."""
+    reported = {metric.name: metric for metric in comparable(config, test)}
+    measured = {metric.name: metric for metric in test.metrics} if test else {}
+    lines = "".join(
+        f'<tr><th scope="row">{escape(name.replace("macro_", "macro "))}</th>'
+        f"{_measured(measured.get(name))}<td>{_reported(reported.get(name))}</td></tr>"
+        for name in dict.fromkeys([*measured, *reported])
+    )
+    n = count(test.metrics[0].n if test.metrics else 0, "test image") if test else "not measured"
+    where = {" ".join(filter(None, (r.dataset, r.split))) for r in reported.values()}
+    paper = f"; paper: {', '.join(sorted(where))}" if where else ""
+    return (
+        f'<table class="figures"><caption>{escape(n + paper)}</caption><thead><tr>'
+        '<th scope="col"><span class="unseen">Metric</span></th><th scope="col">here</th>'
+        '<th scope="col">95 % interval</th><th scope="col">paper</th></tr></thead>'
+        f"<tbody>{lines}</tbody></table>"
+    )
+
+
+def _measured(metric: Metric | None) -> str:
+    if metric is None:
+        return "<td>–</td><td></td>"
     interval = (
-        f' <span class="quiet">({100 * metric.low:.1f} – {100 * metric.high:.1f})</span>'
+        f"{100 * metric.low:.1f} – {100 * metric.high:.1f}"
         if metric.low is not None and metric.high is not None
         else ""
     )
-    return f"{escape(metric.name)} {100 * metric.value:.1f} %{interval}"
+    return f'<td>{100 * metric.value:.1f} %</td><td class="quiet">{interval}</td>'
 
 
-def _reported(metric: ReportedMetric) -> str:
-    where = " ".join(part for part in (metric.dataset, metric.split) if part)
-    return (
-        f"{escape(metric.name)} {100 * metric.value:.1f} % "
-        f'<span class="quiet">{escape(where)}</span>'
-    )
-
-
-def _tested(evaluation: Evaluation) -> str:
-    n = evaluation.metrics[0].n if evaluation.metrics else 0
-    return f"{count(n, 'test image')}"
+def _reported(metric: ReportedMetric | None) -> str:
+    if metric is None:
+        return "–"
+    return f"{100 * metric.value:.1f} {'points' if ' gain ' in metric.name else '%'}"

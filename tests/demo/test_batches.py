@@ -158,7 +158,7 @@ def test_pictures_are_sorted_by_severity_or_by_doubt() -> None:
 
 def test_a_batch_says_how_it_stands() -> None:
     progress = by_hand()
-    assert sentence(progress) == "4 pictures inspected: 2 with findings, 1 unreadable."
+    assert sentence(progress) == "4 pictures: 2 with findings, 1 without a finding, 1 unreadable."
     assert remarks(progress) == "1 picture is in the review queue; 2 other files were left out."
     running = Progress(progress.job.model_copy(update={"state": "running"}), {}, 130.0)
     assert sentence(running) == "Looking: 0 of 4 pictures, 2 min left."

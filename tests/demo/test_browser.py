@@ -143,6 +143,9 @@ def test_the_question_mark_shows_the_keys_and_hides_them(page: Page) -> None:
     page.locator("h1").click()
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
+    box = page.get_by_role("dialog").bounding_box()
+    assert box is not None
+    assert box["y"] == pytest.approx((900 - box["height"]) / 2, abs=1)  # in the middle
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_hidden()
 
@@ -165,9 +168,10 @@ def test_compare_shows_every_model_beside_the_others_under_one_sentence(page: Pa
 
 def test_models_shows_the_measured_beside_the_reported_and_the_card(page: Page) -> None:
     _go(page, "Models")
-    row = page.locator("table.models tbody tr").first
-    expect(row).to_contain_text("mAP50 75.0 % (70.0 – 80.0)")
-    expect(row).to_contain_text("mAP50 75.9 %")  # GRACE, as its paper reports it
+    row = page.locator("table.models > tbody > tr").first
+    first = row.locator("table.figures tbody tr").first.locator("th, td")
+    # GRACE: the metric, what was measured on its test split, the interval, what its paper reports
+    expect(first).to_have_text(["mAP50", "75.0 %", "70.0 – 80.0", "75.9 %"])
     page.get_by_role("button", name="SME-DeepLabV3+").click()
     expect(page.locator("#models-card h1")).to_contain_text("SME-DeepLabV3+")
 
@@ -190,6 +194,20 @@ def test_nothing_is_fetched_from_another_host(browser: Browser, address: str) ->
     expect(page.locator("#inspect-verdict .says")).to_be_visible(timeout=TIMEOUT_MS)
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
     context.close()
+
+
+def test_a_narrow_screen_shows_the_verdict_before_the_settings(
+    browser: Browser, address: str
+) -> None:
+    page = open_app(browser, address, *VIEWS["narrow"])
+    tops = {}
+    for selector in ("#inspect-picture", "#inspect-verdict", "#inspect-findings", "#inspect-model"):
+        box = page.locator(selector).bounding_box()
+        assert box is not None
+        tops[selector] = box["y"]
+    assert list(tops.values()) == sorted(tops.values())
+    assert tops["#inspect-verdict"] < 600  # of 844: seen without scrolling
+    page.context.close()
 
 
 def test_a_narrow_screen_needs_no_scrolling_sideways(browser: Browser, address: str) -> None:

@@ -58,7 +58,7 @@ def test_an_unsure_answer_carries_the_item_that_it_became(strict: Service, tmp_p
     look = strict.inspect(file, "grace")
     assert look.inspection.verdict == "review"
     [item] = items(strict)
-    assert (look.inspection.review_item, look.queued) == (item.id, "queued for review")
+    assert (look.inspection.review_item, look.queued) == (item.id, "in the review queue")
     assert (item.state, item.reasons) == ("pending", look.inspection.reasons)
     assert item.priority == look.inspection.uncertainty
     assert strict.review.open(strict.releases()).queue.images.get(item.image_sha256) == picture()

@@ -32,11 +32,34 @@ def test_a_small_picture_is_enlarged_by_a_whole_factor() -> None:
     # 800 // 100 = 8; a picture of 300 px doubles, one of 900 px stays.
     assert _drawn().shape == (800, 800, 3)
     assert fitted(picture(300, 200), 2000).shape == (400, 600, 3)
-    assert fitted(picture(900, 10), 2000).shape == (10, 900, 3)
+    assert fitted(picture(900, 200), 2000).shape == (200, 900, 3)
 
 
 def test_a_large_picture_is_shrunk_to_the_side_it_is_shown_at() -> None:
     assert fitted(picture(3000, 1500), 1000).shape == (500, 1000, 3)
+
+
+def test_a_strip_is_shown_in_rows_under_the_px_they_begin_at_and_handed_on_as_it_is() -> None:
+    # 4000 / 100 = 40 times as long as wide: round(sqrt(40 / 1.3)) = 6 rows, each of
+    # ceil(4000 / 6) = 667 px, the last one filled up.
+    strip = picture(4000, 100)
+    strip[:, 700:710] = 255  # in the second row, 700 - 667 = 33 px from its left edge
+    shown = fitted(strip, 2000)
+    band = shown.shape[0] // 6 - 100
+    assert shown.shape == (6 * (band + 100), 667, 3)
+    second = shown[band + 100 + band :][:100]
+    assert (second[:, 33:43] == 255).all()
+    assert (second[:, :33] == GREY).all()
+    assert (second[:, 43:] == GREY).all()
+    assert overlay(strip, detection(), labels=LABELS).shape == (100, 4000, 3)
+
+
+def test_a_strip_that_stands_is_shown_in_columns() -> None:
+    shown = fitted(picture(100, 4000), 2000)
+    columns, gap = 6, shown.shape[1] // 6 - 100
+    assert gap > 0
+    assert shown.shape[1] == columns * (100 + gap)
+    assert 667 < shown.shape[0] < 800
 
 
 def test_the_frame_has_the_class_s_colour_and_its_outer_edge_on_the_box() -> None:
@@ -97,6 +120,13 @@ def test_a_mask_has_a_crisp_outline_and_ends_there() -> None:
     assert tuple(drawn[160, 200]) == VERMILION  # first row of the region, 20 × 8
     assert tuple(drawn[319, 200]) == VERMILION  # last one
     assert (drawn[:150] == GREY).all()
+
+
+def test_a_region_that_the_threshold_leaves_out_of_the_list_is_not_painted() -> None:
+    whole = segmentation()
+    unlisted = whole.model_copy(update={"segments": ()})
+    layers = Layers(boxes=False, mask=True, names=False)
+    assert (_drawn(unlisted, layers=layers) == GREY).all()
 
 
 def test_two_classes_of_a_mask_differ_by_their_hatch_alone() -> None:

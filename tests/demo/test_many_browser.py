@@ -47,7 +47,7 @@ def drop(page: Page, coil: Path) -> None:
     select_tab(page, "Batch")
     page.locator("#batch-files input[type=file]").set_input_files(coil)
     expect(page.locator("#batch-head .sentence")).to_contain_text(
-        "13 pictures inspected", timeout=TIMEOUT_MS
+        "13 pictures: ", timeout=TIMEOUT_MS
     )
 
 
@@ -98,6 +98,7 @@ def test_the_camera_s_frames_are_looked_at_and_counted(browser: Browser, address
         timeout=TIMEOUT_MS,
     )
     expect(page.locator("#live-large img")).to_be_visible()
+    expect(page.locator("#live-stop")).to_be_hidden()  # the camera's own button stops it
     assert serious_barriers(page) == []
     page.context.close()
 

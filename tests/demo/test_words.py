@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from core.records import Box, Inspection
-from demo.words import duration, findings, headline, labels_found, number, place, short, summarise
+from demo.words import (
+    duration,
+    findings,
+    headline,
+    labels_found,
+    number,
+    place,
+    rows_of,
+    short,
+    summarise,
+)
 from tests.demo.inspections import classification, detection, segmentation
 
 TWO_SCRATCHES = detection(
@@ -74,6 +84,26 @@ def test_probabilities_have_two_significant_digits(fraction: float, text: str) -
 )
 def test_a_place_is_one_of_nine_fields(box: Box, text: str) -> None:
     assert place(box, 100, 100) == text
+
+
+def test_a_place_on_a_strip_is_told_in_px_from_its_beginning() -> None:
+    assert place((5000.0, 0.0, 5240.0, 80.0), 12_000, 200) == "at 5,120 px"
+    assert place((0.0, 900.0, 80.0, 1100.0), 200, 12_000) == "at 1,000 px"
+
+
+@pytest.mark.parametrize(
+    ("size", "rows"),
+    [
+        pytest.param((200, 200), 1, id="square"),
+        pytest.param((4096, 1024), 1, id="four to one"),
+        pytest.param((1000, 200), 2, id="five to one"),
+        # sqrt(60 / 1.3) = 6.8
+        pytest.param((12_000, 200), 7, id="strip"),
+        pytest.param((200, 12_000), 7, id="strip that stands"),
+    ],
+)
+def test_only_a_strip_is_shown_in_rows(size: tuple[int, int], rows: int) -> None:
+    assert rows_of(*size) == rows
 
 
 @pytest.mark.parametrize(
