@@ -16,7 +16,7 @@ from core.errors import WeightsError
 from core.files import write_atomically
 from core.images import decode
 from core.types import DecodedImage
-from models import load
+from models import get_spec, load
 from models._release import read_release
 
 if TYPE_CHECKING:
@@ -87,7 +87,10 @@ class Embedder:
         return rows
 
     def _kept(self, hashes: Sequence[str]) -> Path:
-        digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+        # The same weights give other features at another size, or read at another layer.
+        config = self.config
+        seen = (get_spec(config.name).feature_layer, str(config.image_size), *hashes)
+        digest = hashlib.sha256("\n".join(seen).encode()).hexdigest()[:16]
         return self._cache / f"{self.config.revision}-{digest}-{len(hashes)}.f4"
 
 

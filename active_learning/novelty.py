@@ -13,6 +13,7 @@ in a file of its own that the release's config names with its SHA-256.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,12 +24,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from active_learning.uncertainty import Floats, unit_rows
 from core.errors import InputError, WeightsError
-from core.records import ReleaseConfig
+from core.records import ReleaseConfig, SideFile
 from core.types import Prediction
+from models import get_spec
 from models._release import read_side_file
+
+logger = logging.getLogger(__name__)
 
 NOVELTY_FILE: Final = "novelty.safetensors"
 ALARM: Final = 0.01  # share of ordinary images that may be called unlike anything seen
+_LAYER: Final = "layer"  # in the file: the name of the layer, as bytes
 _DIGITS: Final = 9  # of a quantile: 99 of 100 images are 0.99 whatever the rounding
 
 
@@ -121,7 +126,8 @@ def novelty_of(prediction: Prediction, folder: Path, release: ReleaseConfig) -> 
         release: its config.
 
     Returns:
-        In [0, 1); None if the release was never fitted for it, or the answer has no features.
+        In [0, 1); None if the answer has no features, or the release was never fitted for those
+        that its network gives.
 
     Raises:
         WeightsError: if the file beside the weights is missing or damaged.
@@ -129,7 +135,9 @@ def novelty_of(prediction: Prediction, folder: Path, release: ReleaseConfig) -> 
     features = prediction.source.features
     if release.novelty is None or features is None:
         return None
-    familiarity = read_familiarity(folder, release)
+    familiarity = _read(folder, release.novelty, release.name)
+    if familiarity is None:
+        return None
     try:
         return float(familiarity.novelty(features)[0])
     except InputError as exc:
@@ -141,31 +149,48 @@ def read_familiarity(folder: Path, release: ReleaseConfig) -> Familiarity:
 
     Raises:
         WeightsNotFoundError: if the file is missing.
-        WeightsError: if the release names none, or the file is damaged.
+        WeightsError: if the release names none, or one of other features, or the file is damaged.
     """
-    if release.novelty is None:
+    found = None if release.novelty is None else _read(folder, release.novelty, release.name)
+    if found is None:
         raise WeightsError(
             f"{release.name} {release.revision} does not know what it has seen: run "
             "`python -m active_learning calibrate` on it."
         )
-    return _read(folder, release.novelty.file, release.novelty.sha256)
+    return found
 
 
 @lru_cache(maxsize=32)
-def _read(folder: Path, file: str, sha256: str) -> Familiarity:
+def _read(folder: Path, side: SideFile, model: str) -> Familiarity | None:
+    """The file's content; None if it was fitted to features of another layer than today's."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    data = read_side_file(folder, file, sha256)
+    data = read_side_file(folder, side.file, side.sha256)
     try:
         arrays = load(data)
-        return Familiarity(arrays["whitening"], arrays["centres"], arrays["ordinary"])
+        found = Familiarity(arrays["whitening"], arrays["centres"], arrays["ordinary"])
     except (SafetensorError, KeyError, InputError) as exc:
-        raise WeightsError(f"{folder / file} is no file of `active_learning calibrate`.") from exc
+        path = folder / side.file
+        raise WeightsError(f"{path} is no file of `active_learning calibrate`.") from exc
+    # Vectors of two layers may have one length, and still nothing to do with each other.
+    fitted, given = bytes(arrays.get(_LAYER, ())).decode(), get_spec(model).feature_layer
+    if fitted != given:
+        logger.warning(
+            "%s was fitted to features of %r, %s gives those of %r: calibrate it again",
+            *(folder / side.file, fitted, model, given),
+        )
+        return None
+    return found
 
 
-def to_bytes(familiarity: Familiarity) -> bytes:
-    """The file beside the weights; the same arrays give the same bytes."""
+def to_bytes(familiarity: Familiarity, *, layer: str) -> bytes:
+    """The file beside the weights; the same arrays give the same bytes.
+
+    Args:
+        familiarity: what was fitted.
+        layer: of the network, whose features it was fitted to.
+    """
     from safetensors.numpy import save
 
     content: bytes = save(
@@ -173,6 +198,7 @@ def to_bytes(familiarity: Familiarity) -> bytes:
             "whitening": np.ascontiguousarray(familiarity.whitening),
             "centres": np.ascontiguousarray(familiarity.centres),
             "ordinary": np.ascontiguousarray(familiarity.ordinary),
+            _LAYER: np.frombuffer(layer.encode(), np.uint8),
         }
     )
     return content

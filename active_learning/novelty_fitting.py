@@ -69,7 +69,7 @@ def fit_novelty(release: Path, dataset: Dataset, *, device: str = "cpu") -> Rele
             1 / ALARM,
             config.name,
         )
-    content = to_bytes(familiarity)
+    content = to_bytes(familiarity, layer=predictor.spec.feature_layer)
     side = SideFile(file=NOVELTY_FILE, sha256=hashlib.sha256(content).hexdigest())
     config = config.model_copy(update={"novelty": side})
     # The config last: a file that it does not name yet does no harm.

@@ -332,6 +332,6 @@ SPEC = ModelSpec(
         "Learning rate, momentum, weight decay, batch and schedule are the base code's defaults; "
         "the paper states only SGD and 300 epochs.",
     ),
-    feature_layer="encoder.stages.3",
+    feature_layer="merge",  # the encoder's depths know defects only: all else looks alike there
     explained_layers=("encoder.stages.0", "encoder.stages.3"),  # what the decoder reads
 )

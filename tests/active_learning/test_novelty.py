@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from active_learning import novelty_fitting as fitting
 from active_learning.novelty import (
@@ -21,9 +22,12 @@ from core.errors import DatasetError, InputError, WeightsError, WeightsNotFoundE
 from core.records import SideFile
 from core.types import Classification, Provenance
 from hub.shelf import shelve
+from models import get_spec
 from models._release import read_release
 from tests.records import make_config, make_run, write_folder
 from tests.training.canned import Canned
+
+LAYER = get_spec("grace").feature_layer  # `make_config` describes a release of it
 
 
 def familiarity(*ordinary: float) -> Familiarity:
@@ -234,13 +238,13 @@ def _with_file(folder, content: bytes):
 
 
 def test_what_is_written_is_read_back(tmp_path):
-    read = read_familiarity(tmp_path, _with_file(tmp_path, to_bytes(familiarity())))
+    read = read_familiarity(tmp_path, _with_file(tmp_path, to_bytes(familiarity(), layer=LAYER)))
     for name in ("whitening", "centres", "ordinary"):
         np.testing.assert_array_equal(getattr(read, name), getattr(familiarity(), name))
 
 
 def test_a_damaged_missing_or_foreign_file_is_told(tmp_path):
-    config = _with_file(tmp_path, to_bytes(familiarity()))
+    config = _with_file(tmp_path, to_bytes(familiarity(), layer=LAYER))
     (tmp_path / NOVELTY_FILE).write_bytes(b"tampered")
     with pytest.raises(WeightsError, match="SHA-256"):
         read_familiarity(tmp_path, config)
@@ -253,8 +257,29 @@ def test_a_damaged_missing_or_foreign_file_is_told(tmp_path):
         read_familiarity(tmp_path, make_config())
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(to_bytes(familiarity(), layer="model.22"), id="another layer"),
+        pytest.param(
+            save({k: getattr(familiarity(), k) for k in ("whitening", "centres", "ordinary")}),
+            id="older than the name",
+        ),
+    ],
+)
+def test_features_of_another_layer_have_no_novelty_until_the_release_is_fitted_anew(
+    tmp_path, caplog, content
+):
+    config = _with_file(tmp_path, content)
+    for _ in range(2):
+        assert novelty_of(answer(np.array([-1, 0], np.float32)), tmp_path, config) is None
+    assert [record.message for record in caplog.records if "calibrate it again" in record.message]
+    with pytest.raises(WeightsError, match="run `python -m active_learning calibrate`"):
+        read_familiarity(tmp_path, config)
+
+
 def test_a_file_of_another_network_is_told_and_not_taken_for_a_novelty(tmp_path):
-    config = _with_file(tmp_path, to_bytes(familiarity()))
+    config = _with_file(tmp_path, to_bytes(familiarity(), layer=LAYER))
     with pytest.raises(WeightsError, match=r"novelty\.safetensors of grace does not fit"):
         novelty_of(answer(np.zeros(3, np.float32)), tmp_path, config)
 

@@ -216,6 +216,16 @@ def test_features_are_computed_once(embedder, tiny_x_sdd):
     assert network.asked == len(tiny_x_sdd.samples)
 
 
+def test_features_at_another_size_are_not_those_that_were_kept(embedder, tmp_path, tiny_x_sdd):
+    made, network = embedder
+    made.samples(tiny_x_sdd.samples)
+    run_record = make_run(model="mobilesteelnet", dataset="neu-cls", labels=tiny_x_sdd.labels)
+    larger = 2 * run_record.image_size
+    write_folder(tmp_path / "larger", run=run_record, task="classify", image_size=larger)
+    Embedder(tmp_path / "larger", cache=tmp_path / "cache").samples(tiny_x_sdd.samples)
+    assert network.asked == 2 * len(tiny_x_sdd.samples)
+
+
 def test_features_that_were_learned_from_the_pool_are_refused(embedder, tiny_neu_cls):
     with pytest.raises(DatasetError, match="its features know the labels that the simulation hid"):
         open_pool(tiny_neu_cls, embedder[0], protocol="leak-free", split="val")
