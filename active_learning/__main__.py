@@ -222,6 +222,25 @@ def _where() -> str:
 
 
 @app.command()
+def size(
+    release: Annotated[Path, typer.Argument(help="Release folder, for instance of a run.")],
+    data: Annotated[str, typer.Option(help="The prepared data set it was trained on.")],
+    sizes: Annotated[
+        list[int] | None, typer.Option("--try", help="Pixels; repeatable; default: some larger.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+) -> None:
+    """Choose the picture size on the validation split; thresholds and calibrate come afterwards."""
+    with _errors_on_one_line():
+        from active_learning.sizes import fit_size
+        from core.settings import load_settings
+        from training.datasets import open_dataset
+
+        dataset = open_dataset(data, load_settings().paths.datasets)
+        _print(asdict(fit_size(release, dataset, sizes or (), device=device)), as_json=False)
+
+
+@app.command()
 def thresholds(
     release: Annotated[Path, typer.Argument(help="Release folder of a segmenter.")],
     data: Annotated[str, typer.Option(help="The prepared data set it was trained on.")],
