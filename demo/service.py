@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -29,6 +30,7 @@ from core.images import decode
 from core.records import REVIEW_STATES, Inspection, ReviewItem, ServedModel
 from core.settings import Settings
 from core.types import DecodedImage, FloatArray, Prediction
+from demo import gpu
 from demo.committee import ready, with_committee
 from demo.doubts import Doubts, marked
 from demo.heat import HeatMaps
@@ -36,6 +38,7 @@ from demo.loaded import LoadedModels
 from demo.observing import Observer
 from demo.review import ReviewDesk
 from demo.shadow import Shadow
+from demo.side_by_side import in_order
 from hub.registry import Release
 from models._committee import COMMITTEE
 
@@ -211,9 +214,10 @@ class Service:
     def looks(
         self, source: Path | bytes | DecodedImage, models: Sequence[str] | None = None
     ) -> Iterator[Look]:
-        """One model after the other on the same decoded image, each answer as it is ready.
+        """Answers of several models about the same decoded image, in order, each as it is ready.
 
-        Hand them to `conclude` when all are there.
+        They look side by side, as many as may be in memory: a small network leaves most of the
+        machine idle. Hand them to `conclude` when all are there.
 
         Raises:
             InputError: if the image cannot be used, or no model is chosen.
@@ -223,8 +227,8 @@ class Service:
         """
         chosen = self.chosen(models)
         image = source if isinstance(source, DecodedImage) else self.decode(source)
-        for name in chosen:
-            yield self.inspect(image, name)
+        at_once = 1 if gpu.is_lent() else self._settings.serving.max_models
+        yield from in_order(partial(self.inspect, image), chosen, at_once=at_once)
 
     def compare(self, source: Path | bytes, models: Sequence[str] | None = None) -> Comparison:
         """All answers about one image, and how far they agree; raises what `looks` raises."""
