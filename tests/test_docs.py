@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 from core import errors
 from core.settings import PathSettings, known_variables
@@ -23,6 +24,8 @@ from training.benchmark.sheets import SHEETS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+DOCUMENTS = (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
 SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 BENCHMARKS = ROOT / "docs" / "benchmarks"
 BUNDLED = PathSettings(bundled=ROOT / "hub" / "bundled", data=ROOT / "none")
@@ -53,20 +56,30 @@ def test_no_setting_is_documented_that_does_not_exist():
 
 
 @pytest.mark.parametrize("room", ["training", "hub", "active_learning"])
-def test_every_command_is_in_the_readme(room):
-    if not (ROOT / room / "__main__.py").is_file():
-        assert f"python -m {room}" not in README
-        return
+def test_every_command_is_on_the_page_of_commands(room):
     app = importlib.import_module(f"{room}.__main__").app
     for command in app.registered_commands:
         name = command.name or command.callback.__name__.replace("_", "-")
-        assert f"python -m {room} {name}" in README
+        assert f"python -m {room} {name}" in COMMANDS
 
 
-def test_every_benchmark_is_in_the_readme():
+@pytest.mark.parametrize("line", re.findall(r"^python -m .*", README + COMMANDS, re.M))
+def test_no_command_is_shown_that_does_not_exist(line):
+    room, *given = line.partition("#")[0].removeprefix("python -m ").split()
+    if room == "tests.active_learning.reliability_drill":
+        assert (ROOT / "tests" / "active_learning" / "reliability_drill.py").is_file()
+        return
+    command = typer.main.get_command(importlib.import_module(f"{room}.__main__").app)
+    while commands := getattr(command, "commands", None):
+        command = commands[given.pop(0)]
+    known = {flag for option in command.params for flag in option.opts}
+    assert {word for word in given if word.startswith("--")} <= known
+
+
+def test_every_benchmark_is_on_the_page_of_commands():
     for command in benchmark_commands.registered_commands:
         name = command.name or command.callback.__name__.replace("_", "-")
-        assert f"python -m training benchmark {name}" in README
+        assert f"python -m training benchmark {name}" in COMMANDS
 
 
 def test_the_settings_of_the_accuracy_tables_are_documented():
@@ -114,13 +127,9 @@ def test_the_readmes_results_are_those_of_the_bundled_records():
     assert table in README
 
 
-def test_every_picture_the_readme_shows_exists():
-    for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
-        assert (ROOT / target).is_file(), target
-
-
-def test_every_link_of_the_documents_leads_somewhere():
-    for document in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"]:
-        for target in re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", document.read_text("utf-8")):
-            if not target.startswith("http"):
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_and_picture_of_the_documents_leads_somewhere(document):
+    text = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.S)
+    for target in re.findall(r"\[[^\]]*\]\(([^)#\s]+)", text):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
