@@ -36,9 +36,12 @@ def list_releases(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "task", "revision", "source", "parameters", "test metrics (%)")
+    # A model's name and revision are typed again: however narrow the terminal, they stay whole.
+    table = Table(box=None, pad_edge=False)
+    for head in ("model", "task", "revision", "source", "parameters", "test metrics (%)"):
+        table.add_column(head, no_wrap=head in ("model", "revision"))
     for line in lines:
-        metrics = ", ".join(f"{m.name} {100 * m.value:.1f}" for m in line.metrics[:3])
+        metrics = "\n".join(f"{m.name} {100 * m.value:.1f}" for m in line.metrics[:2])
         table.add_row(
             line.name, line.task, line.revision, line.source, f"{line.parameters:,}", metrics
         )
