@@ -224,24 +224,23 @@ class Retrainings:
         runs: tuple[RetrainingRun, ...],
         channel: Channel | None,
     ) -> tuple[Standby, ...]:
-        """What could be put live: candidates of the listed runs, then what was live before."""
+        """What could be put live: what lies with the releases, then refused candidates."""
         paths = self._settings.paths
-        found: dict[str, Standby] = {}
-        for run in runs:
-            shelf = paths.runs / run.id / SHELF
-            if run.candidate and run.state == "refused" and (shelf / CONFIG_FILE).is_file():
-                day = f"{run.updated_at:%-d %b %H:%M}"
-                found[run.candidate] = Standby(
-                    run.candidate, shelf, f"refused by the gate {day}", " ".join(run.reasons)
-                )
         before = channel.previous if channel else ()
+        found: dict[str, Standby] = {}
         for revision, folder in revisions(model, paths).items():
             words = "was live before" if revision in before else "was live once"
             if folder.parent == paths.bundled:
                 words = "comes with the code"
             elif folder.parent.parent == paths.fetched:
                 words = "from the Hub"
-            found.setdefault(revision, Standby(revision, folder, words))
+            found[revision] = Standby(revision, folder, words)
+        for run in runs:
+            shelf = paths.runs / run.id / SHELF
+            if run.candidate and run.state == "refused" and (shelf / CONFIG_FILE).is_file():
+                words = f"refused {run.updated_at:%-d %b %H:%M}"
+                refused = Standby(run.candidate, shelf, words, " ".join(run.reasons))
+                found.setdefault(run.candidate, refused)
         return tuple(one for revision, one in found.items() if revision != live)
 
     def _orders(self) -> Orders:

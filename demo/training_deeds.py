@@ -118,10 +118,12 @@ def put_live(picture: Picture, revision: str) -> Deed:
 
 def hearing(picture: Picture) -> str:
     """Whether anybody hears an order."""
+    if picture.is_carried:
+        return "The process at work on the run hears an order to stop after the step in hand."
     if not picture.watchers:
         return (
             "Nobody is watching: what you ask for waits until somebody starts "
-            "“python -m active_learning watch” where models are trained."
+            "`python -m active_learning watch` where models are trained."
         )
     first = picture.watchers[0]
     more = f" and {len(picture.watchers) - 1} more" if len(picture.watchers) > 1 else ""

@@ -135,8 +135,11 @@ def tail(lines: Sequence[str]) -> str:
 
 def hearing(picture: Picture, now: datetime) -> str:
     """Whether anybody hears an order, and what became of the last one if that is no run."""
-    mark = "is-fine" if picture.watchers else "is-wrong"
-    told = f'<p class="{mark}">{escape(deeds.hearing(picture))}</p>'
+    run = picture.newest
+    is_waiting = picture.waiting is not None or (run is not None and run.state == "open")
+    is_heard = bool(picture.watchers) or picture.is_carried
+    mark = "is-wrong" if is_waiting and not is_heard else "quiet"
+    told = f'<p class="{mark}">{_with_code(deeds.hearing(picture))}</p>'
     order = picture.order
     if order is not None and order.state in ("expired", "withdrawn"):
         told += (
@@ -148,7 +151,7 @@ def hearing(picture: Picture, now: datetime) -> str:
 
 def question(deed: deeds.Deed) -> str:
     """What will happen, before it does."""
-    return f'<p class="asks" role="status">{escape(deed.question)}</p>'
+    return f'<p class="asks" role="status">{_with_code(deed.question)}</p>'
 
 
 def refused(text: str) -> str:
@@ -295,6 +298,12 @@ def _check(check: Check) -> str:
         f'<li class="is-{word}"><span class="mark" aria-hidden="true">{mark}</span>'
         f'<span class="unseen">{word}: </span>{escape(check.sentence)}</li>'
     )
+
+
+def _with_code(text: str) -> str:
+    """A text as HTML, what stands in `backticks` as code."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{p}</code>" if k % 2 else p for k, p in enumerate(parts))
 
 
 def _going(run: RetrainingRun, name: str, *, is_carried: bool) -> str:

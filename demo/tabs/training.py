@@ -40,8 +40,8 @@ class _Page:
             )
             with gr.Column(scale=5, min_width=280):
                 self.live = gr.HTML("", elem_id="training-live")
-                self._lay_out_deeds()
                 self.hearing = _html("hearing")
+        self._lay_out_deeds()
         self.timeline = _html("phases")
         with gr.Row(elem_classes="review"):
             with gr.Column(scale=6, min_width=320):
@@ -61,18 +61,19 @@ class _Page:
                 choices=[],
                 value=None,
                 label="Another release",
+                container=False,  # what it is for stands on the button beside it
                 visible=False,
                 elem_id="training-standby",
                 scale=0,
-                min_width=330,
+                min_width=380,
             )
             self.put = _button("Put it live …", "put", visible=False)
         with gr.Column(visible=False, elem_id="training-asks") as self.ask:
             self.question = _html("question")
             self.deed = gr.Textbox(visible=False)
-            with gr.Row():
-                self.yes = gr.Button("Yes", variant="primary", size="sm", elem_id="training-yes")
-                self.no = gr.Button("No, leave it as it is", size="sm", elem_id="training-no")
+            with gr.Row(elem_classes="tools"):
+                self.yes = _button("Yes", "yes", variant="primary")
+                self.no = _button("No, leave it as it is", "no")
         self.happened = gr.HTML("", elem_id="training-happened")
 
     def filled(self) -> list[Any]:
@@ -110,7 +111,10 @@ class _Page:
             picture = self.retrainings.picture(model)
             offered = tuple((f"{s.revision}, {s.words}", s.revision) for s in picture.standby)
             same = told[-1:] == (offered,)  # a list that somebody has open is not renewed
-            choices = gr.skip() if same else gr.Dropdown(offered, value=None, visible=bool(offered))
+            first = offered[0][1] if offered else None
+            choices = (
+                gr.skip() if same else gr.Dropdown(offered, value=first, visible=bool(offered))
+            )
             return ((*mark, offered), *self._shown(picture, choices))
         except Exception as exc:
             failure = ("failed", sentence_of(exc))

@@ -201,10 +201,11 @@ def test_the_page_tells_of_the_run_in_hand_of_a_parked_one_and_of_a_verdict(
     expect(page.locator('.phases li[aria-current="step"]')).to_contain_text("Training")
     expect(page.locator("#training-back")).to_be_disabled()
     expect(page.locator("#training-log pre")).to_contain_text("epoch 3/20")
-    expect(page.locator("#training-hearing")).to_contain_text("Nobody is watching")
+    expect(page.locator("#training-hearing")).to_contain_text("hears an order to stop")
     choose(page, "SME-DeepLabV3+")
     expect(page.locator("#training-sentence")).to_contain_text("is parked and waits for a person")
     expect(page.locator("#training-phases")).to_contain_text("the disk is full: free some space.")
+    expect(page.locator("#training-hearing")).to_contain_text("Nobody is watching")
     choose(page, "GRACE")
     expect(page.locator("#training-verdict .headline")).to_contain_text("Promoted: mAP50_95")
     expect(page.locator("#training-verdict tbody tr")).to_have_count(6)
@@ -273,7 +274,7 @@ def test_a_release_is_rolled_back_after_one_question(
 
 
 @pytest.mark.browser
-def test_a_run_is_asked_for_and_stopped_by_buttons_and_the_page_says_who_hears_it(
+def test_a_run_is_asked_for_and_stopped_while_its_log_grows_under_the_readers_eyes(
     browser: Browser, address: str, paths: PathSettings
 ) -> None:
     page = opened(browser, address, "light")
@@ -296,6 +297,15 @@ def test_a_run_is_asked_for_and_stopped_by_buttons_and_the_page_says_who_hears_i
     expect(page.locator("#training-hearing")).to_contain_text("taken back by reviewer")
 
     choose(page, "MobileSteelNet")
+    box = page.locator("#training-log [tabindex]")
+    box.focus()
+    page.evaluate("window.box = document.activeElement")
+    [folder] = paths.runs.glob("*mobilesteelnet*")
+    with (folder / "log.txt").open("a") as log:
+        log.write("INFO epoch 4/20 begun\n")
+    expect(box).to_contain_text("epoch 4/20 begun")
+    assert page.evaluate("document.activeElement === window.box")  # the reader's place is kept
+
     main.click()
     expect(page.locator("#training-question")).to_contain_text("What was done is kept")
     page.get_by_role("button", name="Yes, stop it").click()
@@ -304,21 +314,4 @@ def test_a_run_is_asked_for_and_stopped_by_buttons_and_the_page_says_who_hears_i
     assert order is not None
     assert (order.model, order.who) == ("mobilesteelnet", "reviewer")
     ledger.close()
-    page.context.close()
-
-
-@pytest.mark.browser
-def test_the_log_grows_without_taking_the_readers_focus(
-    browser: Browser, address: str, root: Path
-) -> None:
-    page = opened(browser, address, "light")
-    choose(page, "MobileSteelNet")
-    box = page.locator("#training-log [tabindex]")
-    box.focus()
-    page.evaluate("window.box = document.activeElement")
-    [folder] = (root / "runs").glob("*mobilesteelnet*")
-    with (folder / "log.txt").open("a") as log:
-        log.write("INFO epoch 4/20 begun\n")
-    expect(box).to_contain_text("epoch 4/20 begun")
-    assert page.evaluate("document.activeElement === window.box")
     page.context.close()
