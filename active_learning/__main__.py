@@ -83,9 +83,10 @@ def pull(
 def status(as_json: AsJson = False) -> None:
     """Show the queue, the answers and the data set; Label Studio is not asked."""
     with _desk() as (settings, desk):
-        from active_learning.status import read_status
+        from active_learning.status import in_words, read_status
 
-        _print(read_status(settings, desk), as_json=as_json)
+        found = read_status(settings, desk)
+        typer.echo(json.dumps(found, default=str) if as_json else "\n".join(in_words(found)))
 
 
 @app.command()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from active_learning.desk import Desk
 from active_learning.outlook import Outlook, outlooks, versions_of
@@ -11,6 +11,13 @@ from core.errors import InputError, TrainingError
 from core.records import DatasetVersion, RunRecord
 from core.settings import Settings
 from hub.registry import resolve_all
+
+# The states of the queue, in the words of the page Review.
+_PLACES: Final = {
+    "waiting to be sent": ("pending", "sending", "unknown"),
+    "sent to Label Studio": ("sent", "verified"),
+    "set aside": ("parked",),
+}
 
 
 def read_status(settings: Settings, desk: Desk) -> dict[str, Any]:
@@ -36,6 +43,20 @@ def read_status(settings: Settings, desk: Desk) -> dict[str, Any]:
         "last_run": last_run.id if last_run else None,
         "due": _due(outlooks(settings, desk)),
     }
+
+
+def in_words(status: Mapping[str, Any]) -> list[str]:
+    """What `read_status` read, in lines for a person."""
+    queue, dataset, due = status["queue"], status["dataset"], status["due"]
+    places = {place: sum(queue[state] for state in at) for place, at in _PLACES.items()}
+    version = f"version {dataset['id'][:12]}" if dataset["id"] else "as published, nothing reviewed"
+    return [
+        "queue     " + ", ".join(f"{n} {place}" for place, n in places.items()),
+        f"reviewed  {status['annotations']['applied']}",
+        f"data set  {version}",
+        f"last run  {status['last_run'] or 'none'}",
+        f"{'due' if due['now'] else 'not due'}: {due['why']}",
+    ]
 
 
 def _dataset(version: DatasetVersion | None) -> dict[str, Any]:
