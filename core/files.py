@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
+from typing import Final
+
+STALE_S: Final = 3600  # what one process works on is done long before
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -40,3 +45,19 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_stale(parent: Path, pattern: str) -> None:
+    """Remove the folders that processes left in a folder when they were killed.
+
+    Args:
+        parent: of the folders.
+        pattern: of their names, as `Path.glob` takes it; one that nothing else is named by.
+    """
+    for folder in parent.glob(pattern):
+        try:
+            is_stale = time.time() - folder.lstat().st_mtime > STALE_S
+        except OSError:  # another process was faster
+            continue
+        if is_stale and folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder, ignore_errors=True)  # another user's stays

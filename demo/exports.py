@@ -1,7 +1,8 @@
 """Results as files to take away: PNG with legend, JSON, CSV.
 
 Files live in a folder of the app's own until a bounded number of newer ones has been made; the web
-framework copies each into its cache when it hands it out.
+framework copies each into its cache when it hands it out. The folder goes with the app. What an app
+left that was killed, the next one removes.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import io
 import shutil
 import tempfile
 import threading
+import weakref
 from collections import deque
+from itertools import count
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from PIL import Image as PillowImage
 
 from core.errors import InputError
+from core.files import remove_stale
 from core.records import Inspection
 from core.types import Image
 from demo.draw import Layers, sheet
@@ -26,23 +30,29 @@ from demo.words import findings
 Kind = Literal["png", "json", "csv"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _KEPT: Final = 16
+_PREFIX: Final = "rollmark-export-"
 
 
 class Exports:
     """Writes results to files and forgets the old ones."""
 
     def __init__(self) -> None:
+        remove_stale(Path(tempfile.gettempdir()), f"{_PREFIX}*")
+        self._root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
+        self._numbers = count()
         self._folders: deque[Path] = deque()
         self._lock = threading.Lock()
 
     def write(self, name: str, data: bytes) -> Path:
         """A file of that name with these bytes, in a folder of its own."""
-        folder = Path(tempfile.mkdtemp(prefix="rollmark-export-"))
-        path = folder / name
-        path.write_bytes(data)
         with self._lock:
+            folder = self._root / str(next(self._numbers))
+            folder.mkdir(parents=True)  # an idle app's root looks stale to another that starts
             self._folders.append(folder)
             old = [self._folders.popleft() for _ in range(len(self._folders) - _KEPT)]
+        path = folder / name
+        path.write_bytes(data)
         for past in old:
             shutil.rmtree(past, ignore_errors=True)
         return path

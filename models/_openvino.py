@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from core.files import remove_stale
 from core.records import Record, ReleaseConfig
 from models._features import WithFeatures
 from models._runtime import TorchRuntime, cpu_has_bf16
@@ -231,6 +232,7 @@ def keep(model: Any, target: Path, *, config: ReleaseConfig, difference: Differe
     import openvino
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(target.parent, ".*")  # drafts of who was killed
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         openvino.save_model(model, str(draft / GRAPH), compress_to_fp16=False)

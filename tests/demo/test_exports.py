@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
+import tempfile
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
@@ -59,6 +64,61 @@ def test_old_files_are_forgotten() -> None:
     exports = Exports()
     paths = [exports.write("a.csv", b"x") for _ in range(17)]
     assert [path.exists() for path in paths] == [False, *[True] * 16]
+
+
+_WRITES: Final = """
+import os, signal, sys
+from demo.exports import Exports
+exports = Exports()
+print(exports.write("a.csv", b"x").parents[1], flush=True)
+if sys.argv[1] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _left_by(end: str, folder: Path) -> Path:
+    """Where a process wrote that has ended; its temporary folder is `folder`."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _WRITES, end],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == (-9 if end == "killed" else 0), ended.stderr
+    return Path(ended.stdout.strip())
+
+
+def test_an_app_that_ends_leaves_no_files(tmp_path: Path) -> None:
+    _left_by("orderly", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_app_left_is_removed_by_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = _left_by("killed", tmp_path)
+    other = Exports()  # at once: it may be at work, or its answer on the way to a browser
+    assert left.is_dir()
+    os.utime(left, (0, 0))
+    later = Exports()
+    assert not left.exists()
+    assert [each.write("a.csv", b"x").exists() for each in (other, later)] == [True, True]
+
+
+def test_an_idle_app_s_folder_may_be_swept_away_and_it_still_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    idle = Exports()
+    [root] = tmp_path.iterdir()
+    os.utime(root, (0, 0))
+    Exports()
+    assert not root.exists()
+    assert idle.write("a.csv", b"x").read_bytes() == b"x"
 
 
 def test_the_offered_source_holds_this_code_and_its_licence() -> None:

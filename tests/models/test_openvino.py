@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 
 import models
 from core.errors import ConfigError
+from core.files import STALE_S
 from core.images import decode
 from models import _proof
 from models._openvino import OpenVINORuntime, convert, export_folder, find_export
@@ -203,6 +205,17 @@ def test_the_proof_of_an_export_is_kept_beside_it(classifier: Path, kept: Path) 
     assert find_export(config, kept, "fp32") == folder
     assert sorted(f.name for f in folder.iterdir()) == ["model.bin", "model.xml", "proof.json"]
     assert [f.name for f in folder.parent.iterdir()] == [folder.name]  # no draft is left
+
+
+def test_a_draft_of_a_killed_process_goes_with_the_next_export(
+    classifier: Path, tmp_path: Path
+) -> None:
+    target = export_folder(tmp_path, read_release(classifier), "fp32")
+    for name, age_s in ((".old-draft", STALE_S + 60), (".draft-at-work", 0)):
+        (target.parent / name).mkdir(parents=True)
+        os.utime(target.parent / name, (time.time() - age_s,) * 2)
+    assert models.accelerate(_loaded(classifier), classifier, cache=tmp_path, images=EXAMPLES)
+    assert {path.name for path in target.parent.iterdir()} == {target.name, ".draft-at-work"}
 
 
 def test_other_weights_size_or_precision_is_another_export(classifier: Path, kept: Path) -> None:

@@ -1,0 +1,39 @@
+"""What killed processes left, and what must not be taken for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from core.files import STALE_S, remove_stale
+
+
+def _aged(folder: Path, age_s: float) -> Path:
+    folder.mkdir()
+    (folder / "file").write_text("x")
+    os.utime(folder, (time.time() - age_s,) * 2)
+    return folder
+
+
+def test_only_old_folders_of_that_name_are_removed(tmp_path: Path) -> None:
+    old = _aged(tmp_path / "ours-old", STALE_S + 60)
+    fresh = _aged(tmp_path / "ours-fresh", STALE_S - 60)
+    other = _aged(tmp_path / "theirs", STALE_S + 60)
+    file = tmp_path / "ours-file"
+    file.write_text("x")
+    os.utime(file, (0, 0))
+    remove_stale(tmp_path, "ours-*")
+    assert [path.exists() for path in (old, fresh, other, file)] == [False, True, True, True]
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    precious = _aged(tmp_path / "precious", 0)
+    (tmp_path / "ours-link").symlink_to(precious)
+    os.utime(tmp_path / "ours-link", (0, 0), follow_symlinks=False)
+    remove_stale(tmp_path, "ours-*")
+    assert (precious / "file").exists()
+
+
+def test_a_folder_that_is_not_there_holds_nothing_stale(tmp_path: Path) -> None:
+    remove_stale(tmp_path / "missing", "*")
