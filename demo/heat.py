@@ -58,7 +58,8 @@ class HeatMaps:
         from models import import_libraries
 
         import_libraries()
-        import pytorch_grad_cam  # noqa: F401
+        with self._lock:  # nor does anybody else begin with it meanwhile
+            import pytorch_grad_cam  # noqa: F401
 
     def __call__(
         self, release: Release, image: DecodedImage, method: Literal["layer", "eigen"]

@@ -118,10 +118,9 @@ def load(
 def import_libraries() -> None:
     """Import what every network needs, one thread at a time.
 
-    Two threads that begin with torchvision at once may each see half of it.
+    Two threads that begin with such a library at once may each see half of it.
     """
     with _IMPORTING:
-        importlib.import_module("torchvision.ops")
         importlib.import_module("models._predictors")
 
 

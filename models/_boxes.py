@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -42,8 +48,37 @@ def decode_boxes(
 
 
 def suppress(xyxy: Tensor, scores: Tensor, class_ids: Tensor) -> Tensor:
-    """Which boxes stay when those of one class that overlap become one; highest score first."""
-    from torchvision.ops import batched_nms
+    """Which boxes stay when those of one class that overlap become one; highest score first.
 
-    kept: Tensor = batched_nms(xyxy, scores, class_ids, NMS_IOU)[:MAX_DETECTIONS]
-    return kept
+    Args:
+        xyxy: (n, 4).
+        scores: (n,).
+        class_ids: (n,).
+
+    Returns:
+        Their numbers, at most MAX_DETECTIONS.
+    """
+    if not len(xyxy):
+        return class_ids
+    # Classes lie side by side, too far apart to overlap; in float64, where that moves no edge.
+    width = xyxy.max() - xyxy.min() + 1
+    apart = xyxy.double() + (class_ids * width)[:, None]
+    kept: Tensor = _suppressing()(apart, scores.double(), NMS_IOU)
+    return kept[:MAX_DETECTIONS]
+
+
+@cache
+def _suppressing() -> Callable[[Tensor, Tensor, float], Tensor]:
+    """torchvision's kernel for boxes of one class, without its Python half.
+
+    Importing that brings in most of torch's compiler, and takes longer than all else between the
+    start of the app and its first answer.
+    """
+    package = find_spec("torchvision")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("torchvision is not installed; requirements.txt names it.")
+    [library] = Path(package.origin).parent.glob("_C.*")
+    load: Any = torch.ops.load_library  # untyped
+    load(str(library))
+    kernel: Callable[[Tensor, Tensor, float], Tensor] = torch.ops.torchvision.nms
+    return kernel
