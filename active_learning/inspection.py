@@ -150,12 +150,7 @@ def _read_boxes(prediction: Detections, release: ReleaseConfig, shown_from: floa
     )
     overlap = measure.strongest_overlap(prediction.xyxy, p, prediction.class_ids)
     return _Answer(
-        uncertainty=max(
-            measure.box_ambiguity(p),
-            measure.escape_ambiguity(p),
-            measure.count_ambiguity(p),
-            overlap.ambiguity if overlap else 0.0,
-        ),
+        uncertainty=measure.boxes_uncertainty(prediction.xyxy, p, prediction.class_ids),
         likely=bool((shown & (p >= LIKELY)).any()),
         doubts=_box_doubts(prediction, labels, p, overlap),
         summary=_box_summary(labels, p),

@@ -18,17 +18,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from active_learning.embedding import Embedder
-from active_learning.simulation import (
-    RANDOM,
-    STRATEGIES,
-    Indices,
-    Outcome,
-    Plan,
-    Pool,
-    fit_head,
-    macro_f1,
-    simulate,
-)
+from active_learning.simulation import RANDOM, Indices, Outcome, Plan, Pool, simulate
+from active_learning.simulation_boxes import CALIBRATED_ON, MAP50, MAP50_95, BoxPool
+from active_learning.simulation_classes import MACRO_F1, ClassPool
 from active_learning.uncertainty import Floats
 from core.errors import DatasetError, InputError
 from core.records import Record
@@ -44,7 +36,7 @@ _BAND: Final = (10, 90)  # percentiles of the seeds, shaded in the plot
 
 
 class Curve(Record):
-    """Macro-F1 of the learner over the seeds, after each round."""
+    """A score of the learner over the seeds, after each round."""
 
     median: tuple[float, ...]
     low: tuple[float, ...]  # 10th percentile of the seeds
@@ -61,12 +53,13 @@ class Saving(Record):
 
 
 class Simulation(Record):
-    """A finished simulation, as the page tells it."""
+    """A finished simulation under one metric on one split, as the page tells it."""
 
     dataset: str
     dataset_id: str
     features: str  # whose, in words
     split: str  # on which the learner was judged
+    metric: str
     pool: int  # images
     judged: int  # images
     pool_counts: dict[str, int]
@@ -74,59 +67,77 @@ class Simulation(Record):
     plan: dict[str, float]
     labels: tuple[int, ...]  # after each round
     curves: dict[str, Curve]
-    target: float  # macro-F1: what random choice reaches in the median with all labels
+    target: float  # what random choice reaches in the median with all labels of the plan
     savings: dict[str, Saving]
-    all_labels: float  # macro-F1 with the whole pool labelled
+    all_labels: float  # with the whole pool labelled
 
 
 def simulate_dataset(
     name: str,
-    release: Path,
+    source: Path,
     settings: Settings,
     *,
     seeds: int,
     sizes: tuple[int, int, int],
     split: str,
     protocol: str = "leak-free",
-) -> Simulation:
+) -> tuple[Simulation, ...]:
     """Simulate all strategies on a prepared data set.
 
     Args:
-        name: of the data set.
-        release: folder of the release whose features are used.
+        name: of the data set, of classes or of boxes.
+        source: what the learner builds on: for classes the folder of a release, for boxes the .npz
+            of folded COCO arrays of YOLO11n.
         settings: where data sets, runs and the cache lie, and the random share.
         seeds: how many.
         sizes: first labels, labels a round, rounds.
         split: on which the learner is judged.
         protocol: whose splits.
 
+    Returns:
+        One for each metric and split; the split that chooses comes first.
+
     Raises:
         DatasetError: if the data set is not prepared, or the features come from it.
-        InputError: if the pool is smaller than the plan.
-        WeightsError: if the release is damaged.
+        InputError: if the pool is smaller than the plan, or the source is of the other kind.
+        WeightsError: if the source is damaged.
     """
     from training.datasets import open_dataset
 
     dataset = open_dataset(name, settings.paths.datasets)
-    embedder = Embedder(release, cache=settings.paths.cache / "features")
-    pool = open_pool(dataset, embedder, protocol=protocol, split=split)
+    pool: Pool
+    if dataset.task == "detect":
+        if source.suffix != ".npz":
+            raise InputError(
+                f"{name} is a set of boxes: its detectors begin at folded COCO arrays of YOLO11n; "
+                f"give their .npz, not {source}."
+            )
+        pool = BoxPool(dataset, source, protocol=protocol, judged=(split,))
+        words = f"a YOLO11n's backbone and neck, trained on COCO ({source.name})"
+        asked = [(s, m) for m in (MAP50, MAP50_95) for s in dict.fromkeys((CALIBRATED_ON, split))]
+    else:
+        embedder = Embedder(source, cache=settings.paths.cache / "features")
+        pool = open_pool(dataset, embedder, protocol=protocol, split=split)
+        config = embedder.config
+        words = f"{config.name} {config.revision}, trained on {config.dataset}"
+        asked = [(split, MACRO_F1)]
+    facts = {"dataset": dataset.name, "dataset_id": dataset.id, "features": words}
     first, step, rounds = sizes
     plan = Plan(first, step, rounds, random_share=settings.review.random_share)
-    config = embedder.config
-    facts = {
-        "dataset": dataset.name,
-        "dataset_id": dataset.id,
-        "features": f"{config.name} {config.revision}, trained on {config.dataset}",
-        "split": split,
-    }
-    records = settings.paths.runs / "simulations"
     outcomes = run(
-        pool, plan, seeds=seeds, records=records, identity={**facts, "protocol": protocol}
+        pool,
+        plan,
+        seeds=seeds,
+        records=settings.paths.runs / "simulations",
+        identity={**facts, "split": split, "protocol": protocol},
     )
-    return summarise(outcomes, pool, plan, facts=facts)
+    return tuple(
+        summarise(outcomes, pool, plan, facts=facts, split=judge, metric=metric)
+        for judge, metric in asked
+    )
 
 
-def open_pool(dataset: Dataset, embedder: Embedder, *, protocol: str, split: str) -> Pool:
+def open_pool(dataset: Dataset, embedder: Embedder, *, protocol: str, split: str) -> ClassPool:
     """The training images of a data set as a pool, judged on another split.
 
     Raises:
@@ -141,18 +152,19 @@ def open_pool(dataset: Dataset, embedder: Embedder, *, protocol: str, split: str
     for sample in (sample for part in parts.values() for sample in part):
         if sample.label is None:
             raise DatasetError(
-                f"{dataset.name} has no class for {sample.file}: use a set of classes."
+                f"{dataset.name} has no class for {sample.file}: use a set of classes or of boxes."
             )
     truth = {
         name: np.array([dataset.labels.index(s.label or "") for s in part], dtype=np.int64)
         for name, part in parts.items()
     }
-    return Pool(
+    return ClassPool(
         features=embedder.samples(parts["train"]),
         truth=truth["train"],
         judged_features=embedder.samples(parts[split]),
         judged_truth=truth[split],
         labels=dataset.labels,
+        split=split,
     )
 
 
@@ -174,48 +186,62 @@ def run(
     decides = json.dumps({**identity, **asdict(plan)}, sort_keys=True)
     file = records / f"{hashlib.sha256(decides.encode()).hexdigest()[:16]}.jsonl"
     done = _read(file)
-    for name in STRATEGIES:
-        for seed in range(seeds):
+    for seed in range(seeds):
+        for name in pool.strategies:
             before = sorted(
                 (o for o in done if (o.strategy, o.seed) == (name, seed)), key=lambda o: o.round
             )
             for outcome in simulate(pool, name, seed=seed, plan=plan, done=before):
                 _append(file, outcome)
                 done.append(outcome)
-        logger.info("simulated %s with %d seeds", name, seeds)
+        logger.info("simulated every strategy with seed %d", seed)
     return [outcome for outcome in done if outcome.seed < seeds]
 
 
 def summarise(
-    outcomes: Sequence[Outcome], pool: Pool, plan: Plan, *, facts: Mapping[str, str]
+    outcomes: Sequence[Outcome],
+    pool: Pool,
+    plan: Plan,
+    *,
+    facts: Mapping[str, str],
+    split: str,
+    metric: str,
 ) -> Simulation:
-    """Curves and savings of a run.
+    """Curves and savings of a run under one metric.
 
     Args:
         outcomes: of `run`, complete.
         pool: it was run on.
         plan: it followed.
-        facts: dataset, dataset_id, features and split.
+        facts: dataset, dataset_id and features.
+        split: on which the learner was judged.
+        metric: by which.
 
     Raises:
         InputError: if a round of a strategy is missing.
     """
     seeds = len({outcome.seed for outcome in outcomes})
-    scores = {name: _scores(outcomes, name, seeds, plan.rounds + 1) for name in STRATEGIES}
-    labels = tuple(plan.first + plan.step * k for k in range(plan.rounds + 1))
+    key = f"{split} {metric}"
+    scores = {
+        name: _scores(outcomes, name, key, (seeds, plan.rounds + 1)) for name in pool.strategies
+    }
     target = float(np.median(scores[RANDOM][:, -1]))
     return Simulation(
         **facts,
-        pool=len(pool.truth),
-        judged=len(pool.judged_truth),
-        pool_counts={label: int((pool.truth == k).sum()) for k, label in enumerate(pool.labels)},
+        split=split,
+        metric=metric,
+        pool=len(pool),
+        judged=pool.judged[split],
+        pool_counts=pool.counts,
         seeds=seeds,
         plan=asdict(plan),
-        labels=labels,
+        labels=plan.labels,
         curves={name: _curve(values) for name, values in scores.items()},
         target=target,
-        savings={name: _saving(values, scores[RANDOM], labels) for name, values in scores.items()},
-        all_labels=_with_all_labels(pool),
+        savings={
+            name: _saving(values, scores[RANDOM], plan.labels) for name, values in scores.items()
+        },
+        all_labels=round(pool.judge(range(len(pool)), seed=0)[key], 4),
     )
 
 
@@ -266,21 +292,15 @@ def _curve(scores: Floats) -> Curve:
     return Curve(median=median, low=lower, high=upper)
 
 
-def _scores(outcomes: Sequence[Outcome], name: str, seeds: int, rounds: int) -> Floats:
-    """Macro-F1 (seeds, rounds) of a strategy."""
-    scores = np.full((seeds, rounds), np.nan)
+def _scores(outcomes: Sequence[Outcome], name: str, key: str, shape: tuple[int, int]) -> Floats:
+    """Scores of a strategy, (seeds, rounds)."""
+    scores = np.full(shape, np.nan)
     for outcome in outcomes:
         if outcome.strategy == name:
-            scores[outcome.seed, outcome.round] = outcome.macro_F1
+            scores[outcome.seed, outcome.round] = outcome.scores[key]
     if np.isnan(scores).any():
         raise InputError(f"{int(np.isnan(scores).sum())} rounds of {name} are missing.")
     return scores
-
-
-def _with_all_labels(pool: Pool) -> float:
-    features, judged = pool.standardised()
-    said = fit_head(features, pool.truth, len(pool.labels))(judged).argmax(axis=1)
-    return round(macro_f1(said, pool.judged_truth, len(pool.labels)), 4)
 
 
 def _read(file: Path) -> list[Outcome]:

@@ -189,6 +189,26 @@ def strongest_overlap(
     return Overlap(first, second, iou=float(iou[i, j]), ambiguity=float(clash[i, j]))
 
 
+def boxes_uncertainty(xyxy: ArrayLike, probabilities: ArrayLike, class_ids: ArrayLike) -> float:
+    """The largest of the four doubts about the boxes of an image.
+
+    Args:
+        xyxy: (n, 4) px.
+        probabilities: (n,), of being a true defect.
+        class_ids: (n,).
+
+    Returns:
+        In [0, 1]; 0 without boxes.
+    """
+    overlap = strongest_overlap(xyxy, probabilities, class_ids)
+    return max(
+        box_ambiguity(probabilities),
+        escape_ambiguity(probabilities),
+        count_ambiguity(probabilities),
+        overlap.ambiguity if overlap else 0.0,
+    )
+
+
 # --- masks -------------------------------------------------------------------------------------
 
 

@@ -1,11 +1,10 @@
-"""Which images are labelled next: quotas, diversity, the random share, and an order that holds."""
+"""Which images are labelled next: quotas, the random share, and an order that holds."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,12 +19,6 @@ def ids(ranked: list[Ranked]) -> list[str]:
     return [entry.id for entry in ranked]
 
 
-def at(name: str, uncertainty: float, degrees: float, *classes: str) -> Candidate:
-    """An image whose embedding lies on the unit circle."""
-    angle = math.radians(degrees)
-    return Candidate(name, uncertainty, classes, (math.cos(angle), math.sin(angle)))
-
-
 def without_chance(pool, budget, **labelled_counts) -> list[Ranked]:
     return rank(pool, budget, labelled_counts=labelled_counts, random_share=0, seed=0)
 
@@ -33,7 +26,7 @@ def without_chance(pool, budget, **labelled_counts) -> list[Ranked]:
 # --- uncertainty -------------------------------------------------------------------------------
 
 
-def test_without_embeddings_the_most_uncertain_come_first():
+def test_the_most_uncertain_come_first():
     pool = [Candidate(name, u, (COMMON,)) for name, u in (("a", 0.1), ("b", 0.9), ("c", 0.5))]
     found = without_chance(pool, 2, patches=7)
     assert found == [
@@ -50,46 +43,6 @@ def test_an_image_that_is_there_twice_counts_once_with_its_higher_uncertainty():
 def test_an_image_without_a_class_says_so():
     [found] = without_chance([Candidate("a", 0.2)], 1)
     assert found.why == "uncertainty 0.20; no class was found in it"
-
-
-# --- diversity ---------------------------------------------------------------------------------
-
-
-def test_diversity_beats_a_clump_of_the_most_uncertain():
-    # Four near-copies are the most uncertain; alone they would fill the budget of three.
-    clump = [at(f"clump{k}", 0.9 - k / 100, k) for k in range(4)]
-    apart = [at("quarter", 0.6, 90), at("half", 0.5, 180)]
-    found = without_chance(clump + apart, 3)
-    # The most uncertain, then the furthest from it (1 - cos 180° = 2, half of it 1), then 90°
-    # from both (half of 1).
-    assert ids(found) == ["clump0", "half", "quarter"]
-    assert found[0].why == "uncertainty 0.90; no class was found in it"
-    assert found[1].why.endswith("differs from all chosen before by 1.00 of 1")
-    assert found[2].why.endswith("differs from all chosen before by 0.50 of 1")
-
-
-def test_diversity_chooses_among_the_most_uncertain_only():
-    # The common class has one place and so a shortlist of 4: the furthest of those from 0° is a3,
-    # while the certain image at 180° never enters.
-    near = [at(f"a{k}", 0.9 - k / 100, 1 + k, COMMON) for k in range(4)]
-    pool = [at("r", 0.9, 0, RARE), *near, at("far", 0.1, 180, COMMON)]
-    assert sorted(ids(without_chance(pool, 2, patches=0, crazing=0))) == ["a3", "r"]
-
-
-def test_images_that_look_the_same_are_still_taken_once_each():
-    pool = [Candidate(name, 0.5, (), (0.0, 0.0)) for name in "abc"]
-    assert sorted(ids(without_chance(pool, 3))) == ["a", "b", "c"]
-
-
-def test_classes_keep_away_from_what_other_classes_took():
-    # The rare class is served first and takes 0°; of the common ones 5° is nearer to it than 90°.
-    pool = [at("r", 0.9, 0, RARE), at("near", 0.9, 5, COMMON), at("away", 0.8, 90, COMMON)]
-    assert sorted(ids(without_chance(pool, 2, patches=0, crazing=0))) == ["away", "r"]
-
-
-def test_one_image_without_an_embedding_leaves_the_order_to_uncertainty():
-    pool = [at("a", 0.9, 0), at("b", 0.8, 1), at("c", 0.1, 180), Candidate("d", 0.5)]
-    assert ids(without_chance(pool, 3)) == ["a", "b", "d"]
 
 
 # --- quotas ------------------------------------------------------------------------------------
@@ -184,28 +137,7 @@ def test_another_seed_draws_other_images_and_the_same_seed_the_same():
     assert once == again != other
 
 
-# --- what is labelled already, and what a label may be about --------------------------------------
-
-
-def test_what_is_chosen_keeps_away_from_what_is_labelled_already():
-    pool = [at("near", 0.9, 0, COMMON), at("far", 0.8, 90, COMMON), at("beside", 0.7, 10, COMMON)]
-    options = {"labelled_counts": {}, "random_share": 0, "seed": 0}
-    assert ids(rank(pool, 1, **options)) == ["near"]
-    # With an image at 5 degrees labelled, the one at 90 is the furthest from what is known.
-    known = np.array([[math.cos(math.radians(5)), math.sin(math.radians(5))]])
-    assert ids(rank(pool, 1, labelled=known, **options)) == ["far"]
-
-
-def test_labelled_images_of_another_network_are_refused():
-    with pytest.raises(InputError, match="have length 3, those of the pool 2"):
-        rank(
-            [at("a", 0.5, 0)],
-            1,
-            labelled_counts={},
-            random_share=0,
-            seed=0,
-            labelled=np.ones((1, 3)),
-        )
+# --- what a label may be about ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,7 +162,6 @@ candidates = st.builds(
     id=st.integers(0, 30).map(str),
     uncertainty=st.floats(0, 1),
     classes=st.lists(st.sampled_from(["a", "b", "c"]), max_size=2).map(tuple),
-    embedding=st.lists(st.floats(-1, 1, width=16), min_size=3, max_size=3),
 )
 
 
@@ -263,11 +194,6 @@ def test_the_budget_is_used_up_nobody_comes_twice_and_order_does_not_matter(
         pytest.param([], 1, 1.5, "Random share is 1.5", id="share"),
         pytest.param([Candidate("a", 1.2)], 1, 0, "Uncertainty of a is 1.2", id="uncertainty"),
         pytest.param([Candidate("a", math.nan)], 1, 0, "Uncertainty of a is nan", id="nan"),
-        pytest.param(
-            [Candidate("a", 0, embedding=np.ones(3)), Candidate("b", 0, embedding=np.ones(4))],
-            *(1, 0, r"lengths \[3, 4\]"),
-            id="embeddings",
-        ),
     ],
 )
 def test_what_cannot_be_is_refused(pool, budget, share, words):

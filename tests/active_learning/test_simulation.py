@@ -13,53 +13,47 @@ from active_learning import embedding
 from active_learning.__main__ import app
 from active_learning.embedding import Embedder
 from active_learning.simulate import labels_needed, open_pool, run, summarise
-from active_learning.simulation import (
-    OURS,
-    RANDOM,
-    STRATEGIES,
-    Plan,
-    Pool,
-    View,
-    fit_head,
-    macro_f1,
-    simulate,
-)
+from active_learning.simulation import OURS, RANDOM, Ask, Plan, most, simulate
+from active_learning.simulation_classes import MACRO_F1, ClassPool, fit_head, k_centre, macro_f1
 from active_learning.simulation_page import conclusion, write_page
 from core.errors import DatasetError, InputError
 from tests.records import make_run, write_folder
 from tests.training.canned import Canned
 
 PLAN = Plan(first=4, step=4, rounds=3, random_share=0.25)
-FACTS = {"dataset": "toy", "dataset_id": "0" * 64, "features": "a ruler", "split": "val"}
+FACTS = {"dataset": "toy", "dataset_id": "0" * 64, "features": "a ruler"}
+JUDGED = {"facts": FACTS, "split": "val", "metric": MACRO_F1}
 
 
-def toy(n: int = 60) -> Pool:
+def toy(n: int = 60) -> ClassPool:
     """Two classes that a line divides, the second one rare."""
     source = np.random.default_rng(0)
     truth = (np.arange(n) % 6 == 0).astype(np.int64)
     features = source.normal(size=(n, 3)) + 4 * truth[:, None]
-    return Pool(features, truth, features[::2], truth[::2], ("common", "rare"))
+    return ClassPool(features, truth, features[::2], truth[::2], ("common", "rare"), "val")
 
 
 # --- the loop ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", ClassPool.strategies)
 def test_a_strategy_labels_as_many_new_images_as_the_plan_says(name):
     outcomes = list(simulate(toy(), name, seed=0, plan=PLAN))
     assert [o.labels for o in outcomes] == [4, 8, 12, 16]
     chosen = [i for o in outcomes for i in o.chosen]
     assert len(set(chosen)) == 16
-    assert all(0 <= o.macro_F1 <= 1 for o in outcomes)
+    assert all(0 <= o.scores["val macro-F1"] <= 1 for o in outcomes)
 
 
 def test_every_strategy_begins_with_the_same_images_of_a_seed():
-    starts = {name: next(simulate(toy(), name, seed=3, plan=PLAN)).chosen for name in STRATEGIES}
+    starts = {
+        name: next(simulate(toy(), name, seed=3, plan=PLAN)).chosen for name in ClassPool.strategies
+    }
     assert len(set(starts.values())) == 1
     assert next(simulate(toy(), RANDOM, seed=4, plan=PLAN)).chosen != starts[RANDOM]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", ClassPool.strategies)
 def test_a_run_that_goes_on_ends_as_if_it_had_never_stopped(name):
     whole = list(simulate(toy(), name, seed=1, plan=PLAN))
     rest = list(simulate(toy(), name, seed=1, plan=PLAN, done=whole[:2]))
@@ -68,7 +62,6 @@ def test_a_run_that_goes_on_ends_as_if_it_had_never_stopped(name):
 
 def test_a_strategy_never_sees_the_labels_it_has_not_paid_for():
     pool = toy()
-    assert "truth" not in {field.name for field in dataclasses.fields(View)}
     # Other labels on all images but those of the first draw: the first choice stays as it was.
     begun = next(simulate(pool, OURS, seed=0, plan=PLAN))
     turned = 1 - pool.truth
@@ -98,6 +91,21 @@ def test_macro_f1_is_the_mean_over_the_classes_that_are_there():
     assert macro_f1(said, true, 3) == pytest.approx((4 / 6 + 2 / 4) / 2)
 
 
+def test_k_centre_takes_what_is_furthest_from_all_that_is_known():
+    # On the unit circle, known at 0°: of 10°, 90° and 180° the last is furthest, then 90°.
+    angles = np.radians([10, 90, 180])
+    members = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    assert k_centre(members, 2, np.array([[1.0, 0.0]])) == [2, 1]
+    assert k_centre(members, 5, np.zeros((0, 2))) == [0, 2, 1]
+
+
+def test_the_largest_doubts_come_first_and_ties_are_drawn():
+    ask = Ask((), (7, 8, 9), 2, random_share=0.0, seed=0, learner_seed=0)
+    assert most(np.array([0.1, 0.9, 0.5]), ask) == [8, 9]
+    drawn = {tuple(most(np.zeros(3), dataclasses.replace(ask, seed=k))) for k in range(20)}
+    assert len(drawn) > 1
+
+
 # --- savings -------------------------------------------------------------------------------------
 
 
@@ -120,18 +128,18 @@ def test_a_run_is_kept_and_the_summary_compares_with_chance(tmp_path):
     first = run(pool, PLAN, seeds=2, records=tmp_path, identity=FACTS)
     (file,) = tmp_path.iterdir()
     lines = file.read_text().splitlines()
-    assert len(lines) == len(first) == len(STRATEGIES) * 2 * 4
+    assert len(lines) == len(first) == len(ClassPool.strategies) * 2 * 4
     file.write_text("\n".join(lines[:-5]) + "\n" + lines[-5][:40])  # cut off in a line
     again = run(pool, PLAN, seeds=2, records=tmp_path, identity=FACTS)
     assert sorted(map(str, again)) == sorted(map(str, first))
     assert len(file.read_text().splitlines()) == len(lines)
-    found = summarise(again, pool, PLAN, facts=FACTS)
+    found = summarise(again, pool, PLAN, **JUDGED)
     assert found.labels == (4, 8, 12, 16)
     assert found.pool_counts == {"common": 50, "rare": 10}
     assert found.savings[RANDOM].saved == 0.0
     assert found.target == pytest.approx(found.curves[RANDOM].median[-1], abs=1e-4)
     with pytest.raises(InputError, match="1 rounds of ours are missing"):
-        summarise([o for o in again if o != again[0]], pool, PLAN, facts=FACTS)
+        summarise([o for o in again if o != again[0]], pool, PLAN, **JUDGED)
 
 
 def test_another_plan_does_not_go_on_with_the_rounds_of_the_first(tmp_path):
@@ -146,34 +154,41 @@ def test_another_plan_does_not_go_on_with_the_rounds_of_the_first(tmp_path):
 def _simulation(tmp_path, **ours):
     pool = toy()
     outcomes = run(pool, PLAN, seeds=2, records=tmp_path / "records", identity=FACTS)
-    found = summarise(outcomes, pool, PLAN, facts=FACTS)
+    found = summarise(outcomes, pool, PLAN, **JUDGED)
     saving = found.savings[OURS].model_copy(update=ours)
     return found.model_copy(update={"target": 0.9, "savings": {**found.savings, OURS: saving}})
 
 
 def test_the_conclusion_says_whether_the_target_is_reached(tmp_path):
     good = conclusion(_simulation(tmp_path, labels=8.0, saved=0.5, low=0.25, high=0.6))
-    assert "needs 8: 50 % fewer labels (95 % of resampled seeds: at least 25 %)" in good
+    assert "needs 8: 50 % fewer labels (95 % of resampled seeds: at least 25 % fewer)" in good
     assert "The target of 30 % fewer is reached." in good
     poor = conclusion(_simulation(tmp_path, labels=14.4, saved=0.1, low=None, high=0.2))
-    assert "at least none). The target of 30 % fewer is not reached." in poor
+    assert "at least none fewer). The target of 30 % fewer is not reached." in poor
     lost = conclusion(_simulation(tmp_path, labels=None, saved=None, low=None, high=None))
     assert "it chooses worse than chance" in lost
 
 
 def test_a_second_simulation_joins_the_first_on_the_page(tmp_path):
     found = _simulation(tmp_path)
-    write_page(tmp_path, found, command="one", where="here")
+    write_page(tmp_path, [found], command="one", where="here")
     other = found.model_copy(update={"dataset": "other"})
-    page = write_page(tmp_path, other, command="two", where="here").read_text()
-    write_page(tmp_path, found, command="one", where="here")
-    assert page.count("\n## ") == 3  # two simulations, and what they do not say
-    assert "Written by `two`, here." in page
+    judged = other.model_copy(update={"split": "test", "metric": "mAP50"})
+    page = write_page(tmp_path, [other, judged], command="two", where="here").read_text()
+    write_page(tmp_path, [found], command="one", where="here")
+    assert page.count("\n## ") == 4  # three simulations, and what they do not say
+    assert page.count("Written by `two`, here.") == 2
     assert sorted(json.loads((tmp_path / "active-learning.json").read_text())) == [
-        "other val",
-        "toy val",
+        "other, mAP50 on test",
+        "other, macro-F1 on val",
+        "toy, macro-F1 on val",
     ]
     assert (tmp_path / "active-learning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_more_labels_than_chance_needs_are_told_as_more(tmp_path):
+    worse = conclusion(_simulation(tmp_path, labels=20.0, saved=-0.25, low=-0.5, high=0.0))
+    assert "needs 20: 25 % more labels" in worse
 
 
 # --- pools ---------------------------------------------------------------------------------------
