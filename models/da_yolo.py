@@ -321,6 +321,6 @@ SPEC = ModelSpec(
         "GC10-DET counts 6380 images in the paper against about 2300 in the public set; splits "
         "here are made on originals before any augmentation.",
     ),
-    feature_layer="model.27",
+    feature_layer="model.23",  # what the finest head map is made of
     coco_layers=COCO_LAYERS,
 )
