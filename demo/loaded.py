@@ -12,7 +12,8 @@ import gc
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,25 @@ class LoadedModels:
         """Revision in memory of each model that is."""
         with self._lock:
             return {name: held.release.config.revision for name, held in self._loaded.items()}
+
+    def preload(self, releases: Sequence[Release], *, on_first: Callable[[], None]) -> None:
+        """Build networks before they are asked for; those that are damaged are left out.
+
+        Exports begin when all are there: until then the CPU is theirs, and of who asks first.
+
+        Args:
+            releases: the first of them first.
+            on_first: called when that one is there.
+        """
+        is_export_first = self._serving.runtime == "openvino"  # nothing answers before its own
+        with nullcontext() if is_export_first else self._exporting:
+            for number, release in enumerate(releases):
+                try:
+                    self.load(release)
+                except WeightsError as exc:
+                    logger.error("%s could not be loaded: %s", release.config.name, exc)
+                if number == 0:
+                    on_first()
 
     def load(self, release: Release) -> Loaded:
         """The network of a release, built now if it is not in memory.

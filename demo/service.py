@@ -23,7 +23,6 @@ from core.errors import (
     InputError,
     RollmarkError,
     UnknownModelError,
-    WeightsError,
     WeightsNotFoundError,
 )
 from core.images import decode
@@ -309,13 +308,11 @@ class Service:
         except RollmarkError as exc:
             logger.warning("nothing to load: %s", exc)
             return
-        self._doubts.get_ready(self.releases())
         others = [r for r in self.releases() if r.config.name != first.config.name]
-        for release in (first, *others[: self._settings.serving.max_models - 1]):
-            try:
-                self._models.load(release)
-            except WeightsError as exc:
-                logger.error("%s could not be loaded: %s", release.config.name, exc)
+        self._models.preload(
+            (first, *others[: self._settings.serving.max_models - 1]),
+            on_first=lambda: self._doubts.get_ready(self.releases()),  # none came before
+        )
         self._heat.get_ready()
 
     def _threshold(self, given: float | None) -> float | None:

@@ -17,6 +17,7 @@ import requests
 
 from core.settings import PathSettings, Settings
 from demo import loaded
+from demo.heat import HeatMaps
 from demo.service import Service
 from tests.demo import releases
 from tests.demo.fakes import Loader
@@ -35,6 +36,7 @@ def loader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loader]:
     fake = Loader()
     monkeypatch.setattr(loaded, "load", fake)
     monkeypatch.setattr(loaded, "accelerate", fake.accelerate)
+    monkeypatch.setattr(HeatMaps, "get_ready", lambda _: None)  # imports libraries for seconds
     yield fake
     for thread in threading.enumerate():  # or one that is late would call the real function
         if thread.name.startswith("export "):

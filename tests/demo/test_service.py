@@ -121,6 +121,49 @@ def test_preloading_begins_with_the_automatic_choice(service: Service, paths: Pa
     assert one.status()["models"]["grace"]["loaded"] is True
 
 
+def test_exports_begin_when_everything_is_loaded(
+    service: Service, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded_before_the_first: list[int] = []
+    accelerate = loader.accelerate
+
+    def watched(*args: Any, **options: Any) -> bool:
+        loaded_before_the_first.append(len(loader.loaded))
+        return accelerate(*args, **options)
+
+    monkeypatch.setattr(loaded_module, "accelerate", watched)
+    service.preload().join(10)
+    _wait_for(lambda: len(loader.accelerated) == 3)
+    assert loaded_before_the_first == [3, 3, 3]
+
+
+def test_preloading_and_a_request_do_not_wait_for_each_other_s_exports(
+    paths: PathSettings, service: Service, loader: Loader
+) -> None:
+    waits = Service(Settings(paths=paths, serving=ServingSettings(runtime="openvino")))
+    preloading = waits.preload()
+    asking = [
+        threading.Thread(target=waits.inspect, args=(PICTURE, name))
+        for name in ("mobilesteelnet", "da_yolo")
+    ]
+    for thread in asking:
+        thread.start()
+    for thread in (preloading, *asking):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert len(loader.accelerated) == 3
+
+
+def test_a_damaged_model_does_not_keep_the_others_from_being_preloaded(
+    service: Service, paths: PathSettings, loader: Loader
+) -> None:
+    folder = paths.bundled / "grace"
+    releases.describe(folder, "grace", task="detect", validated=0.43, weights="e" * 64)
+    loader.refused["e" * 12] = WeightsError("The weights do not fit.")
+    service.preload().join(10)
+    assert _in_memory(service) == {"da_yolo", "mobilesteelnet"}
+
+
 def test_a_promotion_is_served_without_a_restart(service: Service, paths: PathSettings) -> None:
     assert service.inspect(PICTURE, "grace").inspection.revision == "d" * 12
     releases.promote(paths.releases, "grace", task="detect", weights="e" * 64)
