@@ -14,13 +14,8 @@ from models import get_spec
 from tests.demo import releases
 from training.benchmark import speed_contenders
 from training.benchmark.speed import served_names, take_turns, use_cpus
-from training.benchmark.speed_contenders import (
-    OURS_IN_TORCH,
-    PLAIN_TORCH,
-    Contender,
-    Subject,
-    contenders,
-)
+from training.benchmark.speed_aims import PLAIN_TORCH, Aim, aims
+from training.benchmark.speed_contenders import OURS_IN_TORCH, Contender, Subject, contenders
 from training.benchmark.speed_page import render, write_page
 from training.benchmark.speed_records import (
     AppSpeed,
@@ -74,7 +69,19 @@ SPEED = SpeedRecord(
         resident_mb=1234,
         all_models_s=0.31,
         clients=(
+            Clients(
+                clients=1,
+                requests=60,
+                errors=0,
+                p50_ms=23,
+                p95_ms=30,
+                requests_per_s=43,
+                overhead_ms=3.2,
+            ),
             Clients(clients=16, requests=64, errors=0, p50_ms=90, p95_ms=130, requests_per_s=170),
+        ),
+        gradio_clients=(
+            Clients(clients=4, requests=8, errors=1, p50_ms=300, p95_ms=400, requests_per_s=12),
         ),
     ),
 )
@@ -120,7 +127,74 @@ def test_the_app_s_figures_name_memory_start_and_errors() -> None:
     page = render(SPEED, None)
     assert "first answer 9.5 s, with exports in the cache 7.2 s" in page
     assert "All 5 models in memory: 1234 MB." in page
-    assert "| 16 | 90 | 130 | 170.0 | 64 | 0 |" in page
+    assert "| 1 client | 23 | 30 | 3.2 | 43.0 | 60 | 0 |" in page
+    assert "| 16 clients | 90 | 130 | – | 170.0 | 64 | 0 |" in page
+    assert "| 4 clients | 300 | 400 | – | 12.0 | 8 | 1 |" in page
+
+
+def test_a_machine_that_was_not_left_alone_is_named() -> None:
+    busy = SPEED.model_copy(update={"load": (7.5, 9.0)})
+    assert "**Not alone on the machine:** 7.5 processes wanted a CPU" in render(busy, None)
+    alone = SPEED.model_copy(update={"load": (0.2, 4.0)})
+    assert "In the minute before, 0.2 processes wanted a CPU." in render(alone, None)
+
+
+def _subject(model: str, scale: str, size: int, *timings: Timing) -> SubjectSpeed:
+    return SubjectSpeed(
+        model=model,
+        scale=scale,
+        task=get_spec(model).task,
+        image_size=size,
+        weights="random",
+        timings=timings,
+    )
+
+
+def test_the_worst_network_decides_whether_an_aim_is_reached() -> None:
+    rival = "ultralytics, its OpenVINO export"
+    measured = SPEED.model_copy(
+        update={
+            "subjects": (
+                _subject("grace", "s", 640, _timing("Rollmark", 20, 60), _timing(rival, 30, 40)),
+                _subject("yolo11", "n", 640, _timing("Rollmark", 10, 90), _timing(rival, 9, 60)),
+                _subject("grace", "n", 320, _timing("Rollmark", 10, 90), _timing(rival, 1, 900)),
+                _subject("mobilesteelnet", "any", 64, _timing("Rollmark", 4, 9)),
+            )
+        }
+    )
+    assert list(aims(measured)) == [
+        Aim("detectors at 640 px, faster than ultralytics predict", "≥ 5.0 ×"),
+        Aim(  # 9 / 10 and 30 / 20
+            "detectors at 640 px, beside ultralytics' OpenVINO export",
+            "≥ 1.0 ×",
+            "0.90 × (yolo11 n) to 1.50 ×",
+            False,
+        ),
+        Aim(  # 60 / 40 and 90 / 60
+            "detectors at 640 px, throughput beside ultralytics' OpenVINO export",
+            "≥ 1.3 ×",
+            "1.50 × (grace s) to 1.50 ×",
+            True,
+        ),
+        Aim("GRACE of scale s at 640 px, one picture", "≤ 25 ms", "20 ms", True),
+        Aim("segmenter and classifier, beside plain torch", "≥ 3.0 ×"),
+        Aim("all models about one picture", "≤ 0.4 s", "0.31 s", True),
+        Aim("what HTTP adds to an answer", "≤ 30 ms", "3.2 ms", True),
+        Aim(
+            "16 clients: requests/s, errors",
+            "not below 1 client, none",
+            "170.0 to 43.0, 0 of 64",
+            True,
+        ),
+        Aim("from start to first answer", "≤ 15 s", "9.5 s", True),
+        Aim("all models in memory", "≤ 2500 MB", "1234 MB", True),
+    ]
+
+
+def test_what_was_not_measured_is_neither_reached_nor_missed() -> None:
+    nothing = SPEED.model_copy(update={"subjects": (), "app": None})
+    assert {(aim.measured, aim.is_reached) for aim in aims(nothing)} == {("not measured", None)}
+    assert "| all models in memory | ≤ 2500 MB | not measured | – |" in render(nothing, None)
 
 
 def test_accuracies_stand_beside_torch_s_with_their_difference_in_points() -> None:
@@ -157,12 +231,25 @@ def test_contenders_take_turns_and_each_begins_as_often() -> None:
             asked.append(f"{name}{encoded[0].decode()}")
             return [{}]
 
-        return Contender(name, ask)
+        return Contender(name, ask, lambda _: 0)
 
     took = take_turns([contender("a"), contender("b")], [b"1", b"2"], rounds=3)
     assert [len(samples) for samples in took.values()] == [3, 3]
     assert asked[:6] == ["a1", "a2", "a1", "b1", "b2", "b1"]  # warming up
     assert asked[6:] == ["a1", "b1", "b2", "a2", "a1", "b1"]
+
+
+def test_nobody_begins_a_round_after_the_patience_is_spent() -> None:
+    asked = 0
+
+    def ask(encoded: Sequence[bytes]) -> list[dict[str, object]]:
+        nonlocal asked
+        asked += 1
+        return [{}]
+
+    took = take_turns([Contender("a", ask, lambda _: 0)], [b"1"], rounds=50, patience_s=0)
+    assert len(took["a"]) == 10  # as many as there are always
+    assert asked == 3 + 10  # of which three were to warm up
 
 
 def test_more_cpus_than_there_are_is_refused() -> None:
@@ -185,6 +272,11 @@ def test_the_same_network_answers_the_same_for_everyone(
     assert missing == {}
     [ours], [plain] = (contender.ask([PICTURE]) for contender in ready)
     assert ours["probabilities"] == pytest.approx(plain["probabilities"], abs=1e-4)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(17):
+        (folder / f"{number}.jpg").write_bytes(PICTURE)
+    assert [contender.sweep(folder) for contender in ready] == [17, 17]
 
     def broken(subject: Subject) -> None:
         raise RuntimeError("no such operator\nand a long story")

@@ -33,9 +33,11 @@ from models import get_spec, names
 from models._openvino import native_precision
 from models._release import find_release, load_network, read_release
 from models._tiling import tile
+from training.benchmark.speed_aims import OURS
 from training.benchmark.speed_app import measure_app
-from training.benchmark.speed_contenders import OURS, Contender, Subject, contenders
+from training.benchmark.speed_contenders import Contender, Subject, contenders
 from training.benchmark.speed_records import Growth, SpeedRecord, SubjectSpeed, Timing
+from training.predict import BATCH
 from training.runs import describe_machine, git_commit
 
 logger = logging.getLogger(__name__)
@@ -47,8 +49,8 @@ STOCK = (
     ("grace", "s"),
 )  # random weights: as fast as trained ones
 GROWING = ((200, 200), (640, 640), (1024, 1024), (2048, 1024), (4096, 1024))  # width, height px
-BATCH = 16
 WARM_UP = 3
+FEWEST = 10  # rounds, however long they take
 
 
 def use_cpus(count: int | None) -> int:
@@ -71,7 +73,13 @@ def use_cpus(count: int | None) -> int:
 
 
 def measure(
-    paths: PathSettings, files: Sequence[Path], *, models: Sequence[str], cpus: int, quick: bool
+    paths: PathSettings,
+    files: Sequence[Path],
+    *,
+    models: Sequence[str],
+    cpus: int,
+    quick: bool,
+    patience_s: float = 60,
 ) -> SpeedRecord:
     """Time everything that docs/benchmarks/speed.md says.
 
@@ -81,17 +89,23 @@ def measure(
         models: names; only those with a release are measured.
         cpus: what `use_cpus` returned.
         quick: few repetitions and no stock networks: to see that it works.
+        patience_s: longest that the contenders for one network take turns, and longest for the
+            slowest of them with a folder; what does not fit is not asked.
 
     Raises:
         WeightsError: if a release is damaged.
     """
+    before = os.getloadavg()[0]
     encoded = [file.read_bytes() for file in files]
-    rounds, sweep = (5, 16) if quick else (100, 500)
+    rounds, sweep = (5, 2 * BATCH) if quick else (100, 500)
     subjects = subjects_of(paths, models, stock=not quick)
-    measured = [measure_subject(s, encoded, rounds=rounds, sweep=sweep) for s in subjects]
+    measured = [
+        measure_subject(s, encoded, rounds=rounds, sweep=sweep, patience_s=patience_s)
+        for s in subjects
+    ]
     released = [s for s in subjects if s.weights != "random" and s.task == "detect"]
     growth = measure_growth(released[0], encoded[0], rounds=2 if quick else 10) if released else ()
-    app = measure_app(paths, files[0], cpus=cpus, requests=8 if quick else 64)
+    app = measure_app(paths, files[0], cpus=cpus, each=4 if quick else 60, patience_s=patience_s)
     packages = ("torch", "openvino", "ultralytics", "onnxruntime", "numpy", "pillow", "gradio")
     return SpeedRecord(
         machine=describe_machine("cpu"),
@@ -102,6 +116,7 @@ def measure(
         measured_at=datetime.now(UTC),
         quick=quick,
         images=f"{len(files)} pictures, the first {decode(encoded[0]).width} px wide",
+        load=(round(before, 1), round(os.getloadavg()[0], 1)),
         subjects=tuple(measured),
         growth=growth,
         app=app,
@@ -143,14 +158,19 @@ def subjects_of(paths: PathSettings, models: Sequence[str], *, stock: bool) -> l
 
 
 def measure_subject(
-    subject: Subject, encoded: Sequence[bytes], *, rounds: int, sweep: int
+    subject: Subject, encoded: Sequence[bytes], *, rounds: int, sweep: int, patience_s: float
 ) -> SubjectSpeed:
-    """Latency of single pictures and throughput in batches, of everyone who can run it."""
+    """Latency of single pictures and throughput over a folder, of everyone who can run it."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory(prefix="rollmark-speed-") as folder:
-        ready, missing = contenders(subject, Path(folder))
-        took = take_turns(ready, encoded, rounds=rounds)
-        rates = {c.name: _images_per_s(c, encoded, sweep) for c in ready}
+    with tempfile.TemporaryDirectory(prefix="rollmark-speed-") as name:
+        folder = Path(name)
+        ready, missing = contenders(subject, folder)
+        took = take_turns(ready, encoded, rounds=rounds, patience_s=patience_s)
+        slowest_s = max(float(np.median(samples)) for samples in took.values()) / 1e3
+        swept = min(sweep, max(int(patience_s / slowest_s), 2 * BATCH))
+        few = _folder_of(encoded, 2 * BATCH, folder / "few")
+        many = _folder_of(encoded, swept, folder / "many")
+        rates = {c.name: _images_per_s(c, few, many) for c in ready}
     timings = []
     for name, samples in took.items():
         p50, p95, p99 = np.percentile(samples, (50, 95, 99))
@@ -162,6 +182,7 @@ def measure_subject(
                 p95_ms=round(float(p95), 2),
                 p99_ms=round(float(p99), 2),
                 images_per_s=round(rates[name], 2),
+                swept=swept,
             )
         )
         logger.info("%s at %d: %s %.1f ms", subject.model, subject.image_size, name, p50)
@@ -180,14 +201,24 @@ def measure_subject(
 
 
 def take_turns(
-    ready: Sequence[Contender], encoded: Sequence[bytes], *, rounds: int
+    ready: Sequence[Contender],
+    encoded: Sequence[bytes],
+    *,
+    rounds: int,
+    patience_s: float = float("inf"),
 ) -> dict[str, list[float]]:
-    """Milliseconds of each single picture by contender; who begins changes every round."""
+    """Milliseconds of each single picture by contender; who begins changes every round.
+
+    There are at least FEWEST rounds, and none begins after `patience_s`.
+    """
     for contender in ready:
         for number in range(WARM_UP):
             contender.ask([encoded[number % len(encoded)]])
     took: dict[str, list[float]] = {contender.name: [] for contender in ready}
+    began = time.perf_counter()
     for number in range(rounds):
+        if number >= FEWEST and time.perf_counter() - began > patience_s:
+            break
         first = number % len(ready)
         picture = [encoded[number % len(encoded)]]
         for contender in (*ready[first:], *ready[:first]):
@@ -197,12 +228,18 @@ def take_turns(
     return took
 
 
-def _images_per_s(contender: Contender, encoded: Sequence[bytes], count: int) -> float:
-    pictures = [encoded[i % len(encoded)] for i in range(count)]
-    contender.ask(pictures[:BATCH])  # this size of a batch is new to it
+def _folder_of(encoded: Sequence[bytes], count: int, folder: Path) -> Path:
+    """A folder of so many pictures, each as often as need be."""
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number:04}.jpg").write_bytes(encoded[number % len(encoded)])
+    return folder
+
+
+def _images_per_s(contender: Contender, few: Path, many: Path) -> float:
+    contender.sweep(few)  # batches are new to it
     started = time.perf_counter()
-    for start in range(0, count, BATCH):
-        contender.ask(pictures[start : start + BATCH])
+    count = contender.sweep(many)
     return count / (time.perf_counter() - started)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+from urllib.request import Request, urlopen
 
 import numpy as np
 import psutil
@@ -23,9 +26,12 @@ from core.images import MEGA
 from core.settings import PREFIX, PathSettings
 from training.benchmark.speed_records import AppSpeed, Clients
 
+_Ask: TypeAlias = Callable[[], float | None]  # one question; its own time in ms where it is told
+
 _APP: Final = Path(__file__).parents[2] / "app.py"
 CLIENTS: Final = (1, 4, 16)
 START_S: Final = 300
+_COMPARISONS: Final = 9
 EXPORT_S: Final = 900
 
 
@@ -44,6 +50,16 @@ class _App:
 
         return Client(self.address, verbose=False)
 
+    def post(self, name: str, data: bytes) -> tuple[bytes, float]:
+        """One request of `/v1`: the answer, and the milliseconds that it took itself.
+
+        Raises:
+            OSError: if there is no server, or it answers with an error.
+        """
+        request = Request(f"{self.address}/v1/{name}", data, {"Content-Type": "image/jpeg"})
+        with urlopen(request, timeout=START_S) as response:
+            return response.read(), float(response.headers["Server-Timing"].partition("=")[2])
+
     def wait_for(self, texts: tuple[str, ...], count: int, *, at_most_s: float) -> None:
         """Until the log holds that many lines with one of these texts.
 
@@ -60,31 +76,38 @@ class _App:
         raise TrainingError(f"The app did not say {texts[0]!r} {count} times; it said: {tail}")
 
 
-def measure_app(paths: PathSettings, picture: Path, *, cpus: int, requests: int) -> AppSpeed:
+def measure_app(
+    paths: PathSettings, picture: Path, *, cpus: int, each: int, patience_s: float
+) -> AppSpeed:
     """Start it twice, fill its memory, and ask it from 1, 4 and 16 clients.
 
     Args:
         paths: of the settings; for the releases, whose models are all served.
         picture: that is asked about.
         cpus: threads of one forward pass.
-        requests: from each number of clients.
+        each: requests of each client.
+        patience_s: after which no client asks again.
 
     Raises:
         TrainingError: if the app does not start.
     """
+    data = picture.read_bytes()
     with tempfile.TemporaryDirectory(prefix="rollmark-app-") as name:
         root = Path(name)
         with _running(root, paths, cpus) as app:
-            first = _first_answer(app, picture)
+            first = _first_answer(app, data)
             count = len(app.client().predict(api_name="/models"))
             app.wait_for((" runs on ", " stays on "), count, at_most_s=EXPORT_S)
         with _running(root, paths, cpus) as app:
-            again = _first_answer(app, picture)
+            again = _first_answer(app, data)
             app.wait_for((" loaded ",), count, at_most_s=START_S)
-            everyone = _seconds_of_all(app, picture)
-            clients = tuple(_ask_from(app, picture, n, requests) for n in CLIENTS)
+            everyone = _seconds_of_all(app, data)
+            model = str(json.loads(app.post("inspect", data)[0])["model"])
+            plain, gradio = (
+                tuple(_ask_from(make, n, each, patience_s) for n in CLIENTS)
+                for make in (partial(_by_http, app, data), partial(_by_gradio, app, picture))
+            )
             resident = psutil.Process(app.process.pid).memory_info().rss / MEGA
-            model = str(_ask(app.client(), picture)["model"])
     return AppSpeed(
         model=model,
         first_answer_s=round(first, 2),
@@ -92,7 +115,8 @@ def measure_app(paths: PathSettings, picture: Path, *, cpus: int, requests: int)
         models_loaded=count,
         resident_mb=round(resident),
         all_models_s=round(everyone, 3),
-        clients=clients,
+        clients=plain,
+        gradio_clients=gradio,
     )
 
 
@@ -127,13 +151,13 @@ def _running(root: Path, paths: PathSettings, cpus: int) -> Iterator[_App]:
             process.wait(timeout=60)
 
 
-def _first_answer(app: _App, picture: Path) -> float:
+def _first_answer(app: _App, data: bytes) -> float:
     """Seconds from the start to the first whole answer."""
     deadline = app.started + START_S
     while time.perf_counter() < deadline and app.process.poll() is None:
         try:
-            _ask(app.client(), picture)
-        except Exception:  # whatever the client raises before there is a server
+            app.post("inspect", data)
+        except OSError:  # there is no server yet
             time.sleep(0.05)
         else:
             return time.perf_counter() - app.started
@@ -141,55 +165,68 @@ def _first_answer(app: _App, picture: Path) -> float:
     raise TrainingError(f"The app gave no answer within {START_S} s; it said: {tail}")
 
 
-def _ask(client: Any, picture: Path) -> dict[str, Any]:
-    from gradio_client import handle_file
+def _seconds_of_all(app: _App, data: bytes) -> float:
+    """One picture, every model, by one request; the median of a few, after the first."""
+    app.post("compare", data)
+    samples = []
+    for _ in range(_COMPARISONS):
+        started = time.perf_counter()
+        app.post("compare", data)
+        samples.append(time.perf_counter() - started)
+    return float(np.median(samples))
 
-    answer: dict[str, Any] = client.predict(handle_file(str(picture)), api_name="/inspect")
-    return answer
+
+def _by_http(app: _App, data: bytes) -> _Ask:
+    """A caller of `POST /v1/inspect`; of each answer, the milliseconds that it took itself."""
+    return lambda: app.post("inspect", data)[1]
 
 
-def _seconds_of_all(app: _App, picture: Path) -> float:
-    """One picture, every model, by one call; the second of two."""
+def _by_gradio(app: _App, picture: Path) -> _Ask:
+    """A caller by `gradio_client`, which knows no more than that it has an answer."""
     from gradio_client import handle_file
 
     client = app.client()
-    for _ in range(2):
-        started = time.perf_counter()
-        client.predict(handle_file(str(picture)), None, api_name="/compare")
-    return time.perf_counter() - started
+
+    def ask() -> None:
+        client.predict(handle_file(str(picture)), api_name="/inspect")
+
+    return ask
 
 
-def _ask_from(app: _App, picture: Path, clients: int, requests: int) -> Clients:
-    sessions = [app.client() for _ in range(clients)]
-    each = max(requests // clients, 2)
+def _ask_from(make: Callable[[], _Ask], clients: int, each: int, patience_s: float) -> Clients:
+    callers = [make() for _ in range(clients)]
+    callers[0]()
+    took: list[float] = []  # of all callers: nothing that follows asks which
+    beside: list[float] = []
+    errors: list[str] = []
+    started = time.perf_counter()
 
-    def caller(session: Any) -> tuple[list[float], list[str]]:
-        took: list[float] = []
-        errors: list[str] = []
-        for _ in range(each):
-            started = time.perf_counter()
+    def call(ask: _Ask) -> None:
+        for number in range(each):
+            began = time.perf_counter()
+            if number > 1 and began - started > patience_s:
+                break
             try:
-                _ask(session, picture)
+                answer_ms = ask()
             except Exception as exc:  # of any kind: a user got no answer
                 errors.append(f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}")
-            else:
-                took.append((time.perf_counter() - started) * 1e3)
-        return took, errors
+                continue
+            waited_ms = (time.perf_counter() - began) * 1e3
+            took.append(waited_ms)
+            if answer_ms is not None:
+                beside.append(waited_ms - answer_ms)
 
-    _ask(sessions[0], picture)
-    started = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        found = list(pool.map(caller, sessions))
+        list(pool.map(call, callers))
     wall_s = time.perf_counter() - started
-    took = [ms for samples, _ in found for ms in samples]
-    errors = [error for _, failed in found for error in failed]
     p50, p95 = np.percentile(took, (50, 95)) if took else (float("nan"), float("nan"))
     return Clients(
         clients=clients,
-        requests=each * clients,
+        requests=len(took) + len(errors),
         errors=len(errors),
         first_error=errors[0] if errors else "",
         p50_ms=round(float(p50), 1),
         p95_ms=round(float(p95), 1),
         requests_per_s=round(len(took) / wall_s, 2),
+        overhead_ms=round(float(np.median(beside)), 1) if beside else None,
     )

@@ -25,6 +25,9 @@ def speed(
     model: Models = None,
     data: Annotated[str, typer.Option(help="Prepared data set of the pictures.")] = "neu-det",
     cpus: Cpus = None,
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds that contenders take turns on one network.")
+    ] = 60,
     pages: Pages = PAGES,
     json_too: Annotated[bool, typer.Option("--json", help="Print the record as well.")] = False,
 ) -> None:
@@ -38,13 +41,14 @@ def speed(
         used = use_cpus(cpus)
         settings = read_settings()
         samples = open_dataset(data, settings.paths.datasets).split("leak-free", "val")
-        files = [sample.path for sample in samples[:16]]
+        files = [sample.path for sample in samples[:500]]
         record = measure(
             settings.paths,
             files,
             models=model or served_names(settings.paths),
             cpus=used,
             quick=quick,
+            patience_s=patience,
         )
         save(record, pages / SPEED_FILE)
         page = write_page(pages)

@@ -1,12 +1,14 @@
 """Who is timed: Rollmark as it serves, and what people would use instead, on the same weights.
 
-A contender takes encoded pictures and gives finished answers, as Python numbers. Its own decoder,
-resizing, network and suppression are all its own time; that is what a user waits for.
+A contender takes encoded pictures, or a folder of them, and gives finished answers, as Python
+numbers. Its own decoder, resizing, network and suppression are all its own time; that is what a
+user waits for.
 """
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from core.errors import InputError
 from core.images import decode
 from core.taxonomy import native_side
 from core.types import Classification, Detections, Prediction, Task
@@ -25,6 +28,9 @@ from models import get_spec
 from models._openvino import OpenVINORuntime, convert, native_precision
 from models._predictors import make_predictor
 from models._runtime import Runtime, TorchRuntime, prepare
+from training.benchmark.speed_aims import OURS, PLAIN_TORCH, ULTRALYTICS, ULTRALYTICS_OPENVINO
+from training.predict import BATCH, look
+from training.predictions import list_images
 
 SCORE_THRESHOLD: Final = 0.05  # what the app asks detectors for
 NMS_IOU: Final = 0.6
@@ -32,12 +38,10 @@ MAX_DETECTIONS: Final = 300
 
 Answer: TypeAlias = dict[str, Any]
 Ask: TypeAlias = Callable[[Sequence[bytes]], list[Answer]]
+Sweep: TypeAlias = Callable[[Path], int]  # a folder's pictures; how many
+Ways: TypeAlias = tuple[Ask, Sweep]
 
-OURS: Final = "Rollmark"
 OURS_IN_TORCH: Final = "Rollmark, torch"
-PLAIN_TORCH: Final = "plain torch"
-ULTRALYTICS: Final = "ultralytics predict"
-ULTRALYTICS_OPENVINO: Final = "ultralytics, its OpenVINO export"
 ONNXRUNTIME: Final = "onnxruntime"
 
 
@@ -68,6 +72,7 @@ class Contender:
 
     name: str
     ask: Ask
+    sweep: Sweep
 
 
 def contenders(
@@ -80,7 +85,7 @@ def contenders(
         folder: for exports.
         only: names of those who are wanted; empty: all.
     """
-    makers: dict[str, Callable[[], Ask]] = {
+    makers: dict[str, Callable[[], Ways]] = {
         OURS: partial(_ours, subject, _openvino),
         OURS_IN_TORCH: partial(_ours, subject, _torch),
         ONNXRUNTIME: partial(_ours, subject, partial(_onnxruntime, folder=folder)),
@@ -95,7 +100,7 @@ def contenders(
         if only and name not in only:
             continue
         try:
-            ready.append(Contender(name, make()))
+            ready.append(Contender(name, *make()))
         except Exception as exc:  # a rival that fails is reported, not hidden
             missing[name] = f"{type(exc).__name__}: {(str(exc).splitlines() or [''])[0][:200]}"
     return ready, missing
@@ -116,8 +121,8 @@ def finish(prediction: Prediction) -> Answer:
             return {"class_map": prediction.class_map}
 
 
-def _ours(subject: Subject, runtime: Callable[[Subject], Runtime]) -> Ask:
-    """Decoder, resizing and suppression of Rollmark around a runtime."""
+def _ours(subject: Subject, runtime: Callable[[Subject], Runtime]) -> Ways:
+    """Decoder, resizing, suppression and pipeline of Rollmark around a runtime."""
     predictor = make_predictor(
         get_spec(subject.model),
         runtime(subject),
@@ -131,7 +136,11 @@ def _ours(subject: Subject, runtime: Callable[[Subject], Runtime]) -> Ask:
         images = [decode(data) for data in encoded]
         return [finish(p) for p in predictor(images, score_threshold=SCORE_THRESHOLD)]
 
-    return ask
+    def sweep(folder: Path) -> int:
+        seen = [seen for _, seen in look(predictor, list_images(folder), SCORE_THRESHOLD)]
+        return len([finish(one[1]) for one in seen if not isinstance(one, InputError)])
+
+    return ask, sweep
 
 
 def _prepared(subject: Subject) -> nn.Module:
@@ -183,11 +192,13 @@ class _OnnxRuntime:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         self._any_number = self._session.get_inputs()[0].shape[0] != 1
+        self._lock = threading.Lock()  # two batches at a time would fight for the same threads
 
     def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         pictures = batch.contiguous().numpy()
         parts = [pictures] if self._any_number else np.split(pictures, len(pictures))
-        outputs = [self._session.run(None, {"x": part})[0] for part in parts]
+        with self._lock:
+            outputs = [self._session.run(None, {"x": part})[0] for part in parts]
         return torch.from_numpy(np.concatenate(outputs)), torch.zeros(len(batch), 0)
 
 
@@ -237,11 +248,11 @@ def _yolo(subject: Subject) -> Any:
     return yolo
 
 
-def _ultralytics(subject: Subject) -> Ask:
+def _ultralytics(subject: Subject) -> Ways:
     return _asking(_yolo(subject), subject.image_size)
 
 
-def _ultralytics_openvino(subject: Subject, folder: Path) -> Ask:
+def _ultralytics_openvino(subject: Subject, folder: Path) -> Ways:
     from ultralytics import YOLO
 
     yolo = _yolo(subject)
@@ -253,33 +264,37 @@ def _ultralytics_openvino(subject: Subject, folder: Path) -> Ask:
     return _asking(YOLO(exported, task="detect", verbose=False), subject.image_size)
 
 
-def _asking(yolo: Any, image_size: int) -> Ask:
+def _asking(yolo: Any, image_size: int) -> Ways:
     import cv2
 
     threads = torch.get_num_threads()
+    predict = partial(
+        yolo.predict,
+        imgsz=image_size,
+        conf=SCORE_THRESHOLD,
+        iou=NMS_IOU,
+        max_det=MAX_DETECTIONS,
+        device="cpu",
+        verbose=False,
+    )
 
     def ask(encoded: Sequence[bytes]) -> list[Answer]:
         pictures = [cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_COLOR) for d in encoded]
-        found = yolo.predict(
-            pictures,
-            imgsz=image_size,
-            conf=SCORE_THRESHOLD,
-            iou=NMS_IOU,
-            max_det=MAX_DETECTIONS,
-            batch=len(pictures),
-            device="cpu",
-            verbose=False,
-        )
-        return [
-            {
-                "boxes": one.boxes.xyxy.tolist(),
-                "scores": one.boxes.conf.tolist(),
-                "classes": one.boxes.cls.int().tolist(),
-            }
-            for one in found
-        ]
+        return [_numbers(one) for one in predict(pictures, batch=len(pictures))]
+
+    def sweep(folder: Path) -> int:
+        return len([_numbers(one) for one in predict(str(folder), batch=BATCH, stream=True)])
 
     blank = cv2.imencode(".png", np.zeros((image_size, image_size, 3), np.uint8))[1].tobytes()
     ask([blank])  # sets itself up
     torch.set_num_threads(threads)  # it chose another number
-    return ask
+    return ask, sweep
+
+
+def _numbers(found: Any) -> Answer:
+    boxes = found.boxes
+    return {
+        "boxes": boxes.xyxy.tolist(),
+        "scores": boxes.conf.tolist(),
+        "classes": boxes.cls.int().tolist(),
+    }

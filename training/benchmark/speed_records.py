@@ -23,7 +23,8 @@ class Timing(Record):
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    images_per_s: float | None = None  # in batches of 16; None: not measured
+    images_per_s: float | None = None  # over a folder; None: not measured
+    swept: int = 0  # pictures in that folder
 
 
 class SubjectSpeed(Record):
@@ -59,6 +60,7 @@ class Clients(Record):
     p50_ms: float
     p95_ms: float
     requests_per_s: float
+    overhead_ms: float | None = None  # median of what is not the answering itself
 
 
 class AppSpeed(Record):
@@ -70,7 +72,8 @@ class AppSpeed(Record):
     models_loaded: int
     resident_mb: float  # all of them loaded, on OpenVINO
     all_models_s: float  # one picture, every model
-    clients: tuple[Clients, ...]
+    clients: tuple[Clients, ...]  # by POST /v1/inspect
+    gradio_clients: tuple[Clients, ...] = ()  # by gradio_client
 
 
 class SpeedRecord(Record):
@@ -84,6 +87,7 @@ class SpeedRecord(Record):
     measured_at: datetime
     quick: bool
     images: str  # which pictures
+    load: tuple[float, float] | None = None  # processes that wanted a CPU before and after
     subjects: tuple[SubjectSpeed, ...]
     growth: tuple[Growth, ...] = ()
     app: AppSpeed | None = None
