@@ -29,7 +29,7 @@ def head(progress: Progress) -> str:
     said = remarks(progress)
     link = f'<a href="?batch={escape(job.id)}">Link to this batch</a>'
     return (
-        f'<p class="sentence" role="status">{escape(sentence(progress))}</p>{bar}'
+        f'<p class="sentence">{escape(sentence(progress))}</p>{bar}'
         f'<p class="quiet">{escape(job.title)} · {escape(said)} {link}</p>'
     )
 

@@ -26,6 +26,8 @@ from demo.words import (
 )
 
 MAX_ROWS: Final = 40
+# For an element whose content is replaced: one that is put in with its role is read out by few.
+ANNOUNCE: Final = "element.setAttribute('aria-live', 'polite');"
 _EMPTY: Final = "Drop a picture on the left, paste one, or take a sample below it."
 _MARKS: Final = {"accept": "✓", "defect": "!", "review": "?"}
 _LEVELS: Final = ((0.2, "low"), (0.5, "moderate"), (0.8, "high"))
@@ -33,17 +35,17 @@ _LEVELS: Final = ((0.2, "low"), (0.5, "moderate"), (0.8, "high"))
 
 def empty(text: str = _EMPTY) -> str:
     """The verdict panel before there is anything to judge."""
-    return f'<div class="verdict is-empty" role="status"><p>{escape(text)}</p></div>'
+    return f'<div class="verdict is-empty"><p>{escape(text)}</p></div>'
 
 
 def working(text: str) -> str:
     """The verdict panel while a model looks."""
-    return f'<div class="verdict is-working" role="status"><p>{escape(text)}</p></div>'
+    return f'<div class="verdict is-working"><p>{escape(text)}</p></div>'
 
 
 def sentence(text: str) -> str:
     """The line on top of a page that says in words how things stand."""
-    return f'<p class="sentence" role="status">{escape(text)}</p>'
+    return f'<p class="sentence">{escape(text)}</p>'
 
 
 def note(text: str) -> str:
@@ -80,7 +82,7 @@ def verdict(inspection: Inspection, model_title: str, queued: str = "") -> str:
     says = " · ".join(filter(None, [model_title, took, queued, folded]))
     detail = f'<p class="detail">{escape(line.detail)}</p>' if line.detail else ""
     return (
-        f'<div class="verdict is-{inspection.verdict}" role="status"><p class="headline">'
+        f'<div class="verdict is-{inspection.verdict}"><p class="headline">'
         f'<span class="mark" aria-hidden="true">{_MARKS[inspection.verdict]}</span>'
         f"{escape(line.text)}</p>{detail}"
         f'<p class="says">{escape(says)}</p>'

@@ -44,7 +44,9 @@ class _Page:
         )  # what the gallery shows, to leave it alone if nothing is new
         self.chosen: Any = gr.State(None)  # index of the picture in large
         self.own = gr.BrowserState([], storage_key="rollmark-batches")
-        self.head = gr.HTML(markup.sentence(_WHAT), elem_id="batch-head")
+        self.head = gr.HTML(
+            markup.sentence(_WHAT), js_on_load=markup.ANNOUNCE, elem_id="batch-head"
+        )
         with gr.Row(elem_classes="controls"):
             self.files = gr.File(
                 file_count="multiple",
@@ -102,7 +104,12 @@ class _Page:
                     self.back = gr.Button("Earlier pictures", elem_id="batch-back")
                     self.on = gr.Button("More pictures", elem_id="batch-on")
             with gr.Column(scale=4, min_width=300):
-                self.large = gr.HTML("", apply_default_css=False, elem_id="batch-large")
+                self.large = gr.HTML(
+                    "",
+                    js_on_load=markup.ANNOUNCE,
+                    apply_default_css=False,
+                    elem_id="batch-large",
+                )
                 self.counts = gr.HTML("", apply_default_css=False, elem_id="batch-counts")
                 self.export = gr.DownloadButton("Export", visible="hidden", elem_id="batch-export")
         self.timer = gr.Timer(_REFRESH_S, active=False)

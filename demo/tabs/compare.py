@@ -24,7 +24,9 @@ class _Page:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.seen = gr.State("")  # path of the picture in the grid
-        self.sentence = gr.HTML(markup.sentence(_WHAT), elem_id="compare-sentence")
+        self.sentence = gr.HTML(
+            markup.sentence(_WHAT), js_on_load=markup.ANNOUNCE, elem_id="compare-sentence"
+        )
         with gr.Row(elem_classes="controls"):
             self.picture = gr.Image(
                 type="filepath",

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
 
 from core.errors import InputError
-from core.types import Task
-from demo import handlers, heat, markup
-from demo.draw import Layers
-from demo.exports import KINDS, Exports, Kind, encode, file_name
+from demo import handlers, markup
+from demo.drawing import LAYERS, DrawingPanel, chosen_layers
+from demo.exports import KINDS
 from demo.flagging import FlagPanel
 from demo.handlers import PRIVATE, Shown
-from demo.heat import Heat
+from demo.latest import Latest
 from demo.samples import samples, thumbnail
 from demo.service import AUTO, Service
 from demo.theme import script
 from demo.waiting import announcement
 from demo.words import short
 
-_BOXES, _MASK, _NAMES = "Boxes", "Mask", "Names"
-# What can be drawn for each task, and what is drawn until somebody chooses otherwise.
-_LAYERS: Final[dict[Task, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "detect": ((_BOXES, _NAMES), (_BOXES, _NAMES)),
-    "segment": ((_MASK, _BOXES, _NAMES), (_MASK, _NAMES)),
-    "classify": ((), ()),
-}
-# The button that hands a file out stays out of sight; it is pressed when the file is ready.
-_HAND_OUT: Final = "() => document.getElementById('export').click()"
 _DROP: Final = "# Drop a picture here\nor paste it, or choose a file\nPNG, JPEG, BMP, TIFF, WebP"
 
 
@@ -49,8 +38,9 @@ class _Page:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.samples = samples()
-        self.exports = Exports()
         self.shown = gr.State(None)
+        self.asked: Any = gr.State(None)  # path and name of the picture that is being looked at
+        self.answers = Latest()
         with gr.Row(elem_classes="inspect"):
             with gr.Column(scale=6, min_width=320):
                 self._left()
@@ -86,6 +76,7 @@ class _Page:
                 0.25,
                 step=0.01,
                 label="Score threshold",
+                buttons=[],  # "reset" would mean this page's first value, not the model's own
                 scale=5,
                 min_width=210,
                 elem_id="inspect-threshold",
@@ -101,41 +92,28 @@ class _Page:
 
     def _right(self) -> None:
         self.verdict = gr.HTML(
-            markup.working("Opening the first sample …"), elem_id="inspect-verdict"
+            markup.working("Opening the first sample …"),
+            js_on_load=markup.ANNOUNCE,
+            elem_id="inspect-verdict",
         )
         self.findings = gr.HTML(
             "", js_on_load=script("findings"), apply_default_css=False, elem_id="inspect-findings"
         )
-        with gr.Row():
-            self.layers = gr.CheckboxGroup(
-                choices=[], label="Show on the picture", min_width=240, elem_id="inspect-layers"
-            )
-            self.heat = gr.Radio(
-                heat.CHOICES,
-                value="off",
-                label="Heat map: where the model looked",
-                min_width=300,
-                elem_id="inspect-heat",
-            )
-        self.legend = gr.HTML("", elem_id="inspect-legend")
-        with gr.Row(elem_classes="downloads"):
-            self.save = {
-                kind: gr.Button(f"Download {kind.upper()}", size="sm", min_width=90)
-                for kind in KINDS
-            }
-        self.export = gr.DownloadButton("Export", visible="hidden", elem_id="export")
+        self.drawing = DrawingPanel(self.service)
         self.details = gr.HTML("", elem_id="inspect-details")
         self.flagging = FlagPanel(self.service)
 
     def answer(self) -> list[Any]:
         """The components that an answer fills, in the order in which `look` returns them."""
         return [
-            *(self.shown, self.picture, self.verdict, self.findings, self.layers, self.details),
-            *(self.threshold, self.flagging.flagged, *self.save.values()),
+            *(self.shown, self.asked, self.picture, self.verdict, self.findings),
+            *(self.drawing.layers, self.details, self.threshold, self.flagging.flagged),
+            *self.drawing.save.values(),
         ]
 
     def look(
         self,
+        request: gr.Request,
         path: str,
         name: str,
         model: str,
@@ -147,26 +125,31 @@ class _Page:
         """Inspect a file and fill the page; a failure is said in the verdict's place.
 
         Before an answer that takes a while, what is done is said, and the old answer taken away.
-
-        What was drawn before stays chosen as long as the answers are of one kind.
+        An answer that comes when something else is wanted already is not shown. What was drawn
+        before stays chosen as long as the answers are of one kind.
         """
+        is_wanted = self.answers.begin(request)
         try:
             if waiting := announcement(self.service, Path(path), model):
-                yield self._blank(markup.working(waiting), picture=gr.skip(), layers=gr.skip())
+                yield self._working(markup.working(waiting), (path, name))
             shown, look = handlers.inspect(
                 self.service, path, name, model=model, score_threshold=threshold
             )
             inspection = look.inspection
-            possible, usual = _LAYERS[inspection.task]
+            possible, usual = LAYERS[inspection.task]
             is_same_kind = before is not None and before.inspection.task == inspection.task
             kept = tuple(drawn) if is_same_kind else usual
-            picture = handlers.draw(look, _layers(kept))
+            picture = handlers.draw(look, chosen_layers(kept))
         except Exception as exc:
-            yield self._failed(handlers.sentence_of(exc))
+            yield self._failed(handlers.sentence_of(exc)) if is_wanted() else self._unchanged()
+            return
+        if not is_wanted():
+            yield self._unchanged()
             return
         usual_threshold = self.service.choose(inspection.model).config.score_threshold
         yield (
             shown,
+            (path, name),
             picture,
             markup.verdict(inspection, short(look.title), look.queued),
             markup.findings_table(inspection),
@@ -187,15 +170,22 @@ class _Page:
     def _failed(self, sentence: str) -> tuple[Any, ...]:
         return self._blank(markup.failed(sentence))
 
-    def _blank(self, verdict: str, *, picture: Any = None, layers: Any = None) -> tuple[Any, ...]:
-        layers = layers or gr.CheckboxGroup(visible=False)
-        nothing = (None, picture, verdict, "", layers, "", gr.Slider())
+    def _blank(self, verdict: str) -> tuple[Any, ...]:
+        nothing = (None, None, None, verdict, "", gr.CheckboxGroup(visible=False), "", gr.skip())
         return (*nothing, "", *(gr.Button(interactive=False) for _ in KINDS))
 
-    def open(self, model: str | None) -> Iterator[tuple[Any, ...]]:
+    def _working(self, verdict: str, asked: tuple[str, str]) -> tuple[Any, ...]:
+        kept = gr.skip()
+        said = (None, asked, kept, verdict, "", kept, "", kept, "")
+        return (*said, *(gr.Button(interactive=False) for _ in KINDS))
+
+    def _unchanged(self) -> tuple[Any, ...]:
+        return tuple(gr.skip() for _ in self.answer())
+
+    def open(self, request: gr.Request, model: str | None) -> Iterator[tuple[Any, ...]]:
         """The first sample, so that the page never opens empty."""
         sample = self.samples[0]
-        yield from self.look(str(sample.path), sample.path.name, model or AUTO, None)
+        yield from self.look(request, str(sample.path), sample.path.name, model or AUTO, None)
 
     def take(
         self,
@@ -204,10 +194,13 @@ class _Page:
         threshold: float,
         drawn: list[str],
         event: gr.EventData,
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """The sample that was chosen."""
         path = self.samples[int(event.index) % len(self.samples)].path
-        yield from self.look(str(path), path.name, model, threshold, before=before, drawn=drawn)
+        yield from self.look(
+            request, str(path), path.name, model, threshold, before=before, drawn=drawn
+        )
 
     def receive(
         self,
@@ -216,6 +209,7 @@ class _Page:
         model: str,
         threshold: float,
         drawn: list[str],
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """The picture that was dropped, pasted or photographed."""
         try:
@@ -223,58 +217,37 @@ class _Page:
         except InputError as exc:
             yield self._failed(str(exc))
             return
-        yield from self.look(path, name, model, threshold, before=before, drawn=drawn)
+        yield from self.look(request, path, name, model, threshold, before=before, drawn=drawn)
 
     def again(
-        self, shown: Shown | None, model: str, threshold: float | None, drawn: list[str]
+        self,
+        before: Shown | None,
+        asked: Sequence[str] | None,
+        model: str,
+        threshold: float | None,
+        drawn: list[str],
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """The same picture, with what is set now."""
-        if shown is None:
+        if asked is None:
             yield self.empty()
             return
-        yield from self.look(shown.path, shown.name, model, threshold, before=shown, drawn=drawn)
+        path, name = asked
+        yield from self.look(request, path, name, model, threshold, before=before, drawn=drawn)
 
     def switch(
-        self, shown: Shown | None, model: str, drawn: list[str]
+        self,
+        before: Shown | None,
+        asked: Sequence[str] | None,
+        model: str,
+        drawn: list[str],
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """The same picture seen by another model, at that model's own threshold."""
-        yield from self.again(shown, model, None, drawn)
-
-    def redraw(
-        self, shown: Shown | None, drawn: list[str], chosen: Heat, *, selected: int | None = None
-    ) -> Any:
-        """The same answer with other layers, heat, or one finding standing out; and the legend."""
-        if shown is None:
-            return gr.skip(), ""
-        try:
-            picture = handlers.redraw(
-                self.service, shown, _layers(drawn), selected=selected, heat=chosen
-            )
-        except Exception as exc:
-            return gr.skip(), markup.failed(handlers.sentence_of(exc))
-        return picture, heat.legend(chosen)
-
-    def highlight(
-        self, shown: Shown | None, drawn: list[str], chosen: Heat, event: gr.EventData
-    ) -> Any:
-        """The same answer with one finding standing out; number 0 lets go."""
-        return self.redraw(shown, drawn, chosen, selected=int(event.number) or None)
-
-    def heated(self, shown: Shown | None, drawn: list[str], chosen: Heat) -> Any:
-        """A new answer's heat, which comes after the answer; nothing where none is wanted."""
-        return gr.skip() if chosen == "off" else self.redraw(shown, drawn, chosen)
-
-    def hand_out(self, shown: Shown | None, drawn: list[str], kind: Kind) -> Any:
-        """The answer as a file."""
-        if shown is None:
-            return gr.skip()
-        with handlers.one_sentence():
-            pixels = handlers.image_of(self.service, shown).pixels
-            data = encode(
-                kind, pixels, shown.inspection, labels=shown.labels, layers=_layers(drawn)
-            )
-            name = file_name(shown.name, shown.inspection.model, kind)
-            return gr.DownloadButton(value=str(self.exports.write(name, data)))
+        if self.answers.is_repeated(request, (asked, model)):
+            yield self._unchanged()
+            return
+        yield from self.again(before, asked, model, None, drawn, request)
 
     def models(self) -> Any:
         """The models that are served now, as choices."""
@@ -290,41 +263,32 @@ def build(service: Service, blocks: Any) -> InspectTab:
         blocks: the page, whose opening fills the tab.
     """
     page = _Page(service)
-    settings = [page.shown, page.model, page.threshold, page.layers]
+    settings = [page.shown, page.model, page.threshold, page.drawing.layers]
+    same = [page.shown, page.asked, page.model, page.threshold, page.drawing.layers]
     answers: dict[str, Any] = {
         "outputs": page.answer(),
         "show_progress": "minimal",
         "show_progress_on": [page.verdict],
         "concurrency_id": "models",
+        "trigger_mode": "multiple",  # `Latest` says which answer is shown
+        # Pictures would be decoded before our caps are applied; and what is drawn is checked
+        # against the choices of the newest answer, which the page may not have yet.
+        "preprocess": False,
         **PRIVATE,
     }
     opened = blocks.load(page.models, outputs=page.model, show_progress="hidden", **PRIVATE)
     opened.then(page.open, page.model, **answers)
-    # Not preprocessed: the framework would decode the picture before our caps are applied.
-    page.picture.upload(page.receive, [page.picture, *settings], preprocess=False, **answers)
+    page.picture.upload(page.receive, [page.picture, *settings], **answers)
     # A dropped picture first clears the one before it: that must not wait behind other visitors.
     page.picture.clear(
         page.empty, outputs=page.answer(), queue=False, show_progress="hidden", **PRIVATE
     )
     page.tray.click(page.take, settings, **answers)
-    page.model.input(page.switch, [page.shown, page.model, page.layers], **answers)
-    page.threshold.input(page.again, settings, trigger_mode="always_last", **answers)
-    page.run.click(page.again, settings, **answers)
-    drawn = [page.shown, page.layers]
-    redraws: dict[str, Any] = {"outputs": [page.picture, page.legend], **PRIVATE}
-    redraws |= {"trigger_mode": "always_last", "show_progress": "minimal"}
-    redraws |= {"show_progress_on": [page.picture]}
-    page.layers.input(page.redraw, [*drawn, page.heat], **redraws)
-    page.findings.click(page.highlight, [*drawn, page.heat], **redraws)
-    page.heat.input(page.redraw, [*drawn, page.heat], **redraws)
-    page.shown.change(page.heated, [*drawn, page.heat], **redraws)
+    page.model.input(
+        page.switch, [page.shown, page.asked, page.model, page.drawing.layers], **answers
+    )
+    page.threshold.input(page.again, same, **answers | {"trigger_mode": "always_last"})
+    page.run.click(page.again, same, **answers)
+    page.drawing.wire(page.shown, page.picture, page.findings)
     page.flagging.wire(page.shown)
-    for kind, button in page.save.items():
-        button.click(
-            partial(page.hand_out, kind=kind), drawn, page.export, show_progress="hidden", **PRIVATE
-        ).success(None, js=_HAND_OUT, **PRIVATE)
     return InspectTab(shown=page.shown)
-
-
-def _layers(drawn: Sequence[str]) -> Layers:
-    return Layers(boxes=_BOXES in drawn, mask=_MASK in drawn, names=_NAMES in drawn)

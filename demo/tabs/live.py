@@ -179,7 +179,7 @@ def live_head(seen: Seen) -> str:
     over = " · ended" if seen.is_over else ""
     error = f'<p class="quiet">{escape(seen.error)}</p>' if seen.error else ""
     return (
-        f'<p class="sentence" role="status">{escape(what)}</p>'
+        f'<p class="sentence">{escape(what)}</p>'
         f'<p class="quiet" id="live-counts">{escape(counts + rate + over)}</p>{error}'
     )
 

@@ -9,6 +9,7 @@ import gradio as gr
 
 from core.errors import RollmarkError
 from core.records import Evaluation, Metric, ReleaseConfig, Source
+from demo import markup
 from demo.handlers import PRIVATE
 from demo.service import NOTHING_SERVED, Service
 from demo.theme import script
@@ -39,7 +40,7 @@ def build(service: Service, tab: Any) -> None:
         service: what serves the models.
         tab: this tab, whose selection reads the shelf again.
     """
-    sentence = gr.HTML(_sentence(0), elem_id="models-sentence")
+    sentence = gr.HTML(_sentence(0), js_on_load=markup.ANNOUNCE, elem_id="models-sentence")
     table = gr.HTML(
         "", js_on_load=script("models"), apply_default_css=False, elem_id="models-table"
     )
@@ -101,7 +102,7 @@ def comparable(config: ReleaseConfig, test: Evaluation | None) -> tuple[Reported
 
 def _sentence(n: int) -> str:
     text = f"{count(n, 'model')} served." if n else NOTHING_SERVED
-    return f'<p class="sentence" role="status">{escape(text)}</p>'
+    return markup.sentence(text)
 
 
 def _row(release: Release, *, is_first: bool) -> str:

@@ -84,6 +84,26 @@ def test_another_model_answers_in_its_own_way(page: Page) -> None:
     _wait_for_another_picture(page, before)
 
 
+def test_what_is_chosen_while_a_model_looks_is_what_the_page_ends_with(page: Page) -> None:
+    for name in ("SME-DeepLabV3+", "MobileSteelNet", "GRACE"):
+        page.locator("#inspect-model input").click()
+        page.get_by_role("option", name=name, exact=True).click()
+    expect(page.locator("#inspect-verdict .says")).to_contain_text("GRACE ·")
+    for k in (1, 3, 7):
+        page.locator(".sample").nth(k).click()
+    page.get_by_text("Details: how sure").click()
+    expect(page.locator(".facts")).to_contain_text("ed16bedee334")  # red_iron_2322.jpg, the 7th
+    expect(page.locator("#inspect-verdict .says")).to_contain_text("GRACE ·")
+
+
+def test_a_new_verdict_is_read_out_where_the_old_one_was(page: Page) -> None:
+    place = page.locator("#inspect-verdict [aria-live=polite]")
+    place.evaluate("element => { element.wasThere = true; }")
+    page.locator(".sample").nth(7).click()
+    expect(place).not_to_contain_text("Scratches, 0.")
+    assert place.evaluate("element => element.wasThere")
+
+
 def test_a_segmenter_s_mask_is_drawn_without_being_asked_for(page: Page) -> None:
     page.locator("#inspect-model input").click()
     page.get_by_role("option", name="SME-DeepLabV3+").click()
@@ -130,6 +150,11 @@ def test_a_heat_map_is_laid_over_the_picture_and_stays_for_the_next(page: Page) 
     expect(page.locator("#inspect-legend .scale")).to_be_visible()
     page.get_by_label("Off").click()
     expect(page.locator("#inspect-legend .scale")).to_have_count(0)
+
+
+def test_no_button_resets_the_threshold_to_another_model_s(page: Page) -> None:
+    expect(page.locator("#inspect-threshold input[type=number]")).to_be_visible()
+    expect(page.locator("#inspect-threshold button")).to_have_count(0)
 
 
 def test_results_can_be_downloaded(page: Page) -> None:

@@ -1,0 +1,125 @@
+"""The panel that says what is drawn over an answer, and hands the answer out as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import gradio as gr
+
+from core.types import Task
+from demo import handlers, heat, markup
+from demo.draw import Layers
+from demo.exports import KINDS, Exports, Kind, encode, file_name
+from demo.handlers import PRIVATE, Shown
+from demo.heat import Heat
+from demo.latest import Latest
+from demo.service import Service
+
+_BOXES, _MASK, _NAMES = "Boxes", "Mask", "Names"
+# What can be drawn for each task, and what is drawn until somebody chooses otherwise.
+LAYERS: Final[dict[Task, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "detect": ((_BOXES, _NAMES), (_BOXES, _NAMES)),
+    "segment": ((_MASK, _BOXES, _NAMES), (_MASK, _NAMES)),
+    "classify": ((), ()),
+}
+# The button that hands a file out stays out of sight; it is pressed when the file is ready.
+_HAND_OUT: Final = "() => document.getElementById('export').click()"
+
+
+class DrawingPanel:
+    """Lays itself out where it is made; `layers` and `save` are filled with every answer."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._exports = Exports()
+        self._highlights = Latest()
+        with gr.Row():
+            self.layers = gr.CheckboxGroup(
+                choices=[], label="Show on the picture", min_width=240, elem_id="inspect-layers"
+            )
+            self._heat = gr.Radio(
+                heat.CHOICES,
+                value="off",
+                label="Heat map: where the model looked",
+                min_width=300,
+                elem_id="inspect-heat",
+            )
+        self._legend = gr.HTML("", elem_id="inspect-legend")
+        with gr.Row(elem_classes="downloads"):
+            self.save = {
+                kind: gr.Button(f"Download {kind.upper()}", size="sm", min_width=90)
+                for kind in KINDS
+            }
+        self._export = gr.DownloadButton("Export", visible="hidden", elem_id="export")
+
+    def wire(self, shown: Any, picture: Any, findings: Any) -> None:
+        """Draw on the page's picture.
+
+        Args:
+            shown: a `gr.State` of `Shown | None`, the answer.
+            picture: where it is drawn.
+            findings: the table whose rows can be highlighted.
+        """
+        drawn = [shown, self.layers]
+        redraws: dict[str, Any] = {"outputs": [picture, self._legend], **PRIVATE}
+        redraws |= {"inputs": [*drawn, self._heat], "trigger_mode": "always_last"}
+        redraws |= {"show_progress": "minimal", "show_progress_on": [picture]}
+        redraws |= {"preprocess": False}  # what is ticked may belong to the answer before
+        self.layers.input(self._redraw, **redraws)
+        self._heat.input(self._redraw, **redraws)
+        shown.change(self._heated, **redraws)
+        findings.click(self._highlight, **redraws | {"trigger_mode": "multiple"})
+        for kind, button in self.save.items():
+            hand_out = partial(self._hand_out, kind=kind)
+            button.click(hand_out, drawn, self._export, show_progress="hidden", **PRIVATE).success(
+                None, js=_HAND_OUT, **PRIVATE
+            )
+
+    def _redraw(
+        self, shown: Shown | None, drawn: list[str], chosen: Heat, *, selected: int | None = None
+    ) -> Any:
+        """The same answer with other layers, heat, or one finding standing out; and the legend."""
+        if shown is None:
+            return gr.skip(), ""
+        try:
+            picture = handlers.redraw(
+                self._service, shown, chosen_layers(drawn), selected=selected, heat=chosen
+            )
+        except Exception as exc:
+            return gr.skip(), markup.failed(handlers.sentence_of(exc))
+        return picture, heat.legend(chosen)
+
+    def _highlight(
+        self,
+        shown: Shown | None,
+        drawn: list[str],
+        chosen: Heat,
+        event: gr.EventData,
+        request: gr.Request,
+    ) -> Any:
+        """The same answer with one finding standing out; number 0 lets go."""
+        is_wanted = self._highlights.begin(request)
+        redrawn = self._redraw(shown, drawn, chosen, selected=int(event.number) or None)
+        return redrawn if is_wanted() else (gr.skip(), gr.skip())
+
+    def _heated(self, shown: Shown | None, drawn: list[str], chosen: Heat) -> Any:
+        """A new answer's heat, which comes after the answer; nothing where none is wanted."""
+        return gr.skip() if chosen == "off" else self._redraw(shown, drawn, chosen)
+
+    def _hand_out(self, shown: Shown | None, drawn: list[str], kind: Kind) -> Any:
+        """The answer as a file."""
+        if shown is None:
+            return gr.skip()
+        with handlers.one_sentence():
+            pixels = handlers.image_of(self._service, shown).pixels
+            layers = chosen_layers(drawn)
+            data = encode(kind, pixels, shown.inspection, labels=shown.labels, layers=layers)
+            name = file_name(shown.name, shown.inspection.model, kind)
+            return gr.DownloadButton(value=str(self._exports.write(name, data)))
+
+
+def chosen_layers(drawn: Sequence[str]) -> Layers:
+    """What is drawn, from the titles that are ticked."""
+    return Layers(boxes=_BOXES in drawn, mask=_MASK in drawn, names=_NAMES in drawn)
