@@ -55,6 +55,8 @@ PASSWORD = "pickled-steel"
 PROJECT = "Loop drill"
 WAIT_S = 1500
 CLIENTS = 2
+# The server closes a connection that was idle for five seconds, a while on a busy machine.
+ONCE = httpx.Limits(max_keepalive_connections=0)
 
 
 @dataclass
@@ -100,7 +102,7 @@ class Clients:
             thread.join()
 
     def _ask(self) -> None:
-        with httpx.Client(base_url=self._address, timeout=60) as http:
+        with httpx.Client(base_url=self._address, timeout=60, limits=ONCE) as http:
             while not self._over.wait(0.1):  # a machine that also trains should not only answer
                 try:
                     told = look(http, self._picture)
@@ -174,7 +176,7 @@ def look(http: httpx.Client, picture: bytes) -> dict[str, Any]:
 
 def act(address: str, key: str) -> str:
     """Press a button of the Training page as a signed-in reviewer."""
-    with httpx.Client(base_url=address, timeout=120) as http:
+    with httpx.Client(base_url=address, timeout=120, limits=ONCE) as http:
         http.post("/sign-in", data={"password": PASSWORD})
         begun = http.post("/gradio_api/call/retraining", json={"data": [MODEL, key]})
         told = http.get(f"/gradio_api/call/retraining/{begun.json()['event_id']}").text
@@ -231,7 +233,7 @@ def train_ignorant(settings: Settings, dataset: Dataset, *, epochs: int, side_px
 def recalls(address: str, samples: Sequence[Sample]) -> dict[str, float]:
     """Share of the test images of each kind that the app names rightly, and of all."""
     right: dict[str, list[bool]] = {}
-    with httpx.Client(base_url=address, timeout=60) as http:
+    with httpx.Client(base_url=address, timeout=60, limits=ONCE) as http:
         for sample in samples:
             said = look(http, sample.path.read_bytes())["probabilities"]
             right.setdefault(str(sample.label), []).append(max(said, key=said.get) == sample.label)
@@ -256,10 +258,11 @@ def review(
     took, asked = {}, 0
     client = Client(address, verbose=False, download_files=False)
     started = time.monotonic()
-    for sample in samples:
-        file = handle_file(str(sample.path))
-        asked += client.predict(file, MODEL, api_name="/inspect")["verdict"] == "review"
-        client.predict(file, MODEL, "wrong", "", api_name="/flag")
+    with httpx.Client(base_url=address, timeout=60, limits=ONCE) as http:
+        for sample in samples:
+            asked += look(http, sample.path.read_bytes())["verdict"] == "review"
+            file = handle_file(str(sample.path))
+            client.predict(file, MODEL, "wrong", "", api_name="/flag")
     client.close()
     took["inspected and flagged"] = time.monotonic() - started
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""A little steel that can be learned in seconds: dark patches, bright scratches, a data set."""
+"""A little steel that can be learned in seconds: patches, inclusions, scratches, a data set."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from models._spec import ModelSpec
 from tests.training.synthetic import TinyNetwork
 from training.datasets import Dataset, Sample, write_index
 
-LABELS = ("patches", "scratches")
+LABELS = ("inclusion", "patches", "scratches")
 SIDE = 32  # px
 
 
 def picture(kind: str, seed: int) -> bytes:
-    """A grey PNG with three dark patches or one bright scratch; another seed is other steel."""
+    """A grey PNG: dark patches, a speckled inclusion or a bright scratch; a seed is a steel."""
     rng = np.random.default_rng((seed, LABELS.index(kind)))
     pixels = rng.integers(70, 130, (SIDE, SIDE)).astype(np.int64)
     if kind == "scratches":
         x = int(rng.integers(3, SIDE - 6))
         pixels[:, x : x + 3] += 110
+    elif kind == "inclusion":
+        y = int(rng.integers(1, SIDE - 16))
+        pixels[y : y + 15 : 2, ::2] += 90
+        pixels[y + 1 : y + 15 : 2, 1::2] -= 60
     else:
         for y, x in rng.integers(2, SIDE - 10, (3, 2)):
             pixels[y : y + 7, x : x + 7] -= 65
