@@ -83,6 +83,7 @@ def run_once(
     _pull(settings, desk)
     orders = Orders(desk.ledger, lasts_h=settings.retraining.order_hours)
     orders.close_stale()
+    _drop(desk, orders, lease_s=lease_s)
     order = orders.open_order("train", model=model)
     chosen, verdict = _choose(settings, desk, model=model, force=force, order=order)
     if chosen is None:
@@ -132,6 +133,17 @@ def _lay_down(run: RetrainingRun, runs: RetrainingRuns, lease: Lease, orders: Or
     run = runs.end(run, lease, "parked", (reason,))
     orders.obeyed(order, f"run {run.id} was stopped")
     return _report(run)
+
+
+def _drop(desk: Desk, orders: Orders, *, lease_s: float) -> None:
+    """Give up the parked runs that people have asked to be given up."""
+    leases, runs = Leases(desk.ledger), RetrainingRuns(desk.ledger, who=desk.queue.who)
+    while (order := orders.open_order("drop")) is not None:
+        with leases.hold(LEASE, ttl_s=lease_s) as lease:
+            run = runs.get(order.run or "")
+            if run is not None and run.state == "parked":
+                runs.end(run, lease, "refused", (f"Given up by {order.who}.",))
+            orders.obeyed(order, f"run {order.run} was given up")
 
 
 def _carry(

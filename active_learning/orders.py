@@ -1,9 +1,9 @@
-"""What people ask of retraining: train this model now, stop the run in hand.
+"""What people ask of retraining: train this model now, stop the run in hand, drop a parked one.
 
 An order is a row. The page writes it, and whoever makes the next pass takes it up: to train in the
 very transaction that begins or reopens the run, so it is taken up once, whoever is killed when.
 There is at most one open order of a kind for a model: two clicks are one. An order to train that
-nobody hears in time expires and says so; an order to stop lasts as long as its run.
+nobody hears in time expires and says so; the others last as long as their run waits for them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from core.errors import IllegalTransition
 from core.ledger import Base, Ledger
 from core.records import Record
 
-What = Literal["train", "stop"]
+What = Literal["train", "stop", "drop"]
 OrderState = Literal["open", "taken", "withdrawn", "expired"]
 _IS_OPEN: Final = sa.text("state = 'open'")
+_STATE_OF: Final = {"stop": "open", "drop": "parked"}  # in which a run must be for an order
 
 
 class OrderRow(Base):
@@ -63,12 +64,12 @@ class Order(Record):
     id: int
     what: What
     model: str
-    run: str | None  # to stop: which one; to train: the one it led to, None before
+    run: str | None  # to stop or drop: which one; to train: the one it led to, None before
     who: str
     state: OrderState
     reason: str | None  # why it was closed; None while it is open
     created_at: datetime
-    expires_at: datetime | None  # None: lasts as long as its run
+    expires_at: datetime | None  # None: lasts as long as its run waits for it
     closed_at: datetime | None
 
 
@@ -111,12 +112,24 @@ class Orders:
             IllegalTransition: if the run is not going on.
             LedgerError: if the ledger cannot be written.
         """
+        return self._about("stop", run_id, who=who)
+
+    def drop(self, run_id: str, *, who: str) -> Order:
+        """Ask for a parked run to be given up, so that its model may be due again.
+
+        Raises:
+            IllegalTransition: if the run is not parked.
+            LedgerError: if the ledger cannot be written.
+        """
+        return self._about("drop", run_id, who=who)
+
+    def _about(self, what: What, run_id: str, *, who: str) -> Order:
         with self._ledger.session() as session:
             run = session.get(RetrainingRow, run_id)
-            if run is None or run.state != "open":
+            if run is None or run.state != _STATE_OF[what]:
                 state = run.state if run is not None else "unknown"
-                raise IllegalTransition(f"Run {run_id} is {state}: there is nothing to stop.")
-            return self._give(session, "stop", run.model, who=who, run=run_id)
+                raise IllegalTransition(f"Run {run_id} is {state}: there is nothing to {what}.")
+            return self._give(session, what, run.model, who=who, run=run_id)
 
     def withdraw(self, order_id: int, *, who: str) -> Order:
         """Take back an order that nobody has taken up.
@@ -187,7 +200,7 @@ class Orders:
                 self._close(session, row, "taken", what_was_done, who=order.who)
 
     def close_stale(self) -> None:
-        """Close what can no longer be done: orders out of time, and stops of runs that ended."""
+        """Close what can no longer be done: orders out of time, and those whose run moved on."""
         with self._ledger.session() as session:
             query = sa.select(OrderRow).where(OrderRow.state == "open").with_for_update()
             now = self._ledger.clock.now()
@@ -196,8 +209,9 @@ class Orders:
                     hours = self._lasts.total_seconds() / 3600
                     reason = f"nobody made a pass within {hours:g} h"
                     self._close(session, row, "expired", reason, who="retraining")
-                elif row.what == "stop" and _state(session, row.run) != "open":
-                    self._close(session, row, "taken", "the run goes on no more", who="retraining")
+                elif row.what != "train" and _state(session, row.run) != _STATE_OF[row.what]:
+                    reason = f"the run is {_state(session, row.run)}"
+                    self._close(session, row, "taken", reason, who="retraining")
 
     def _give(
         self,

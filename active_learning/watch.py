@@ -15,9 +15,11 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from active_learning.desk import open_desk
 from active_learning.loop import Interrupted, run_once
-from active_learning.orders import Orders
+from active_learning.orders import Orders, What
 from active_learning.presence import BEAT_S, Presence
 from core.errors import LeaseHeld, RollmarkError
 from core.ledger import Ledger, open_ledger
@@ -30,6 +32,7 @@ _TABLE: Final = "scheduled_jobs"  # APScheduler's own, beside ours
 _GRACE_S: Final = 24 * 3600  # a pass that came due while nobody watched is still made, once
 _LOOK_S: Final = 2.0  # between two looks for orders
 _AGAIN_S: Final = 60.0  # between two passes for orders that could not be taken up
+_HURRY: Final[tuple[What, ...]] = ("train", "drop")  # orders that need a pass
 _stop = threading.Event()  # of this process: a job is called by name and can be handed nothing
 _passing = threading.Event()  # while a pass is being made
 
@@ -85,6 +88,8 @@ def _scheduler(settings: Settings) -> Any:
     from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
     from apscheduler.schedulers.background import BackgroundScheduler
 
+    # It warns of every pass that is left out because one still goes on, which is as it should be.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     scheduler = BackgroundScheduler(
         jobstores={"default": SQLAlchemyJobStore(url=settings.paths.ledger_url, tablename=_TABLE)},
         executors={"default": ThreadPoolExecutor(1)},
@@ -119,15 +124,19 @@ def _attend(scheduler: Any, ledger: Ledger, presence: Presence, settings: Settin
                 presence.beat()
                 beaten = now
             # What a pass could not take up, another model's or a broken one, is not tried at once.
-            if now - hurried >= _AGAIN_S and not _passing.is_set() and orders.open_order("train"):
+            if now - hurried >= _AGAIN_S and not _passing.is_set() and _asked(orders):
                 scheduler.modify_job(JOB, next_run_time=datetime.now(UTC))
                 hurried = now
             is_lost = False
-        except RollmarkError as exc:
+        except (RollmarkError, SQLAlchemyError) as exc:  # the second from the scheduler's own table
             if not is_lost:  # an outage is told once
                 logger.warning("orders cannot be read: %s", exc)
             is_lost = True
         _stop.wait(_LOOK_S)
+
+
+def _asked(orders: Orders) -> bool:
+    return any(orders.open_order(what) is not None for what in _HURRY)
 
 
 def _ask_to_stop(number: int, frame: Any) -> None:

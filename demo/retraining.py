@@ -167,6 +167,10 @@ class Retrainings:
         """Ask for a run to end after the epoch in hand; raises as `Orders.stop`."""
         return self._orders().stop(run_id, who=who)
 
+    def drop(self, run_id: str, *, who: str) -> Order:
+        """Ask for a parked run to be given up; raises as `Orders.drop`."""
+        return self._orders().drop(run_id, who=who)
+
     def take_back(self, order_id: int, *, who: str) -> Order:
         """Withdraw an order that nobody has taken up; raises as `Orders.withdraw`."""
         return self._orders().withdraw(order_id, who=who)

@@ -45,11 +45,12 @@ def main(picture: Picture) -> Deed:
             "Yes, take it back",
         )
     if order is not None:
+        wish, else_ = ("stop", "goes on") if order.what == "stop" else ("be given up", "waits")
         return Deed(
             f"withdraw:{order.id}",
-            "Let the run go on …",
-            f"{order.who} has asked for the run to stop. Taken back, it goes on.",
-            "Yes, let it go on",
+            "Take the order back …",
+            f"{order.who} has asked for the run to {wish}. Taken back, it {else_}.",
+            "Yes, take it back",
         )
     if run is not None and run.is_open:
         return _of_open(picture, run, name)
@@ -79,6 +80,20 @@ def _of_open(picture: Picture, run: RetrainingRun, name: str) -> Deed:
         what,
         f"The run of {name} goes on from where it stopped. {hearing(picture)}",
         "Yes, go on with it",
+    )
+
+
+def give_up(picture: Picture) -> Deed | None:
+    """Giving up a parked run, which keeps its model from being due; None where there is none."""
+    run = picture.newest
+    if run is None or run.state != "parked" or picture.waiting is not None:
+        return None
+    return Deed(
+        f"drop:{run.id}",
+        "Give the run up …",
+        f"The run ends without a candidate, and {short(picture.config.title)} may become due "
+        f"again. {hearing(picture)}",
+        "Yes, give it up",
     )
 
 
@@ -150,6 +165,9 @@ def do(retrainings: Retrainings, model: str, key: str, *, who: str) -> str:
         case ("stop", _, subject):
             order = retrainings.stop(subject, who=who)
             return f"{order.who} has asked for the run to stop; it does after the step in hand."
+        case ("drop", _, subject):
+            order = retrainings.drop(subject, who=who)
+            return f"{order.who} has asked for the run to be given up."
         case ("withdraw", _, subject) if subject.isdecimal() and len(subject) < 16:
             retrainings.take_back(int(subject), who=who)
             return "The order is taken back."

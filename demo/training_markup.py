@@ -63,6 +63,8 @@ def sentence(picture: Picture) -> str:
         return _sentence(
             f"{order.who} has asked for {name} to be trained; this waits for a watcher{until}."
         )
+    if order is not None and order.what == "drop":
+        return _sentence(f"{order.who} has asked for the parked run of {name} to be given up.")
     if run is not None and run.state == "parked":
         return _sentence(f"Training {name} is parked and waits for a person.")
     if run is not None and run.state == "open":

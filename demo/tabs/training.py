@@ -56,6 +56,7 @@ class _Page:
         """Buttons that ask, the question, and its two answers."""
         with gr.Row(elem_classes="tools", elem_id="training-tools"):
             self.main = _button("Train now …", "main", variant="primary", elem_classes="runs")
+            self.drop = _button("Give the run up …", "drop", visible=False)
             self.back = _button(deeds.NOTHING, "back")
             self.standby = gr.Dropdown(
                 choices=[],
@@ -79,8 +80,16 @@ class _Page:
     def filled(self) -> list[Any]:
         """The components that `fill` fills, in its order."""
         return [
-            *(self.told, self.sentence, self.live, self.main, self.back, self.standby, self.put),
-            *(self.hearing, self.timeline, self.verdict, self.curve, self.log),
+            *(self.told, self.sentence, self.live, self.main, self.drop, self.back),
+            *(
+                self.standby,
+                self.put,
+                self.hearing,
+                self.timeline,
+                self.verdict,
+                self.curve,
+                self.log,
+            ),
             *(self.history, self.balance),
         ]
 
@@ -130,6 +139,7 @@ class _Page:
             markup.sentence(picture),
             markup.live(picture),
             gr.Button(deeds.main(picture).button),
+            gr.Button(visible=deeds.give_up(picture) is not None),
             gr.Button(back.button if back else deeds.NOTHING, interactive=back is not None),
             choices,
             gr.Button(visible=bool(picture.standby)),
@@ -145,6 +155,10 @@ class _Page:
     def ask_main(self, model: str) -> tuple[Any, ...]:
         """The question of what one would do next."""
         return self._ask(lambda: deeds.main(self.retrainings.picture(model)))
+
+    def ask_drop(self, model: str) -> tuple[Any, ...]:
+        """The question whether to give the parked run up."""
+        return self._ask(lambda: deeds.give_up(self.retrainings.picture(model)))
 
     def ask_back(self, model: str) -> tuple[Any, ...]:
         """The question whether to go back."""
@@ -197,6 +211,7 @@ def build(service: Service, settings: Settings, tabs: Any, tab: Any) -> None:
     page.model.input(page.fill, shows, page.filled(), **_QUIET)
     page.model.input(_closed, outputs=page.asking(), **_QUIET)
     page.main.click(page.ask_main, page.model, asks, **_QUIET)
+    page.drop.click(page.ask_drop, page.model, asks, **_QUIET)
     page.back.click(page.ask_back, page.model, asks, **_QUIET)
     page.put.click(page.ask_put, [page.model, page.standby], asks, **_QUIET)
     page.no.click(_closed, outputs=page.asking(), **_QUIET)

@@ -124,7 +124,7 @@ def test_only_a_run_that_goes_on_can_be_stopped_and_its_end_closes_the_order(ord
         runs.end(run, lease, "refused", ("not better",))
     orders.close_stale()
     assert orders.asks_to_stop(run.id) is None
-    assert orders.newest("grace").reason == "the run goes on no more"
+    assert orders.newest("grace").reason == "the run is refused"
     with pytest.raises(IllegalTransition, match="is refused: there is nothing to stop"):
         orders.stop(run.id, who="ann")
 
@@ -260,6 +260,25 @@ def test_a_parked_run_is_tried_again_when_somebody_asks(home):
     orders.train(MODEL, who="ann")
     assert made.go(ledger).verdict == "promoted"
     assert made.newest(ledger).id == run.id
+
+
+def test_a_parked_run_that_is_given_up_keeps_its_model_from_nothing(home):
+    made, ledger, orders = home
+    runs = RetrainingRuns(ledger, who="tests")
+    with Leases(ledger).hold(LEASE, ttl_s=60) as lease:
+        run = begun(ledger, lease, MODEL)
+        with pytest.raises(IllegalTransition, match="is open: there is nothing to drop"):
+            orders.drop(run.id, who="ann")
+        runs.end(run, lease, "parked", ("the disk is full",))
+    made.answer(made.desk(ledger), 2)
+    orders.drop(run.id, who="ann")
+    made.settings = made.settings.model_copy(
+        update={"retraining": made.settings.retraining.model_copy(update={"min_hours": 0})}
+    )
+    assert made.go(ledger).verdict == "promoted"  # of another run, for two reviews are new
+    given_up = runs.get(run.id)
+    assert (given_up.state, given_up.reasons) == ("refused", ("Given up by ann.",))
+    assert orders.newest(MODEL).reason == f"run {run.id} was given up"
 
 
 def test_an_order_waits_for_its_own_model(home):

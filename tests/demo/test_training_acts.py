@@ -55,7 +55,9 @@ def ledger(paths: PathSettings) -> Iterator[Ledger]:
 
 @pytest.fixture
 def visitor(address: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=address, timeout=60) as client:
+    # The server closes a connection that was idle for five seconds, a while on a busy machine.
+    once = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=address, timeout=60, limits=once) as client:
         yield client
 
 
@@ -78,7 +80,7 @@ def test_a_visitor_is_refused_and_nothing_is_written(
 ) -> None:
     live, before = resolve(MODEL, paths).config.revision, len(ledger.events())
     [back] = [m.before for m in history(MODEL, paths)]
-    for key in ("train", "stop:any", "withdraw:1", f"back:{back}", f"live:{back}"):
+    for key in ("train", "stop:any", "drop:any", "withdraw:1", f"back:{back}", f"live:{back}"):
         assert "Only reviewers may do this" in act(visitor, key)
     assert len(ledger.events()) == before
     assert resolve(MODEL, paths).config.revision == live
@@ -109,6 +111,9 @@ def test_a_reviewer_stops_the_run_in_hand_and_no_other(
         assert "is unknown: there is nothing to stop" in act(reviewer, "stop:another")
         assert "has asked for the run to stop" in act(reviewer, f"stop:{run.id}")
         assert Orders(ledger, lasts_h=24).asks_to_stop(run.id) is not None
+        runs.end(run, lease, "parked", ("the disk is full",))
+    assert "asked for the run to be given up" in act(reviewer, f"drop:{run.id}")
+    with Leases(ledger).hold("train", ttl_s=60) as lease:
         runs.end(run, lease, "refused", ("the test is over",))
 
 

@@ -96,6 +96,8 @@ def test_what_may_be_done_next_follows_from_the_run_in_hand(retrainings: Retrain
     assert offered("grace") == ("train", "Train GRACE now …")
     assert offered("mobilesteelnet") == ("stop", "Stop the run …")
     assert offered("sme_deeplabv3plus") == ("train", "Take the run up again …")
+    drops = [deeds.give_up(retrainings.picture(name)) for name in ("sme_deeplabv3plus", "grace")]
+    assert [deed and deed.key.partition(":")[0] for deed in drops] == ["drop", None]
 
 
 def test_a_question_says_what_will_happen_and_that_nobody_is_there_to_do_it(
