@@ -4,6 +4,9 @@ const choose = (shot) => {
   for (const other of element.querySelectorAll('.shot'))
     other.setAttribute('aria-pressed', String(other === shot));
   trigger('click', {index: Number(shot.dataset.index)});
+  const large = document.querySelector('#batch-large');
+  const isBelow = large && large.getBoundingClientRect().top >= element.getBoundingClientRect().bottom;
+  if (isBelow) large.scrollIntoView({behavior: 'smooth', block: 'start'}); // a narrow screen
 };
 element.addEventListener('click', (event) => {
   const shot = event.target.closest('.shot');

@@ -18,6 +18,7 @@ from demo.batch_view import ORDER_TITLES, Order, Row, rows
 from demo.draw import Layers, overlay
 from demo.exports import Exports
 from demo.handlers import PRIVATE, SEEN_SIDE_PX, SHOWN_SIDE_PX
+from demo.latest import Latest
 from demo.samples import picture_address
 from demo.service import AUTO, Service
 from demo.theme import script
@@ -37,6 +38,7 @@ _HAND_OUT: Final = "() => document.getElementById('batch-export').click()"
 class _Page:
     def __init__(self, service: Service, batches: Batches) -> None:
         self.service, self.batches, self.exports = service, batches, Exports()
+        self.choices = Latest()
         self.job = gr.State("")  # ID of the batch on the page
         self.first = gr.State(0)  # of the pictures on the page
         self.seen: Any = gr.State(
@@ -156,9 +158,13 @@ class _Page:
             first,
         )
 
-    def choose(self, job: str, event: gr.EventData) -> tuple[Any, ...]:
+    def choose(self, job: str, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """The picture that was chosen, in large."""
-        index = int(event.index)
+        is_wanted = self.choices.begin(request)
+        chosen = self._chosen(job, int(event.index))
+        return chosen if is_wanted() else (gr.skip(), gr.skip())
+
+    def _chosen(self, job: str, index: int) -> tuple[Any, ...]:
         try:
             progress = self.batches.progress(job)
             answer = progress.answers.get(index)
@@ -290,7 +296,9 @@ def build(service: Service, batches: Batches, blocks: Any, tabs: Any) -> None:
         )
     page.stop.click(page.stop_it, page.job, **hidden).then(**look)
     page.go_on.click(page.go_on_with_it, page.job, page.timer, **hidden).then(**look)
-    page.gallery.click(page.choose, page.job, [page.large, page.chosen], **hidden)
+    page.gallery.click(
+        page.choose, page.job, [page.large, page.chosen], trigger_mode="multiple", **hidden
+    )
     for kind, button in page.save.items():
         button.click(partial(page.hand_out, kind=kind), page.job, page.export, **hidden).success(
             None, js=_HAND_OUT, **PRIVATE

@@ -11,6 +11,7 @@ from core.errors import RollmarkError
 from core.records import Evaluation, Metric, ReleaseConfig, Source
 from demo import markup
 from demo.handlers import PRIVATE
+from demo.latest import Latest
 from demo.service import NOTHING_SERVED, Service
 from demo.theme import script
 from demo.words import count
@@ -44,6 +45,7 @@ def build(service: Service, tab: Any) -> None:
     table = gr.HTML(
         "", js_on_load=script("models"), apply_default_css=False, elem_id="models-table"
     )
+    choices = Latest()
     card = gr.Markdown("", elem_id="models-card", elem_classes="card", sanitize_html=True)
 
     def read() -> tuple[str, str, str]:
@@ -51,14 +53,16 @@ def build(service: Service, tab: Any) -> None:
         shown = card_of(releases[0]) if releases else ""
         return _sentence(len(releases)), models_table(releases), shown
 
-    def choose(event: gr.EventData) -> str:
+    def choose(event: gr.EventData, request: gr.Request) -> Any:
+        is_wanted = choices.begin(request)
         try:
-            return card_of(service.choose(str(event.name)))
+            chosen = card_of(service.choose(str(event.name)))
         except RollmarkError as exc:
-            return escape(str(exc))
+            chosen = escape(str(exc))
+        return chosen if is_wanted() else gr.skip()
 
     tab.select(read, outputs=[sentence, table, card], show_progress="hidden", **PRIVATE)
-    table.click(choose, outputs=card, show_progress="hidden", **PRIVATE)
+    table.click(choose, outputs=card, trigger_mode="multiple", show_progress="hidden", **PRIVATE)
 
 
 def models_table(releases: tuple[Release, ...]) -> str:
