@@ -39,7 +39,7 @@ _TELL: Final = 0.5  # a doubt from which it is worth a sentence of its own
 _NAMED_BOXES: Final = 3  # doubtful boxes that a reason names before it only counts
 
 _BACKGROUND: Final = "background"
-_BAND: Final = f"between not sure {NOT_SURE:.2f} and sure {SURE:.2f}"
+_IN_DOUBT: Final = f"in doubt ({NOT_SURE:.2f} to {SURE:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +163,10 @@ def _box_summary(labels: Sequence[str], p: measure.Floats) -> str:
     if not len(p):
         return "the model sees nothing that might be a defect"
     best = int(p.argmax())
-    limit = f"above sure {SURE:.2f}" if p[best] >= SURE else _BAND
+    limit = f"sure ({SURE:.2f} or more)" if p[best] >= SURE else _IN_DOUBT
     if p[best] < NOT_SURE:
         return (
-            f"nothing reaches not sure {NOT_SURE:.2f}: "
+            f"nothing is likely ({NOT_SURE:.2f} or more): "
             f"the best is {named(labels[best])} {number(p[best])}"
         )
     return f"{named(labels[best])} {number(p[best])} is {limit}"
@@ -191,7 +191,7 @@ def _box_doubts(
     open_boxes = np.flatnonzero((p >= NOT_SURE) & (p < SURE))
     # The most open first: nearest to one half.
     for k in open_boxes[np.argsort(np.abs(p[open_boxes] - LIKELY), kind="stable")][:_NAMED_BOXES]:
-        doubts.append(f"{named(labels[k])} {number(p[k])} is {_BAND}")
+        doubts.append(f"{named(labels[k])} {number(p[k])} is {_IN_DOUBT}")
     more = len(open_boxes) - _NAMED_BOXES
     if more > 0:
         doubts.append(f"so {'is' if more == 1 else 'are'} {more} more")

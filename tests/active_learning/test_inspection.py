@@ -38,7 +38,7 @@ def rising(x: list[float], y: list[float]) -> dict[str, Any]:
 def test_a_sure_box_is_a_defect():
     found = inspect(boxes(("scratches", 0.93, A)))
     assert (found.verdict, found.uncertainty) == ("defect", 0.14)  # 1 - |2 · 0.93 - 1|
-    assert found.reasons == ("scratches 0.93 is above sure 0.75",)
+    assert found.reasons == ("scratches 0.93 is sure (0.75 or more)",)
     [box] = found.detections
     assert (box.label, box.score, box.probability, box.box) == ("scratches", 0.93, 0.93, A)
 
@@ -52,7 +52,7 @@ def test_no_box_at_all_is_accepted():
 def test_an_open_box_asks_for_a_person_and_says_between_what():
     found = inspect(boxes(("rolled-in_scale", 0.43, A)))
     assert (found.verdict, found.uncertainty) == ("review", 0.86)
-    assert found.reasons == ("rolled-in scale 0.43 is between not sure 0.25 and sure 0.75",)
+    assert found.reasons == ("rolled-in scale 0.43 is in doubt (0.25 to 0.75)",)
 
 
 def test_two_classes_in_one_place_ask_for_a_person_and_say_where():
@@ -68,9 +68,9 @@ def test_two_classes_in_one_place_ask_for_a_person_and_say_where():
 def test_many_open_boxes_are_named_three_times_and_counted():
     found = inspect(boxes(*[("patches", s, (x, 0, x + 9, 9)) for x, s in open_row()]))
     assert found.reasons == (
-        "patches 0.50 is between not sure 0.25 and sure 0.75",
-        "patches 0.55 is between not sure 0.25 and sure 0.75",
-        "patches 0.60 is between not sure 0.25 and sure 0.75",
+        "patches 0.50 is in doubt (0.25 to 0.75)",
+        "patches 0.55 is in doubt (0.25 to 0.75)",
+        "patches 0.60 is in doubt (0.25 to 0.75)",
         "so are 2 more",
         "there may be 1 to 6 defects",
     )
@@ -83,14 +83,14 @@ def open_row() -> list[tuple[int, float]]:
 def test_a_faint_box_is_not_shown_and_the_image_accepted():
     found = inspect(boxes(("crazing", 0.12, A)))
     assert (found.verdict, found.uncertainty, found.detections) == ("accept", 0.24, ())
-    assert found.reasons == ("nothing reaches not sure 0.25: the best is crazing 0.12",)
+    assert found.reasons == ("nothing is likely (0.25 or more): the best is crazing 0.12",)
 
 
 def test_a_box_below_the_band_can_still_reach_a_strict_review_threshold():
     found = inspect(boxes(("crazing", 0.12, A)), review_threshold=0.2)
     assert found.verdict == "review"
     assert found.reasons == (
-        "nothing reaches not sure 0.25: the best is crazing 0.12, "
+        "nothing is likely (0.25 or more): the best is crazing 0.12, "
         "yet uncertainty 0.24 reaches 0.20",
     )
 
@@ -130,15 +130,15 @@ def test_verdict_and_reasons_speak_of_probabilities_not_scores():
     [box] = found.detections
     assert (box.score, box.probability) == (0.9, 0.2)
     assert (found.verdict, found.uncertainty) == ("accept", 0.4)
-    assert found.reasons == ("nothing reaches not sure 0.25: the best is scratches 0.20",)
+    assert found.reasons == ("nothing is likely (0.25 or more): the best is scratches 0.20",)
 
 
 def test_what_a_verdict_does_not_rest_on_is_still_said():
     found = inspect(boxes(("scratches", 0.95, A), ("inclusion", 0.4, B)))
     assert found.verdict == "defect"
     assert found.reasons == (
-        "scratches 0.95 is above sure 0.75",
-        "inclusion 0.40 is between not sure 0.25 and sure 0.75",
+        "scratches 0.95 is sure (0.75 or more)",
+        "inclusion 0.40 is in doubt (0.25 to 0.75)",
     )
 
 
