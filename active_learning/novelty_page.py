@@ -109,6 +109,7 @@ def _plot(results: Sequence[NoveltyResult]) -> bytes:
     """The share of each set that lies nearer than a distance, a panel a release."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(5.6 * len(results), 3.8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -123,6 +124,9 @@ def _plot(results: Sequence[NoveltyResult]) -> bytes:
             share = np.arange(1, len(rising) + 1) / len(rising)
             ax.step(rising, share, where="post", color=colour, lw=1.6, label=name)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_title(f"{result.model} {result.revision}", fontsize=10)
         ax.set_xlabel("distance from the training images, in their spread")
         ax.set_ylabel("share of images that lie nearer")
