@@ -133,7 +133,8 @@ SEGMENT = Sheet(
         + _HOW_TO_READ.format(unit=_GROUPS, primary="mIoU")
         + " All metrics come from one confusion matrix over the whole test split, at the images' "
         "own size; *defects* leaves the background out. MPA is the mean recall of the classes, so "
-        "it equals *recall*."
+        "it equals *recall*. What the bundled release does on easy and hard images is shown in "
+        "[mistakes-sme_deeplabv3plus.md](mistakes-sme_deeplabv3plus.md)."
     ),
     blocks={
         "networks": Block("Networks", "Baseline: DeepLabV3+ with MobileNetV2.", _MASKS, _IOU),
@@ -221,7 +222,9 @@ CLASSIFY = Sheet(
         "MobileSteelNet's parts one by one and stock networks, all from random weights on 90 "
         "labelled images. "
         + _HOW_TO_READ.format(unit=_GROUPS, primary="accuracy")
-        + " What other papers call the accuracy of a class is its recall."
+        + " What other papers call the accuracy of a class is its recall. The bundled release has "
+        "learned from all labels; each of its mistakes is shown in "
+        "[mistakes-mobilesteelnet.md](mistakes-mobilesteelnet.md)."
     ),
     blocks={
         "networks": Block(
