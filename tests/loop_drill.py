@@ -424,7 +424,12 @@ def main(
         picture = test[0].path.read_bytes()
         with served(here.root, settings.paths.bundled, **here.environment) as address:
             with Clients(address, picture) as clients:
-                go_round(here, address, clients, measured, pool, wrong[:careless], test, ignorant)
+                try:
+                    go_round(
+                        here, address, clients, measured, pool, wrong[:careless], test, ignorant
+                    )
+                except KeyboardInterrupt:  # what was measured until then is worth its page
+                    measured.expect(False, "the drill goes on to its end")
             measured.facts["requests of the clients meanwhile"] = len(clients.answers)
             measured.facts["of these, failed"] = len(clients.failures)
             measured.expect(not clients.failures, f"no request failed {clients.failures[:1]}")
