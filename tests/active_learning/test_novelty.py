@@ -10,6 +10,7 @@ from safetensors.numpy import save
 
 from active_learning import novelty_fitting as fitting
 from active_learning.novelty import (
+    ALARM,
     NOVELTY_FILE,
     Familiarity,
     doubt,
@@ -20,6 +21,7 @@ from active_learning.novelty import (
 from active_learning.novelty_fitting import fit, fit_novelty, kind
 from core.errors import DatasetError, InputError, WeightsError, WeightsNotFoundError
 from core.records import SideFile
+from core.settings import PathSettings
 from core.types import Classification, Provenance
 from hub.shelf import shelve
 from models import get_spec
@@ -276,6 +278,13 @@ def test_features_of_another_layer_have_no_novelty_until_the_release_is_fitted_a
     assert [record.message for record in caplog.records if "calibrate it again" in record.message]
     with pytest.raises(WeightsError, match="run `python -m active_learning calibrate`"):
         read_familiarity(tmp_path, config)
+
+
+@pytest.mark.parametrize("name", ["mobilesteelnet", "sme_deeplabv3plus"])
+def test_the_bundled_classifier_and_segmenter_know_what_they_have_seen(name):
+    folder = PathSettings().bundled / name
+    found = read_familiarity(folder, read_release(folder))  # of the layer that is read today
+    assert len(found.ordinary) >= 1 / ALARM
 
 
 def test_a_file_of_another_network_is_told_and_not_taken_for_a_novelty(tmp_path):
