@@ -91,8 +91,8 @@ def theme() -> Any:
 
 
 def head() -> str:
-    """What goes into the page's head: the keyboard script."""
-    return f"<script>{script('keys')}</script>"
+    """What goes into the page's head: the scripts of the whole page."""
+    return "".join(f"<script>{script(name)}</script>" for name in ("keys", "focus"))
 
 
 def script(name: str) -> str:

@@ -1,7 +1,7 @@
 // The review queue: a click or an arrow key chooses an image. A list that is renewed under the
-// reader's hands keeps the choice, the focus and the place it was scrolled to.
+// reader's hands keeps the choice and the place it was scrolled to; focus.js keeps the focus.
 // The memory is the window's: the page may also put a new element in the place of this one.
-const memory = (window.reviewQueue ??= {chosen: null, hadFocus: false, top: 0});
+const memory = (window.reviewQueue ??= {chosen: null, top: 0});
 const entries = () => [...element.querySelectorAll('.entry')];
 const mark = () => {
   for (const entry of entries())
@@ -33,11 +33,6 @@ element.addEventListener('keydown', (event) => {
   next.focus();
   choose(next);
 });
-element.addEventListener('focusin', () => { memory.hadFocus = true; });
-element.addEventListener('focusout', (event) => {
-  // What is removed loses the focus to nobody; a person gives it to something else.
-  if (event.relatedTarget && !element.contains(event.relatedTarget)) memory.hadFocus = false;
-});
 element.addEventListener('scroll', (event) => {
   if (event.target.matches('.queue')) memory.top = event.target.scrollTop;
 }, true);
@@ -50,8 +45,6 @@ const restore = () => {
   }
   mark();
   list.scrollTop = memory.top;
-  if (memory.hadFocus && !element.contains(document.activeElement))
-    entries().find((entry) => entry.dataset.id === memory.chosen)?.focus({preventScroll: true});
 };
 new MutationObserver(restore).observe(element, {childList: true, subtree: true});
 restore();
@@ -72,7 +65,4 @@ const freshen = () => {
 if (!memory.watches) {
   memory.watches = true;
   setInterval(freshen, 15000);
-  document.addEventListener('pointerdown', (event) => {
-    if (!event.target.closest('#review-queue')) memory.hadFocus = false;
-  });
 }

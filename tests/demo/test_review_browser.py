@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
+from PIL import Image as PillowImage
 from playwright.sync_api import Browser, Page, expect
 
 from active_learning import errands
@@ -228,6 +230,32 @@ def test_the_button_sends_as_many_as_it_says(page: Page, mill: Mill) -> None:
     expect(page.locator("#review-connection")).to_contain_text("2 images sent to Label Studio")
     expect(page.locator(".place.is-waiting strong")).to_have_text(str(waiting - 2))
     assert mill.desk.queue.counts()["pending"] == waiting - 2
+
+
+@pytest.mark.parametrize(
+    "place", [".place.is-waiting", ".entry.is-there >> nth=1", ".opens"], ids=str
+)
+def test_the_focus_stays_where_it_was_when_the_page_renews_itself(
+    page: Page, mill: Mill, place: str
+) -> None:
+    page.locator(".entry.is-there").first.click()
+    expect(page.locator(".opens")).to_be_visible()
+    everything = page.locator(".place strong").first
+    before = int(everything.inner_text())
+    page.locator(place).focus()
+    for images in (before, before + 1):  # renewed twice
+        _add_picture(mill, images)
+        expect(everything).to_have_text(str(images + 1))
+        expect(page.locator(".entry")).to_have_count(images + 1)
+    expect(page.locator(place)).to_be_focused()
+
+
+def _add_picture(mill: Mill, grey: int) -> None:
+    """Somebody else puts a picture into the queue."""
+    picture = io.BytesIO()
+    PillowImage.new("RGB", (60, 40), (grey, grey, grey)).save(picture, "PNG")
+    reasons = ("Asked for by hand.",)  # and before all others, so that every row moves
+    mill.desk.queue.add(picture.getvalue(), inspections=(), reasons=reasons, priority=1.0)
 
 
 # --- Label Studio's own editor -----------------------------------------------------------------
