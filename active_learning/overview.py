@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from active_learning._review_rows import ReviewItemRow
+from active_learning.choosing import classes_seen
 from active_learning.desk import Desk, labels_given
 from active_learning.inbox import AnnotationRow, standing_rows, to_annotation
-from active_learning.push import classes_seen
 from core.ledger import EventRow
 from core.records import ReviewItem, ReviewState
 

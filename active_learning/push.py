@@ -17,6 +17,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from active_learning._review_rows import ReviewItemRow
+from active_learning.choosing import choose
 from active_learning.label_format import (
     MODEL_VERSION,
     check_prediction,
@@ -27,7 +28,6 @@ from active_learning.label_format import (
 from active_learning.label_studio import LabelStudio, Project
 from active_learning.labelling import Labelling
 from active_learning.outbox import LEASE_S, SETTLE_S, Outbox, pushing
-from active_learning.query import Candidate, classes_worth_a_label, rank
 from active_learning.queue import OnPoint, ReviewQueue
 from active_learning.shown_image import ShownImage, shown_image
 from core.errors import (
@@ -170,7 +170,14 @@ class _Pass:
 
     def send(self, ranking: Ranking, is_stopped: Callable[[], bool]) -> str:
         """Send what is due."""
-        for item_id in _chosen(self._outbox.due(), ranking):
+        chosen = choose(
+            self._outbox.due(),
+            ranking.budget,
+            labelled_counts=ranking.labelled_counts,
+            random_share=ranking.random_share,
+            seed=ranking.seed,
+        )
+        for item_id in chosen:
             if is_stopped():
                 return STOPPED
             for item in self._outbox.claim(1, ids=[item_id]):
@@ -289,32 +296,6 @@ class _Pass:
     def _gives_up(self) -> bool:
         self._failures += 1
         return self._failures >= PATIENCE
-
-
-def _chosen(due: Sequence[ReviewItem], ranking: Ranking) -> list[str]:
-    """Ids of the items to send, in order; all of them where the budget allows."""
-    if len(due) <= ranking.budget:
-        return [item.id for item in due]
-    pool = [Candidate(item.id, item.priority, classes_seen(item.predictions)) for item in due]
-    ranked = rank(
-        pool,
-        ranking.budget,
-        labelled_counts=ranking.labelled_counts,
-        random_share=ranking.random_share,
-        seed=ranking.seed,
-    )
-    return [entry.id for entry in ranked]
-
-
-def classes_seen(inspections: Sequence[Inspection]) -> tuple[str, ...]:
-    """Classes that models see and a label may be about, most probable first."""
-    best: dict[str, float] = {}
-    for inspection in inspections:
-        found = [(box.label, box.probability) for box in inspection.detections]
-        found += [(segment.label, segment.score) for segment in inspection.segments]
-        for label, p in [*found, *inspection.probabilities.items()]:
-            best[label] = max(best.get(label, 0.0), p)
-    return classes_worth_a_label(best)
 
 
 def _leading_first(inspections: Sequence[Inspection]) -> list[Inspection]:

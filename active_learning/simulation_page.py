@@ -74,10 +74,10 @@ far, and is judged on images that nobody may ask for. What the learner builds on
   trained anew each round for 120 steps of 16 images. Its scores are calibrated on the validation
   split, as those of a release are.
 
-*ours* is the product's ranking (`active_learning/query.py`), which `push` sends by: class quotas
-that favour the classes short of labels, within a class the most uncertain first, and the stated
-random share. Uncertain is, for a class, a small margin; for boxes, the largest of the four doubts
-of `active_learning/uncertainty.py`. *Committee* is the disagreement of two heads with different
+*ours* is the product's ranking (`active_learning/query.py`): class quotas that favour the classes
+short of labels, within a class the most uncertain first, and the stated random share. Uncertain is,
+for a class, a small margin; for boxes, the largest of the four doubts of
+`active_learning/uncertainty.py`. *Committee* is the disagreement of two heads with different
 beginnings, as *Compare* measures it; the second trains half as long. *Ours, then k-centre* picks,
 from four times as many images as are wanted, those most unlike each other. The others are what
 libraries offer.
@@ -87,12 +87,21 @@ libraries offer.
 Lines are medians over the seeds, bands the 10th to the 90th percentile; the dotted line is the
 learner with every label of the pool."""
 
-_TAIL: Final = """## What this does not say
+_TAIL: Final = """## What follows
 
-The learners are heads on frozen features, not networks that are fine-tuned; segmenters are not
-simulated; the reviewer makes no mistakes; and the pool holds nothing but defects, evenly many of
-each class in NEU-DET. The seeds share one pool and one judging set, so the intervals tell how much
-the draw of the first labels and chance matter, not how another mill would fare."""
+Where a classifier or a segmenter has looked, `push` sends by its ranking. Where only detectors
+have, nothing chose better than chance on the validation split, which is the one that chooses:
+`push` then sends what people have flagged first and draws the rest at random
+(`active_learning/choosing.py`).
+
+## What this does not say
+
+The learners are heads on frozen features, not networks that are fine-tuned. Those for boxes are
+small, see 128 px and learn for a fixed number of steps, which may be too few for the harder images
+that doubt selects. Segmenters are not simulated; the reviewer makes no mistakes; and the pool holds
+nothing but defects, evenly many images of each class in NEU-DET. The seeds share one pool and one
+judging set, so the intervals tell how much the draw of the first labels and chance matter, not how
+another mill would fare."""
 
 
 def _section(simulation: Simulation, entry: Mapping[str, str]) -> str:

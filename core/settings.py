@@ -247,8 +247,8 @@ class ReviewSettings(_Group):
     )
     random_share: Fraction = Field(
         0.1,
-        description="Share of the budget drawn at random, so that sure mistakes are seen too; a "
-        "fraction in [0, 1].",
+        description="Share of the budget drawn at random, so that sure mistakes are seen too; "
+        "where only detectors have looked, all of it is; a fraction in [0, 1].",
     )
 
 

@@ -1,0 +1,66 @@
+"""Which of the items that wait are sent, when more wait than may be sent.
+
+Classified and segmented images are ranked by `query.rank`. Where only detectors have looked, their
+doubts are no guide: in the simulation no way of choosing by them beat chance on validation
+(docs/benchmarks/active-learning.md), so what people have flagged goes first and chance decides over
+the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from active_learning.query import Candidate, classes_worth_a_label, rank
+from core.records import Inspection, ReviewItem
+
+BY_HAND: Final = 1.0  # priority of what a person has flagged
+
+
+def choose(
+    due: Sequence[ReviewItem],
+    budget: int,
+    *,
+    labelled_counts: Mapping[str, int],
+    random_share: float,
+    seed: int,
+) -> list[str]:
+    """Ids of the items to send, in order; all of them where the budget allows.
+
+    Args:
+        due: items that wait, the most urgent first.
+        budget: images a person can label now.
+        labelled_counts: labels there are of each class.
+        random_share: of the budget, drawn at random; all of it where only detectors have looked.
+        seed: of what is drawn.
+    """
+    if len(due) <= budget:
+        return [item.id for item in due]
+    first: list[str] = []
+    if {said.task for item in due for said in item.predictions} == {"detect"}:
+        first = [item.id for item in due if item.priority >= BY_HAND][:budget]
+        random_share = 1.0
+    pool = [
+        Candidate(item.id, item.priority, classes_seen(item.predictions))
+        for item in due
+        if item.id not in first
+    ]
+    ranked = rank(
+        pool,
+        budget - len(first),
+        labelled_counts=labelled_counts,
+        random_share=random_share,
+        seed=seed,
+    )
+    return [*first, *(entry.id for entry in ranked)]
+
+
+def classes_seen(inspections: Sequence[Inspection]) -> tuple[str, ...]:
+    """Classes that models see and a label may be about, most probable first."""
+    best: dict[str, float] = {}
+    for inspection in inspections:
+        found = [(box.label, box.probability) for box in inspection.detections]
+        found += [(segment.label, segment.score) for segment in inspection.segments]
+        for label, p in [*found, *inspection.probabilities.items()]:
+            best[label] = max(best.get(label, 0.0), p)
+    return classes_worth_a_label(best)
