@@ -16,14 +16,11 @@ import os
 import platform
 import random
 import resource
-import shutil
 import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -32,13 +29,14 @@ import typer
 
 from active_learning.labelling import NO_DEFECT
 from core.errors import LabelStudioError, LeaseHeld
+from tests.active_learning import round_trip
+from tests.active_learning.drill_results import REPORT, Result, section
 from tests.active_learning.fault_proxy import FAULTS, drawn, fault_proxy
-from tests.active_learning.label_studio_server import DATABASE, FRESH, Server, free_port
+from tests.active_learning.label_studio_server import Server, free_port, running
 from tests.active_learning.review_desk import LABELLING, Desk, open_test_desk
 from tests.databases import in_children
 from training.runs import git_commit
 
-REPORT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "reliability.md"
 POINTS = (
     *("recover:written", "claim:written", "claim:committed", "push:uploaded", "push:created"),
     *("mark_sent:written", "mark_sent:committed", "push:read back", "mark_verified:written"),
@@ -52,29 +50,6 @@ CHOICE = {
     "type": "choices",
     "value": {"choices": [NO_DEFECT]},
 }
-
-
-@dataclass
-class Result:
-    """One drill in numbers; every wrong one is a promise that was not kept."""
-
-    title: str
-    numbers: dict[str, object] = field(default_factory=dict)
-    wrong: dict[str, int] = field(default_factory=dict)
-    tallies: dict[str, Counter[str]] = field(default_factory=dict)  # by heading
-
-    def render(self) -> str:
-        parts = [f"## {self.title}", _table("what", self.numbers | self.wrong)]
-        parts += [
-            _table(heading, {name: tally[name] for name in sorted(tally)})
-            for heading, tally in self.tallies.items()
-        ]
-        return "\n\n".join(parts)
-
-
-def _table(heading: str, rows: Mapping[str, object]) -> str:
-    lines = [f"| {name} | {value} |" for name, value in rows.items()]
-    return "\n".join([f"| {heading} | number |", "| --- | ---: |", *lines])
 
 
 def kill_drill(server: Server, folder: Path, *, kills: int, items: int, seed: int) -> Result:
@@ -229,21 +204,6 @@ def _done(desk: Desk) -> bool:
     return not (counts["pending"] or counts["sending"] or counts["unknown"] or counts["sent"])
 
 
-@contextmanager
-def _server():
-    server = Server(Path(tempfile.mkdtemp(prefix="rollmark-drill-")), free_port())
-    if FRESH.exists():
-        shutil.copyfile(FRESH, server.data / DATABASE)
-    try:
-        server.start()
-        server.pat = str(server.ask("POST", "token/", {})["token"])
-        yield server
-    finally:
-        if server.process is not None and server.process.poll() is None:
-            server.stop(signal.SIGKILL)
-        shutil.rmtree(server.data)
-
-
 def main(
     kills: Annotated[int, typer.Option(min=1)] = 200,
     items: Annotated[int, typer.Option(min=1, help="Of the kill and the answer drill.")] = 500,
@@ -253,7 +213,7 @@ def main(
     output: Path = REPORT,
 ) -> None:
     """Run all drills and write the report; exit code 1 if a promise was not kept."""
-    with _server() as server, tempfile.TemporaryDirectory() as folder:
+    with running() as server, tempfile.TemporaryDirectory() as folder:
         killed, waited = Path(folder) / "killed", Path(folder) / "waited"
         killed.mkdir()
         waited.mkdir()
@@ -280,7 +240,9 @@ def main(
         "Studio Enterprise or its cloud, corrupted database pages, and weeks without a restart."
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    text = "\n\n".join([head, *(result.render() for result in results)]) + "\n"
+    before = output.read_text("utf-8") if output.is_file() else ""
+    kept = section(before, round_trip.TITLE)  # another command writes it
+    text = "\n\n".join(filter(None, [head, *(r.render() for r in results), kept])) + "\n"
     output.write_text(text, encoding="utf-8")
     if any(any(result.wrong.values()) for result in results):
         raise typer.Exit(1)
