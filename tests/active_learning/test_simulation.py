@@ -176,7 +176,7 @@ def test_a_second_simulation_joins_the_first_on_the_page(tmp_path):
     judged = other.model_copy(update={"split": "test", "metric": "mAP50"})
     page = write_page(tmp_path, [other, judged], command="two", where="here").read_text()
     write_page(tmp_path, [found], command="one", where="here")
-    assert page.count("\n## ") == 4  # three simulations, and what they do not say
+    assert page.count("\n## ") == 5  # three simulations, what follows, what they do not say
     assert page.count("Written by `two`, here.") == 2
     assert sorted(json.loads((tmp_path / "active-learning.json").read_text())) == [
         "other, mAP50 on test",
