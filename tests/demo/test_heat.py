@@ -77,7 +77,7 @@ def test_only_the_last_networks_and_maps_are_kept(bundled: PathSettings) -> None
 def test_a_picture_that_is_gone_is_said_in_the_legend_s_place(
     bundled: PathSettings, tmp_path: Path
 ) -> None:
-    from demo.tabs.inspect import _Page
+    from demo.drawing import DrawingPanel
 
     service = Service(Settings(paths=bundled, serving=ServingSettings(runtime="torch")))
     copy = tmp_path / "x.jpg"
@@ -86,7 +86,7 @@ def test_a_picture_that_is_gone_is_said_in_the_legend_s_place(
         service, str(copy), "x.jpg", model="mobilesteelnet", score_threshold=None
     )
     copy.unlink()
-    page = object.__new__(_Page)
-    page.service = service
-    _, said = page.redraw(shown, [], "layer")
+    panel = object.__new__(DrawingPanel)
+    panel._service = service
+    _, said = panel._redraw(shown, [], "layer")
     assert "has been cleared from the server" in said
