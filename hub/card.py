@@ -131,6 +131,16 @@ def _flat(recipe: Mapping[str, object]) -> dict[str, object]:
     return flat
 
 
+def _own_recipe(recipe: Mapping[str, object], spec: ModelSpec) -> list[str]:
+    """What of the paper's training was left out for these weights, if anything."""
+    said = []
+    if recipe.get("loss") == "stock" and spec.criterion is not None:
+        said.append("These weights were trained with YOLO11's loss in place of the paper's.")
+    if recipe.get("balance") == "none" and spec.sampler is not None:
+        said.append("Training images were drawn alike, not by the paper's sampler.")
+    return [" ".join(said), ""] if said else []
+
+
 def _training(config: ReleaseConfig) -> list[str]:
     run = config.run
     recipe = ", ".join(f"{k} {v}" for k, v in sorted(_flat(run.recipe).items()))
@@ -216,7 +226,7 @@ def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
     if not config.evaluations:
         lines += ["Not evaluated yet.", ""]
     lines += ["## Calibration", "", *_calibration(config)]
-    lines += ["## Training", "", *_training(config)]
+    lines += ["## Training", "", *_own_recipe(config.run.recipe, spec), *_training(config)]
     if paper is not None:
         lines += [
             "## Paper",

@@ -84,3 +84,13 @@ def test_the_card_says_how_probabilities_were_calibrated_or_that_they_were_not()
     fitted = {"kind": "temperature", "n": 162, "ece_before": 0.05, "ece_after": 0.012}
     text = write_card(make_config(calibration=fitted, task="classify"), get_spec("mobilesteelnet"))
     assert "162 images of the validation split: ECE 5.0 % before, 1.2 % after" in text
+
+
+def test_the_card_says_what_of_the_papers_recipe_was_left_out():
+    def training(model, **recipe):
+        text = write_card(make_config(run=make_run(recipe=recipe)), get_spec(model))
+        return text.split("## Training")[1].split("| --- |")[0]
+
+    assert "with YOLO11's loss in place of the paper's" in training("da_yolo", loss="stock")
+    assert "drawn alike, not by the paper's sampler" in training("grace", balance="none")
+    assert "paper's" not in training("grace", loss="stock", balance="paper")
