@@ -164,9 +164,12 @@ def _app(app: AppSpeed) -> Iterator[str]:
         f"Below, {app.model} is asked by callers who ask again as soon as they have an answer; "
         "upload included."
     )
-    yield from _callers("`POST /v1/inspect`", app.clients)
-    if app.gradio_clients:
-        yield from _callers("`gradio_client`", app.gradio_clients)
+    for how, clients in (
+        ("`POST /v1/inspect`", app.clients),
+        ("`gradio_client`", app.gradio_clients),
+    ):
+        if clients:
+            yield from _callers(how, clients)
     yield ""
 
 
