@@ -155,6 +155,7 @@ def _parity(paths: PathSettings, name: str, *, limit: int | None, int8: bool) ->
             resamples=0,
         )
         values[runtime] = next(m.value for m in evaluation.metrics if m.name == metric)
+        logger.info("%s in %s: %s %.4f", name, runtime, metric, values[runtime])
     return Parity(
         model=name,
         revision=config.revision,

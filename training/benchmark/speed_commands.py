@@ -33,13 +33,15 @@ def speed(
 ) -> None:
     """Time Rollmark beside ultralytics, onnxruntime and plain torch, and print the page."""
     with errors_on_one_line():
+        from core.logs import set_up_logging
         from training.benchmark.speed import measure, served_names, use_cpus
         from training.benchmark.speed_page import write_page
         from training.benchmark.speed_records import SPEED_FILE, save
         from training.datasets import open_dataset
 
-        used = use_cpus(cpus)
         settings = read_settings()
+        set_up_logging(settings)  # it takes long and says where it is
+        used = use_cpus(cpus)
         samples = open_dataset(data, settings.paths.datasets).split("leak-free", "val")
         files = [sample.path for sample in samples[:500]]
         record = measure(
@@ -68,13 +70,16 @@ def parity(
 ) -> None:
     """Measure accuracy on validation in torch, OpenVINO and int8, and print the page."""
     with errors_on_one_line():
+        from core.logs import set_up_logging
         from training.benchmark.speed import served_names, use_cpus
         from training.benchmark.speed_page import write_page
         from training.benchmark.speed_records import PARITY_FILE, save
         from training.quantise import measure_parity
 
+        settings = read_settings()
+        set_up_logging(settings)
         use_cpus(cpus)
-        paths = read_settings().paths
+        paths = settings.paths
         chosen = model or served_names(paths)
         record = measure_parity(paths, chosen, limit=limit, int8=int8)
         save(record, pages / PARITY_FILE)
