@@ -20,7 +20,7 @@ from active_learning.presence import Watcher, watchers
 from active_learning.retraining import SHELF, RetrainingRun, RetrainingRuns
 from core.errors import InputError
 from core.logs import masked
-from core.records import Channel, ReleaseConfig
+from core.records import Channel, ReleaseConfig, Source
 from core.settings import Settings
 from core.verdicts import PRIMARY
 from demo.service import Service
@@ -58,7 +58,7 @@ class Picture:
     """Everything the page shows about one model."""
 
     config: ReleaseConfig  # of the live release
-    source: str
+    source: Source
     outlook: Outlook
     runs: tuple[RetrainingRun, ...]  # newest first
     is_carried: bool  # a process is at work on the newest run

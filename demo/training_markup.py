@@ -21,7 +21,7 @@ from demo import training_deeds as deeds
 from demo.markup import note, swatch
 from demo.retraining import Curve, Picture
 from demo.review_markup import bars, moment
-from demo.words import short
+from demo.words import SOURCES, short
 
 _STEPS: Final[dict[Phase, str]] = {
     "requested": "Asked for",
@@ -220,7 +220,7 @@ def live(picture: Picture) -> str:
     config = picture.config
     return (
         f'<p class="connection">{escape(short(config.title))} serves revision '
-        f"<code>{escape(config.revision)}</code> ({escape(picture.source)}), trained on "
+        f"<code>{escape(config.revision)}</code> ({SOURCES[picture.source]}), trained on "
         f"{escape(config.dataset)}.</p>"
     )
 

@@ -11,11 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from core.records import Box, Inspection
+from core.records import Box, Inspection, Source
 from core.taxonomy import title
 
 NOT_SURE: Final = "Not sure: a person should look"
 NOTHING: Final = "Nothing found"
+SOURCES: Final[dict[Source, str]] = {  # where a release came from
+    "bundled": "bundled",
+    "local": "promoted here",
+    "hub": "from the Hub",
+    "hub-cached": "from the Hub, which cannot be asked now",
+}
 STRIP_FROM: Final = 5.0  # times as long as wide
 _WIDER: Final = 1.3  # than high: what a folded strip is, roughly
 _COLUMNS: Final = ("left", "centre", "right")

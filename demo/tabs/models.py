@@ -8,23 +8,17 @@ from typing import Any, Final
 import gradio as gr
 
 from core.errors import RollmarkError
-from core.records import Evaluation, Metric, ReleaseConfig, Source
+from core.records import Evaluation, Metric, ReleaseConfig
 from demo import markup
 from demo.handlers import PRIVATE
 from demo.latest import Latest
 from demo.service import NOTHING_SERVED, Service
 from demo.theme import script
-from demo.words import count
+from demo.words import SOURCES, count
 from hub.registry import Release
 from models import get_spec
 from models._spec import ReportedMetric
 
-_SOURCES: Final[dict[Source, str]] = {
-    "bundled": "bundled",
-    "local": "promoted here",
-    "hub": "from the Hub",
-    "hub-cached": "from the Hub, which cannot be asked now",
-}
 _TASKS: Final = {"detect": "boxes", "segment": "a mask", "classify": "a class"}
 _FRACTIONS: Final = ("mAP", "AP50", "mIoU", "MPA", "accuracy", "precision", "recall", "F1")
 _HEADS: Final = ("Model", "Measured on its test split, and by its paper", "Trained on", "Revision")
@@ -122,7 +116,7 @@ def _row(release: Release, *, is_first: bool) -> str:
         f"{config.dataset}, {config.protocol} split<br>seed {run.seed}, "
         f"{count(run.epochs, 'epoch')}, {config.image_size} px"
     )
-    origin = f"<code>{escape(config.revision)}</code><br>{_SOURCES[release.source]}"
+    origin = f"<code>{escape(config.revision)}</code><br>{SOURCES[release.source]}"
     cells = (what, _figures(config, test), trained, origin)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
