@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, Final
 
@@ -125,6 +126,7 @@ def _figures(config: ReleaseConfig, test: Evaluation | None) -> str:
     """A line a metric: what was measured, its interval, what the paper reports."""
     reported = {metric.name: metric for metric in comparable(config, test)}
     measured = {metric.name: metric for metric in test.metrics} if test else {}
+    measured |= _of_one_class(reported, measured)
     lines = "".join(
         f'<tr><th scope="row">{escape(name.replace("macro_", "macro "))}</th>'
         f"{_measured(measured.get(name))}<td>{_reported(reported.get(name))}</td></tr>"
@@ -139,6 +141,18 @@ def _figures(config: ReleaseConfig, test: Evaluation | None) -> str:
         '<th scope="col">95 % interval</th><th scope="col">paper</th></tr></thead>'
         f"<tbody>{lines}</tbody></table>"
     )
+
+
+def _of_one_class(names: Iterable[str], measured: Mapping[str, Metric]) -> dict[str, Metric]:
+    """AP50 of those single classes that the paper names, such as "AP50 crazing"."""
+    whole = measured.get("mAP50")
+    if whole is None:
+        return {}
+    return {
+        name: Metric(name=name, value=whole.per_class[label], n=whole.n)
+        for name in names
+        if (label := name.removeprefix("AP50 ")) != name and label in whole.per_class
+    }
 
 
 def _measured(metric: Metric | None) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from core.settings import ServingSettings
+from core.settings import PathSettings, ServingSettings
 from demo.following import follow_hub
 from demo.service import Service
 from demo.tabs.models import models_table
 from hub.publish import publish
-from hub.registry import Release
+from hub.registry import Release, resolve
 from tests.demo import releases
 from tests.hub.loopback import settings_for
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_a_namespace_nothing_is_followed(loopback_hub, tmp_path):
@@ -49,3 +53,13 @@ def test_a_running_app_serves_what_is_published_meanwhile(loopback_hub, tmp_path
 def test_the_models_page_says_where_a_release_comes_from(tmp_path, source, words):
     config = releases.describe(tmp_path / "grace", "grace", task="detect")
     assert words in models_table((Release(tmp_path / "grace", config, source),))
+
+
+def test_the_models_page_shows_the_class_that_a_paper_names_beside_its_figure():
+    paths = PathSettings(bundled=ROOT / "hub" / "bundled", data=ROOT / "none")
+    bundled = resolve("gms2_yolo", paths)
+    (test,) = (e for e in bundled.config.evaluations if e.split == "test")
+    crazing = 100 * test.metric("mAP50").per_class["crazing"]
+    row = models_table((bundled,)).split("AP50 crazing")[1].split("</tr>")[0]
+    assert f"<td>{crazing:.1f} %</td>" in row
+    assert "<td>68.3 %</td>" in row
