@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from hub.publish import live_on_hub
 from hub.shelf import shelve
 from models import get_spec
 from tests.active_learning.label_studio_server import Server, running
+from tests.clients import Clients
 from tests.demo.conftest import served
 from tests.hub.hub_server import HubServer, serve
 from training.datasets import Dataset, Sample, open_dataset, write_index
@@ -79,42 +79,6 @@ class Measured:
         typer.echo(f"{'kept' if kept else 'BROKEN'}: {promise}")
         if not kept:
             self.wrong.append(promise)
-
-
-class Clients:
-    """People who ask the app without a pause: when each was answered, and by which revision."""
-
-    def __init__(self, address: str, picture: bytes) -> None:
-        self.answers: list[tuple[datetime, str]] = []
-        self.failures: list[str] = []
-        self._address, self._picture = address, picture
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(CLIENTS)]
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        with httpx.Client(base_url=self._address, timeout=60, limits=ONCE) as http:
-            while not self._over.wait(0.1):  # a machine that also trains should not only answer
-                try:
-                    told = look(http, self._picture)
-                    self.answers.append((datetime.now(UTC), told["revision"]))
-                except Exception as exc:
-                    self.failures.append(repr(exc))
-
-    def first(self, revision: str, *, since: datetime) -> datetime:
-        """When a revision first answered after a moment."""
-        return waited(
-            lambda: next((at for at, r in list(self.answers) if r == revision and at > since), None)
-        )
 
 
 class Installation:
@@ -349,7 +313,7 @@ def go_round(
         measured.expect(run.state == "promoted", "the candidate is promoted")
         if run.state != "promoted" or run.candidate is None:
             return
-        swapped = clients.first(run.candidate, since=run.phases["published"])
+        swapped = clients.wait_for(run.candidate, since=run.phases["published"], patience_s=WAIT_S)
         measured.seconds["first answer of the running app after the channel moved"] = max(
             (swapped - run.phases["activated"]).total_seconds(), 0.0
         )
@@ -371,7 +335,7 @@ def go_round(
 
         pressed = datetime.now(UTC)
         typer.echo(act(address, f"back:{ignorant}"))
-        back = clients.first(ignorant, since=pressed)
+        back = clients.wait_for(ignorant, since=pressed, patience_s=WAIT_S)
         measured.seconds["rolled back: from the button to the first answer of the old release"] = (
             back - pressed
         ).total_seconds()
@@ -423,7 +387,13 @@ def main(
         }
         picture = test[0].path.read_bytes()
         with served(here.root, settings.paths.bundled, **here.environment) as address:
-            with Clients(address, picture) as clients:
+            # A machine that also trains should not only answer: they rest a little.
+            with (
+                httpx.Client(base_url=address, timeout=60, limits=ONCE) as http,
+                Clients(
+                    lambda: look(http, picture)["revision"], count=CLIENTS, pause_s=0.1
+                ) as clients,
+            ):
                 try:
                     go_round(
                         here, address, clients, measured, pool, wrong[:careless], test, ignorant
