@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from core.errors import ConfigError
 from core.files import write_atomically
+from core.verdicts import HEADLINE
 from models._release import CONFIG_FILE, read_release
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 WORTH: Final = 0.005  # of the metric: what a larger picture, which costs more, must gain
 STEP_PX: Final = 32  # largest stride of the networks: other sizes are padded up to it
-MEASURES: Final = {"detect": "mAP50_95", "segment": "mIoU", "classify": "accuracy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def fit_size(
         write_atomically(release / CONFIG_FILE, config.model_dump_json(indent=2).encode())
     logger.info("%s %s looks at %d px", config.name, config.revision, chosen)
     n = len(dataset.split(config.protocol, "val"))
-    return SizeFit(chosen, MEASURES[config.task], scores, n)
+    return SizeFit(chosen, HEADLINE[config.task], scores, n)
 
 
 def usual_sizes(trained: int) -> tuple[int, ...]:
@@ -100,8 +100,8 @@ def _score(predictor: Predictor, dataset: Dataset, config: ReleaseConfig, size: 
     predictor.image_size = size
     predictor.class_thresholds = {}
     found = evaluate(predictor, dataset, protocol=config.protocol, split="val", resamples=0)
-    score = found.metric(MEASURES[config.task]).value
-    logger.info("%s at %d px: %s %.4f", config.name, size, MEASURES[config.task], score)
+    score = found.metric(HEADLINE[config.task]).value
+    logger.info("%s at %d px: %s %.4f", config.name, size, HEADLINE[config.task], score)
     return score
 
 

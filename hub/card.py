@@ -141,6 +141,13 @@ def _own_recipe(recipe: Mapping[str, object], spec: ModelSpec) -> list[str]:
     return [" ".join(said), ""] if said else []
 
 
+def _looks_at(config: ReleaseConfig) -> str:
+    """The size of serving, where validation has chosen another than that of training."""
+    if config.image_size == config.run.image_size:
+        return ""
+    return f" in training; it looks at {config.image_size} px, chosen on validation"
+
+
 def _training(config: ReleaseConfig) -> list[str]:
     run = config.run
     recipe = ", ".join(f"{k} {v}" for k, v in sorted(_flat(run.recipe).items()))
@@ -150,7 +157,7 @@ def _training(config: ReleaseConfig) -> list[str]:
         ("data set identity", f"`{run.dataset_id[:12]}`"),
         ("initialisation", run.initialisation),
         ("epochs", f"{run.epochs} of {run.epochs_planned} planned{kept}, chosen on validation"),
-        ("image size", f"{run.image_size} px"),
+        ("image size", f"{run.image_size} px{_looks_at(config)}"),
         ("recipe", recipe or "–"),
         ("seed", f"{run.seed} (one run)"),
         ("precision", run.precision),

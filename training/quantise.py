@@ -25,6 +25,7 @@ from core.records import ReleaseConfig
 from core.settings import PathSettings
 from core.taxonomy import native_side
 from core.types import DecodedImage
+from core.verdicts import HEADLINE
 from models import get_spec
 from models._openvino import (
     GRAPH,
@@ -48,7 +49,6 @@ from training.runs import describe_machine
 logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES: Final = 200
-PRIMARY: Final = {"detect": "mAP50_95", "segment": "mIoU", "classify": "accuracy"}
 _DFL_BINS: Final = 16  # input channels of the fixed convolution that decodes a box side
 
 
@@ -145,7 +145,7 @@ def _parity(paths: PathSettings, name: str, *, limit: int | None, int8: bool) ->
         kept = dataset.split(config.protocol, "val")[:limit]
         dataset = replace(dataset, samples=kept)
     values: dict[str, float] = {}
-    metric = PRIMARY[config.task]
+    metric = HEADLINE[config.task]
     for runtime, make in _runtimes(folder, config, paths.cache).items():
         evaluation = evaluate(
             _predictor(config, make()),

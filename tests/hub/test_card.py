@@ -94,3 +94,15 @@ def test_the_card_says_what_of_the_papers_recipe_was_left_out():
     assert "with YOLO11's loss in place of the paper's" in training("da_yolo", loss="stock")
     assert "drawn alike, not by the paper's sampler" in training("grace", balance="none")
     assert "paper's" not in training("grace", loss="stock", balance="paper")
+
+
+def test_the_card_tells_the_size_of_training_from_that_of_serving():
+    config = make_config()
+    size = config.run.image_size
+    spec = get_spec("grace")
+    assert f"| image size | {size} px |" in write_card(config, spec)
+    larger = config.model_copy(update={"image_size": size + 64})
+    row = (
+        f"| image size | {size} px in training; it looks at {size + 64} px, chosen on validation |"
+    )
+    assert row in write_card(larger, spec)
