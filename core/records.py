@@ -100,6 +100,16 @@ class SideFile(Record):
     sha256: str
 
 
+class Int8Loss(Record):
+    """What 8-bit weights and activations cost a release on its own validation split."""
+
+    metric: str
+    fp32: float  # fraction, torch
+    int8: float  # fraction, OpenVINO's quantised export
+    image_size: int  # px that were looked at
+    n: int  # images
+
+
 class ReleaseConfig(Record):
     """`config.json` of a release: all that is needed to rebuild the network and to trust it."""
 
@@ -123,6 +133,7 @@ class ReleaseConfig(Record):
     novelty: SideFile | None = None  # what its training images look like to it, if that was fitted
     # how its images are spread in brightness and its opinions in class, if that was fitted
     drift: dict[str, Any] = Field(default_factory=dict)
+    int8: Int8Loss | None = None  # if that was measured
     run: RunRecord
     evaluations: tuple[Evaluation, ...] = ()
 

@@ -185,6 +185,23 @@ def _calibration(config: ReleaseConfig) -> list[str]:
     ]
 
 
+def _eight_bits(config: ReleaseConfig) -> list[str]:
+    """What `ROLLMARK_SERVING__RUNTIME=int8` costs, where it was measured."""
+    loss = config.int8
+    if loss is None:
+        return []
+    title = _METRIC_TITLES.get(loss.metric, loss.metric)
+    return [
+        "## With 8 bits",
+        "",
+        f"Quantised after training (weights and activations, ranges from training images), {title} "
+        f"on the {loss.n} validation images at {loss.image_size} px is {_percent(loss.int8)} % "
+        f"instead of {_percent(loss.fp32)} %. It is served only where "
+        "`ROLLMARK_SERVING__RUNTIME=int8` asks for it.",
+        "",
+    ]
+
+
 def results_table(configs: Iterable[ReleaseConfig]) -> str:
     """The bundled models beside each other, as the README prints them: leak-free test splits."""
     lines = [
@@ -233,6 +250,7 @@ def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
     if not config.evaluations:
         lines += ["Not evaluated yet.", ""]
     lines += ["## Calibration", "", *_calibration(config)]
+    lines += _eight_bits(config)
     lines += ["## Training", "", *_own_recipe(config.run.recipe, spec), *_training(config)]
     if paper is not None:
         lines += [

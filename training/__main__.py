@@ -210,6 +210,7 @@ def predict(
         from core.errors import InputError
         from models import choose_device, use_threads
         from training.predict import predict_folder
+        from training.predictions import PREDICTIONS_FILE
         from training.served import open_predictor
 
         settings = read_settings()
@@ -221,7 +222,7 @@ def predict(
         if engine is Engine.RAY:
             from training.ray_predict import predict_archive
 
-            failed = predict_archive(
+            tally = predict_archive(
                 make,
                 images,
                 output,
@@ -231,12 +232,14 @@ def predict(
                 gpus=int(choose_device(device).startswith("cuda")),
             )
         else:
-            failed = predict_folder(make(), images, output, score_threshold=score_threshold)
-        if failed:
+            tally = predict_folder(make(), images, output, score_threshold=score_threshold)
+        written = output / PREDICTIONS_FILE
+        if tally.unreadable:
             raise InputError(
-                f"{failed} image{'s' if failed > 1 else ''} could not be read: see the errors in "
-                f"{output / 'predictions.json'}."
+                f"{tally.unreadable} of {tally.images} images could not be read: the errors, and "
+                f"the answers for the others, are in {written}."
             )
+        typer.echo(f"{tally.images} image{'s' if tally.images > 1 else ''} looked at: {written}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ network libraries work outside Python's lock.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,14 +19,13 @@ from rich.console import Console
 from rich.progress import track
 
 from core.errors import InputError
-from core.files import write_atomically
 from core.types import DecodedImage, Prediction, Predictor
 from training.predictions import (
-    PREDICTIONS_FILE,
+    Tally,
     decode_file,
-    document_of,
     list_images,
     mask_names,
+    write_document,
     write_entry,
 )
 
@@ -41,7 +39,7 @@ Seen = InputError | tuple[DecodedImage, Prediction]
 
 def predict_folder(
     predictor: Predictor, images: Path, output: Path, *, score_threshold: float = 0.001
-) -> int:
+) -> Tally:
     """Look at every image of a folder and write `output/predictions.json`.
 
     Images are the files directly in the folder that are named as PNG, JPEG, BMP, TIFF or WebP, in
@@ -56,7 +54,7 @@ def predict_folder(
         score_threshold: detections below it are left out.
 
     Returns:
-        how many images could not be read.
+        how many images there were, and how many of them could not be read.
 
     Raises:
         InputError: if `images` is no folder or holds no image, or `output` cannot be written.
@@ -76,13 +74,9 @@ def predict_folder(
                 if len(written) > BATCH:  # no more answers in memory than that
                     entries.append(written.popleft().result())
             entries += [entry.result() for entry in written]
-        document = document_of(predictor, entries)
-        write_atomically(output / PREDICTIONS_FILE, json.dumps(document, indent=1).encode())
+        return write_document(predictor, entries, output)
     except OSError as exc:
         raise InputError(f"Cannot write to {output}: {exc.strerror or exc}.") from exc
-    failed = sum("error" in entry for entry in entries)
-    logger.info("predicted %d images, %d unreadable, to %s", len(files), failed, output)
-    return failed
 
 
 def look(

@@ -6,10 +6,12 @@ One entry an image: its file name, its size and the answer of its task, or an `e
 from __future__ import annotations
 
 import io
+import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +22,17 @@ from core.files import write_atomically
 from core.images import SUFFIXES, decode
 from core.types import Classification, DecodedImage, Detections, Prediction, Predictor, Segmentation
 
+logger = logging.getLogger(__name__)
+
 PREDICTIONS_FILE = "predictions.json"
 MASKS = "masks"
+
+
+class Tally(NamedTuple):
+    """How many images were looked at, and how many of them could not be read."""
+
+    images: int
+    unreadable: int
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -59,15 +70,25 @@ def write_entry(
     return {"file": file.name, **size, **_answer(prediction, mask)}
 
 
-def document_of(predictor: Predictor, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The whole of predictions.json."""
-    return {
+def write_document(
+    predictor: Predictor, entries: Sequence[Mapping[str, Any]], output: Path
+) -> Tally:
+    """Write the whole of `output/predictions.json`, and count its entries.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    document = {
         "task": predictor.spec.task,
         "model": predictor.spec.name,
         "revision": predictor.revision,
         "labels": list(predictor.labels),
         "images": list(entries),
     }
+    write_atomically(output / PREDICTIONS_FILE, json.dumps(document, indent=1).encode())
+    tally = Tally(len(entries), sum("error" in entry for entry in entries))
+    logger.info("predicted %d images, %d unreadable, to %s", *tally, output)
+    return tally
 
 
 def index_png(class_map: NDArray[np.uint8]) -> bytes:

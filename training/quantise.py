@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import ConfigError
+from core.files import write_atomically
 from core.images import decode
-from core.records import ReleaseConfig
+from core.records import Int8Loss, ReleaseConfig
 from core.settings import PathSettings
 from core.taxonomy import native_side
 from core.types import DecodedImage
@@ -38,7 +39,7 @@ from models._openvino import (
 )
 from models._predictors import AnyPredictor, make_predictor
 from models._proof import PROOF_IMAGES, compare
-from models._release import load_network, read_release
+from models._release import CONFIG_FILE, load_network, read_release
 from models._runtime import Runtime, TorchRuntime, prepare
 from training.benchmark.speed import release_of
 from training.benchmark.speed_records import Parity, ParityRecord
@@ -49,6 +50,7 @@ from training.runs import describe_machine
 logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES: Final = 200
+INT8: Final = "OpenVINO int8"  # as the table of accuracy names it
 _DFL_BINS: Final = 16  # input channels of the fixed convolution that decodes a box side
 
 
@@ -129,14 +131,16 @@ def measure_parity(
         DatasetError: if a release's data set is not prepared.
         WeightsError: if a release is damaged.
     """
-    rows = [_parity(paths, name, limit=limit, int8=int8) for name in models]
+    rows = [parity_of(release_of(name, paths), paths, limit=limit, int8=int8) for name in models]
     return ParityRecord(
         machine=describe_machine("cpu"), measured_at=datetime.now(UTC), rows=tuple(rows)
     )
 
 
-def _parity(paths: PathSettings, name: str, *, limit: int | None, int8: bool) -> Parity:
-    folder = release_of(name, paths)
+def parity_of(
+    folder: Path, paths: PathSettings, *, limit: int | None = None, int8: bool = True
+) -> Parity:
+    """One release's row of `measure_parity`, wherever the release lies."""
     config = read_release(folder)
     dataset = open_dataset(config.dataset, paths.datasets)
     if int8 and find_export(config, paths.cache, "int8") is None:
@@ -155,9 +159,9 @@ def _parity(paths: PathSettings, name: str, *, limit: int | None, int8: bool) ->
             resamples=0,
         )
         values[runtime] = next(m.value for m in evaluation.metrics if m.name == metric)
-        logger.info("%s in %s: %s %.4f", name, runtime, metric, values[runtime])
+        logger.info("%s in %s: %s %.4f", config.name, runtime, metric, values[runtime])
     return Parity(
-        model=name,
+        model=config.name,
         revision=config.revision,
         dataset=config.dataset,
         protocol=config.protocol,
@@ -165,6 +169,35 @@ def _parity(paths: PathSettings, name: str, *, limit: int | None, int8: bool) ->
         n=len(dataset.split(config.protocol, "val")),
         values=values,
     )
+
+
+def record_loss(folder: Path, measured: Parity) -> ReleaseConfig:
+    """Write into a release what int8 costs it, for its card; its weights stay as they are.
+
+    Args:
+        folder: of the release.
+        measured: its row, torch and int8 in it.
+
+    Raises:
+        ConfigError: if the row is of other weights or has no int8 value.
+        WeightsError: if the release is damaged.
+    """
+    config = read_release(folder)
+    if measured.revision != config.revision or INT8 not in measured.values:
+        raise ConfigError(
+            f"Measured was {measured.model} {measured.revision} in {', '.join(measured.values)}; "
+            f"the release is {config.name} {config.revision} and its int8 export is needed."
+        )
+    loss = Int8Loss(
+        metric=measured.metric,
+        fp32=measured.values["torch"],
+        int8=measured.values[INT8],
+        image_size=config.image_size,
+        n=measured.n,
+    )
+    config = config.model_copy(update={"int8": loss})
+    write_atomically(folder / CONFIG_FILE, config.model_dump_json(indent=2).encode())
+    return config
 
 
 def _runtimes(folder: Path, config: ReleaseConfig, cache: Path) -> dict[str, Callable[[], Runtime]]:
@@ -186,7 +219,7 @@ def _runtimes(folder: Path, config: ReleaseConfig, cache: Path) -> dict[str, Cal
     }
     int8 = find_export(config, cache, "int8")
     if int8 is not None:
-        found["OpenVINO int8"] = partial(_runtime, int8 / GRAPH, folder, config, "int8")
+        found[INT8] = partial(_runtime, int8 / GRAPH, folder, config, "int8")
     return found
 
 

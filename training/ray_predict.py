@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from core.errors import InputError, TrainingError
 from core.files import write_atomically
 from core.types import Predictor
-from training.predictions import PREDICTIONS_FILE, document_of, list_images, mask_names
+from training.predictions import Tally, list_images, mask_names, write_document
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def predict_archive(
     threads: int = 1,
     gpus: int = 0,
     block: int = BLOCK,
-) -> int:
+) -> Tally:
     """As `training.predict.predict_folder`, over a cluster, and resumable.
 
     Args:
@@ -77,7 +77,7 @@ def predict_archive(
         block: images in a shard.
 
     Returns:
-        how many images could not be read.
+        how many images there were, and how many of them could not be read.
 
     Raises:
         InputError: if `images` holds no image, or `output` holds another job or cannot be written.
@@ -101,13 +101,9 @@ def predict_archive(
             with _cluster(address) as ray:
                 _run(ray, missing, make, output, score_threshold, threads=threads, gpus=gpus)
         entries = [entry for b in blocks for entry in json.loads(b.shard(output).read_text())]
-        document = document_of(predictor, entries)
-        write_atomically(output / PREDICTIONS_FILE, json.dumps(document, indent=1).encode())
+        return write_document(predictor, entries, output)
     except OSError as exc:
         raise InputError(f"Cannot write to {output}: {exc.strerror or exc}.") from exc
-    failed = sum("error" in entry for entry in entries)
-    logger.info("predicted %d images, %d unreadable, to %s", len(files), failed, output)
-    return failed
 
 
 def _blocks(

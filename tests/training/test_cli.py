@@ -83,14 +83,17 @@ def test_prepare_train_evaluate_predict_from_the_command_line(home: Path) -> Non
     common = ["--images", images, "--output", home / "out", *common]
     predicted = call("predict", "mobilenet_v1", *common)
     assert predicted.exit_code == 0, predicted.output
+    assert predicted.stdout == f"21 images looked at: {home / 'out' / 'predictions.json'}\n"
     assert len(json.loads((home / "out" / "predictions.json").read_text())["images"]) == 21
     (images / "broken.png").write_bytes(b"not an image")
-    assert_one_line(call("predict", "mobilenet_v1", *common), says="1 image could not be read")
+    assert_one_line(
+        call("predict", "mobilenet_v1", *common), says="1 of 22 images could not be read"
+    )
 
     # What is bundled is what evaluate and predict use by themselves.
     shutil.copytree(run / "release", home / "bundled" / "mobilenet_v1")
     served = call("predict", "mobilenet_v1", "--images", images, "--output", home / "out2")
-    assert "1 image could not be read" in served.stderr
+    assert "1 of 22 images could not be read" in served.stderr
     first, second = (
         json.loads((home / o / "predictions.json").read_text()) for o in ("out", "out2")
     )

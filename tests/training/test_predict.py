@@ -37,7 +37,7 @@ def read(output: Path) -> dict[str, Any]:
 def test_detections_are_written_as_the_contract_says(tmp_path: Path) -> None:
     images = draw(tmp_path / "in", "a.jpg")
     predictor = Canned("detect", LABELS, [[(1, 0.75, 1, 0.5, 5, 4), (0, 0.25, 0, 0, 2, 2)]])
-    assert predict_folder(predictor, images, tmp_path / "out", score_threshold=0.2) == 0
+    assert predict_folder(predictor, images, tmp_path / "out", score_threshold=0.2) == (1, 0)
     assert read(tmp_path / "out") == {
         "task": "detect",
         "model": "grace",
@@ -83,7 +83,7 @@ def test_an_unreadable_image_is_named_and_the_others_are_done(tmp_path: Path) ->
     (images / "b.png").write_bytes(b"not an image")
     (images / "d.jpg").write_bytes((images / "a.png").read_bytes()[:40])
     predictor = Canned("classify", LABELS, [(1, 0), (0, 1)])
-    assert predict_folder(predictor, images, tmp_path / "out") == 2
+    assert predict_folder(predictor, images, tmp_path / "out") == (4, 2)
     entries = read(tmp_path / "out")["images"]
     assert [entry["file"] for entry in entries] == ["a.png", "b.png", "c.png", "d.jpg"]
     assert [sorted(entry) for entry in entries[1::2]] == [["error", "file"]] * 2
@@ -188,5 +188,5 @@ def test_the_next_images_are_decoded_while_a_batch_is_looked_at(
             assert decoded.wait(10)  # the seventeenth, during the pass of the first sixteen
             return answers(batch, score_threshold=score_threshold)
 
-    assert predict_folder(Waiting(), images, tmp_path / "out") == 0
+    assert predict_folder(Waiting(), images, tmp_path / "out") == (17, 0)
     assert len(read(tmp_path / "out")["images"]) == 17

@@ -10,13 +10,14 @@ from torch import nn
 
 import models
 from core.errors import ConfigError
+from core.records import Int8Loss
 from core.settings import PathSettings
 from models._openvino import convert, export_folder
 from models._release import read_release
 from models._runtime import prepare
 from tests.demo import releases
 from training.datasets import Dataset
-from training.quantise import last_steps, measure_parity, quantise
+from training.quantise import last_steps, measure_parity, quantise, record_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 
@@ -69,6 +70,18 @@ def test_a_quantised_release_is_served_and_its_accuracy_stands_beside_torch_s(
     assert list(row.values) == ["torch", "OpenVINO fp32", "OpenVINO int8"]
     assert row.values["torch"] == row.values["OpenVINO fp32"]
     assert 0 <= row.values["OpenVINO int8"] <= 1
+    assert record_loss(folder, row) == read_release(folder)
+    assert read_release(folder).int8 == Int8Loss(
+        metric="accuracy",
+        fp32=row.values["torch"],
+        int8=row.values["OpenVINO int8"],
+        image_size=config.image_size,
+        n=row.n,
+    )
+    with pytest.raises(ConfigError, match="000000000000"):
+        record_loss(folder, row.model_copy(update={"revision": "000000000000"}))
+    with pytest.raises(ConfigError, match="its int8 export is needed"):
+        record_loss(folder, row.model_copy(update={"values": {"torch": 1.0}}))
 
 
 def test_a_data_set_with_other_classes_is_refused(tmp_path: Path, tiny_neu_det: Dataset) -> None:

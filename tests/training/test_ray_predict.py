@@ -95,12 +95,12 @@ def test_with_a_worker_killed_half_way_every_image_is_answered_exactly_once(
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    assert predict_archive(eye, archive, output, block=2) == 1  # image 07
+    assert predict_archive(eye, archive, output, block=2) == (40, 1)  # image 07
     killer.join()
 
     workers = {int(line.split()[0]) for line in diary.read_text().splitlines()}
     assert workers - set(victims)  # somebody else went on
-    assert predict_folder(SlowEye(tmp_path / "alone", 0), archive, tmp_path / "local") == 1
+    assert predict_folder(SlowEye(tmp_path / "alone", 0), archive, tmp_path / "local") == (40, 1)
     assert read(output) == read(tmp_path / "local")  # 40 entries, each once, in the same order
     assert len(read(output)["images"]) == 40
 
@@ -110,14 +110,14 @@ def test_a_job_started_again_does_only_what_is_missing(
 ) -> None:
     diary, output = tmp_path / "diary", tmp_path / "out"
     eye = partial(SlowEye, diary, 0)
-    assert predict_archive(eye, archive, output, block=10) == 1
+    assert predict_archive(eye, archive, output, block=10) == (40, 1)
     whole = read(output)
     shards = sorted(f for f in (output / SHARDS).glob("*.json") if f.name != JOB_FILE)
     assert len(shards) == 4
     shards[0].unlink()
     (output / PREDICTIONS_FILE).unlink()
     diary.unlink()
-    assert predict_archive(eye, archive, output, block=10) == 1
+    assert predict_archive(eye, archive, output, block=10) == (40, 1)
     assert read(output) == whole
     seen = [int(line.split()[1]) for line in diary.read_text().splitlines()]
     assert seen in ([10], [9])  # one block; nine readable images if it is the damaged one's
