@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from ultralytics.nn.modules.conv import Conv
 from ultralytics.nn.modules.head import Detect
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 from ultralytics.utils import SETTINGS, YAML
 from ultralytics.utils.checks import check_yaml
 from ultralytics.utils.loss import v8DetectionLoss
@@ -143,6 +143,40 @@ def finish(network: DetectionNetwork) -> DetectionNetwork:
 
 
 # ------------------------------------------------------------------------------ COCO initialisation
+
+
+def fold_checkpoint(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Read what ultralytics saved, and fold each BatchNorm into the convolution before it.
+
+    A checkpoint is a pickle. It is read by torch's restricted unpickler, which makes nothing but
+    tensors and the layers that ultralytics and torch themselves declare.
+
+    Args:
+        path: a detector's .pt file, such as the published yolo11n.pt.
+
+    Returns:
+        Its parameters, as `load_coco_npz` takes them from a file.
+
+    Raises:
+        WeightsError: if there is no such file, it is damaged, holds anything else than layers and
+            tensors, or is no detector.
+    """
+    if not path.is_file():  # else ultralytics would look for it on the network
+        raise WeightsError(
+            f"No checkpoint at {path}: give the .pt file of an ultralytics detector."
+        )
+    try:
+        checkpoint, _ = torch_safe_load(path, safe_only=True)
+    except Exception as exc:  # hostile or damaged pickles fail in any way there is
+        raise WeightsError(
+            f"{path} cannot be read as an ultralytics checkpoint: it is damaged, or it holds more "
+            "than the layers of a network."
+        ) from exc
+    network = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(network, DetectionModel):
+        raise WeightsError(f"{path} holds no detector: give one such as yolo11n.pt.")
+    folded = network.float().eval().fuse(verbose=False)
+    return {name: value.detach().numpy() for name, value in folded.state_dict().items()}
 
 
 def _renamed(

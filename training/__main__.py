@@ -22,6 +22,7 @@ from training._cli import (
     show,
 )
 from training._compare_command import compare
+from training._convert_command import convert
 from training._data_commands import statistics, synthesise
 from training._quantise_command import quantise
 from training.benchmark.commands import app as benchmark
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(benchmark, name="benchmark")
 app.command()(statistics)
 app.command()(synthesise)
+app.command()(convert)
 app.command()(quantise)
 app.command()(compare)
 
