@@ -262,9 +262,8 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
     from active_learning.drift import fit_reference
     from active_learning.novelty_fitting import fit_novelty
     from models import load
-    from models._release import read_release
+    from models._release import read_release, write_config
     from training.evaluate import evaluate
-    from training.release import save_release_config
 
     calibrate(release, dataset, device=device)
     config = read_release(release)
@@ -272,7 +271,7 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
         load(release, device=device), dataset, protocol=config.protocol, split="val", resamples=0
     )
     threshold = complete(config, (validation,)).score_threshold
-    save_release_config(release, config.model_copy(update={"score_threshold": threshold}))
+    write_config(release, config.model_copy(update={"score_threshold": threshold}))
     try:
         fit_novelty(release, dataset, device=device)
     except DatasetError as exc:  # too few images; the release then knows of nothing unlike them

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from active_learning.calibration import Floats
 from active_learning.calibration_fitting import Pairs, fit_detection, fit_temperature
 from core.errors import DatasetError
-from core.files import write_atomically
 from core.types import Classification, Segmentation
 from models import load
-from models._release import CONFIG_FILE, read_release
+from models._release import read_release, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +52,7 @@ def calibrate(release: Path, dataset: Dataset, *, device: str = "cpu") -> Releas
     samples = dataset.split(config.protocol, "val")
     calibration = _fit(predictor, samples, config.labels, task=config.task)
     config = config.model_copy(update={"calibration": calibration})
-    write_atomically(release / CONFIG_FILE, config.model_dump_json(indent=2).encode())
+    write_config(release, config)
     logger.info("calibrated %s %s on %d images", config.name, config.revision, len(samples))
     return config
 

@@ -24,11 +24,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from core.errors import WeightsError
-from core.files import write_atomically
 from core.images import decode
 from core.records import Inspection, Record, ReleaseConfig
 from core.types import Image
-from models._release import CONFIG_FILE, read_release
+from models._release import read_release, write_config
 
 if TYPE_CHECKING:
     from core.types import Predictor
@@ -199,7 +198,7 @@ def fit_reference(release: Path, dataset: Dataset, *, device: str = "cpu") -> Re
     ]
     reference = describe(pictures, _opinions(load(release, device=device), config, dataset))
     config = config.model_copy(update={"drift": reference.model_dump(mode="json")})
-    write_atomically(release / CONFIG_FILE, config.model_dump_json(indent=2).encode())
+    write_config(release, config)
     return config
 
 

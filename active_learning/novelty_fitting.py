@@ -23,7 +23,7 @@ from core.errors import DatasetError, InputError
 from core.files import write_atomically
 from core.records import ReleaseConfig, SideFile
 from models import load
-from models._release import CONFIG_FILE, read_release
+from models._release import read_release, write_config
 
 if TYPE_CHECKING:
     from core.types import Predictor
@@ -74,7 +74,7 @@ def fit_novelty(release: Path, dataset: Dataset, *, device: str = "cpu") -> Rele
     config = config.model_copy(update={"novelty": side})
     # The config last: a file that it does not name yet does no harm.
     write_atomically(release / NOVELTY_FILE, content)
-    write_atomically(release / CONFIG_FILE, config.model_dump_json(indent=2).encode())
+    write_config(release, config)
     logger.info("fitted what %s %s has seen", config.name, config.revision)
     return config
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from core.errors import ConfigError
-from core.files import write_atomically
 from core.verdicts import HEADLINE
-from models._release import CONFIG_FILE, read_release
+from models._release import read_release, write_config
 
 if TYPE_CHECKING:
     from core.records import ReleaseConfig
@@ -72,7 +71,7 @@ def fit_size(
     chosen = best_size(scores)
     if chosen != config.image_size:
         config = _resized(config, chosen)
-        write_atomically(release / CONFIG_FILE, config.model_dump_json(indent=2).encode())
+        write_config(release, config)
     logger.info("%s %s looks at %d px", config.name, config.revision, chosen)
     n = len(dataset.split(config.protocol, "val"))
     return SizeFit(chosen, HEADLINE[config.task], scores, n)

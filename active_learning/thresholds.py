@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ConfigError, DatasetError, InputError
-from core.files import write_atomically
-from models._release import CONFIG_FILE, read_release
+from models._release import read_release, write_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +79,7 @@ def fit_thresholds(release: Path, dataset: Dataset, *, device: str = "cpu") -> T
     plain, fitted = _judge(predictor, samples, labels, [crossed[fold] for fold in folds])
     kept = dict(zip(labels, chosen.tolist(), strict=True)) if fitted > plain else {}
     config = config.model_copy(update={"class_thresholds": kept})
-    write_atomically(release / CONFIG_FILE, config.model_dump_json(indent=2).encode())
+    write_config(release, config)
     logger.info(
         "thresholds of %s %s on %d images: %s; mIoU %.4f, without %.4f",
         *(config.name, config.revision, len(samples), kept or "none kept", fitted, plain),

@@ -10,7 +10,7 @@ from core.errors import WeightsError
 from core.records import Evaluation, ReleaseConfig
 from hub.card import write_card
 from models import get_spec
-from models._release import CONFIG_FILE, read_release, read_side_file, read_weights
+from models._release import read_release, read_side_file, read_weights, write_config
 
 CARD_FILE = "README.md"
 
@@ -65,7 +65,7 @@ def shelve(release: Path, target: Path, evaluations: Sequence[Evaluation]) -> Re
     fresh.mkdir(parents=True)
     for file, data in {config.weights_file: weights, **beside}.items():
         (fresh / file).write_bytes(data)
-    (fresh / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_config(fresh, config)
     (fresh / CARD_FILE).write_text(card, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     fresh.replace(target)

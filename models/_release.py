@@ -1,4 +1,4 @@
-"""Reading a release: `config.json` beside `model.safetensors`. Nothing is ever unpickled."""
+"""A release on disk: `config.json` beside `model.safetensors`. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from core.errors import WeightsError, WeightsNotFoundError
+from core.files import write_atomically
 from core.records import Channel, ReleaseConfig
 
 if TYPE_CHECKING:
@@ -80,6 +81,12 @@ def read_release(folder: Path) -> ReleaseConfig:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise WeightsError(f"{path} is not a Rollmark release: {where}: {first['msg']}.") from exc
+
+
+def write_config(folder: Path, config: ReleaseConfig) -> None:
+    """Put a description into the release in `folder`, whole or not at all."""
+    text = config.model_dump_json(indent=2) + "\n"
+    write_atomically(folder / CONFIG_FILE, text.encode())
 
 
 def read_weights(folder: Path, config: ReleaseConfig) -> bytes:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import ConfigError
-from core.files import write_atomically
 from core.images import decode
 from core.records import Int8Loss, ReleaseConfig
 from core.settings import PathSettings
@@ -39,7 +38,7 @@ from models._openvino import (
 )
 from models._predictors import AnyPredictor, make_predictor
 from models._proof import PROOF_IMAGES, compare
-from models._release import CONFIG_FILE, load_network, read_release
+from models._release import load_network, read_release, write_config
 from models._runtime import Runtime, TorchRuntime, prepare
 from training.benchmark.speed import release_of
 from training.benchmark.speed_records import Parity, ParityRecord
@@ -196,7 +195,7 @@ def record_loss(folder: Path, measured: Parity) -> ReleaseConfig:
         n=measured.n,
     )
     config = config.model_copy(update={"int8": loss})
-    write_atomically(folder / CONFIG_FILE, config.model_dump_json(indent=2).encode())
+    write_config(folder, config)
     return config
 
 

@@ -15,7 +15,7 @@ from core.errors import WeightsError
 from core.files import write_atomically
 from core.records import Evaluation, ReleaseConfig, RunRecord
 from core.types import Task
-from models._release import CONFIG_FILE
+from models._release import write_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,14 +75,9 @@ def write_release(
         evaluations=tuple(evaluations),
     )
     write_atomically(folder / config.weights_file, weights)
-    save_release_config(folder, config)
+    write_config(folder, config)
     logger.info("wrote release %s of %s to %s", config.revision, config.name, folder)
     return config
-
-
-def save_release_config(folder: Path, config: ReleaseConfig) -> None:
-    """Replace a release's config.json, for instance once it has been evaluated or calibrated."""
-    write_atomically(folder / CONFIG_FILE, config.model_dump_json(indent=2).encode())
 
 
 def _half_state(network: nn.Module) -> dict[str, Tensor]:

@@ -10,9 +10,8 @@ from active_learning.outlook import count_labels, outlook, outlooks, versions_of
 from active_learning.status import read_status
 from core.records import Annotation
 from hub.registry import resolve
-from models._release import read_release
+from models._release import read_release, write_config
 from tests.active_learning.installation import DATASET, MODEL, installation
-from training.release import save_release_config
 
 __all__ = ["installation"]
 
@@ -69,9 +68,7 @@ def test_drift_is_that_of_the_latest_inspections_of_this_model(installation, led
     reference = describe(rows, [("crazing", 0.9)] * 100)
     folder = resolve(MODEL, installation.settings.paths).folder
     config = read_release(folder)
-    save_release_config(
-        folder, config.model_copy(update={"drift": reference.model_dump(mode="json")})
-    )
+    write_config(folder, config.model_copy(update={"drift": reference.model_dump(mode="json")}))
     window = Incoming(ledger, window=installation.settings.retraining.drift_window)
     window.add([(MODEL, Seen(0.95, 0.2, "crazing", 0.9))] * 120)
     window.add([("grace", Seen(0.1, 0.2, "crazing", 0.9))] * 5)

@@ -14,7 +14,8 @@ from core.records import Channel, Evaluation, Metric, ReleaseConfig, RunRecord
 from core.taxonomy import labels
 from core.types import Detections, Task
 from models import get_spec, load
-from training.release import save_release_config, write_release
+from models._release import write_config
+from training.release import write_release
 
 EXAMPLES = Path(__file__).parents[2] / "demo" / "examples"
 PICTURE = EXAMPLES / "scratches_66.jpg"  # 200 × 200, grey
@@ -78,7 +79,7 @@ def describe(
         weights_sha256=weights,
         run=record,
     )
-    save_release_config(folder, config)
+    write_config(folder, config)
     return config
 
 

@@ -18,9 +18,8 @@ from core.verdicts import PRIMARY, Decision
 from hub.channel import activate
 from hub.promote import GateRules, gate
 from hub.registry import resolve
-from models._release import read_release
+from models._release import read_release, write_config
 from tests.hub.trials import LABELS, World
-from training.release import save_release_config
 
 NEU = dict(
     zip(
@@ -112,7 +111,7 @@ class Retrained:
         folder = resolve(model, self.paths).folder
         reference = describe(rows, opinions).model_dump(mode="json")
         config = read_release(folder).model_copy(update={"drift": reference})
-        save_release_config(folder, config)
+        write_config(folder, config)
         seen = [
             Seen(float(b), float(c), label, float(p))
             for (b, c, p), label in zip(

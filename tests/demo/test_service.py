@@ -203,7 +203,7 @@ def test_a_new_calibration_of_the_same_weights_is_used_at_once(
 ) -> None:
     service.inspect(PICTURE, "grace")
     config = releases.describe(paths.bundled / "grace", "grace", task="detect", validated=0.43)
-    releases.save_release_config(
+    releases.write_config(
         paths.bundled / "grace", config.model_copy(update={"score_threshold": 0.5})
     )
     assert len(service.inspect(PICTURE, "grace").inspection.detections) == 1
@@ -215,7 +215,7 @@ def test_new_class_thresholds_of_the_same_weights_load_the_network_anew(
 ) -> None:
     service.inspect(PICTURE, "grace")
     config = service.choose("grace").config
-    releases.save_release_config(
+    releases.write_config(
         paths.bundled / "grace", config.model_copy(update={"class_thresholds": {"crazing": 0.3}})
     )
     service.inspect(PICTURE, "grace")

@@ -12,10 +12,10 @@ from torch import nn
 
 from core.errors import TrainingError, WeightsError, WeightsNotFoundError
 from core.records import RunRecord
-from models._release import load_weights, read_release
+from models._release import load_weights, read_release, write_config
 from training import runs
 from training.plots import draw_curves
-from training.release import save_release_config, write_release
+from training.release import write_release
 from training.runs import RunFolder
 
 
@@ -256,6 +256,6 @@ def test_release_can_be_described_anew_without_touching_its_weights(run: RunFold
     config = write_release(
         run.release, small_network(), record=run.load_record(), title="G", task="detect"
     )
-    save_release_config(run.release, config.model_copy(update={"score_threshold": 0.5}))
+    write_config(run.release, config.model_copy(update={"score_threshold": 0.5}))
     assert read_release(run.release).score_threshold == 0.5
     assert read_release(run.release).weights_sha256 == config.weights_sha256
