@@ -14,13 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from active_learning.inbox import Inbox
-from active_learning.labelling import Labelling, labelling_of
+from active_learning.labelling import Labelling, all_labels_given, labelling_of
 from active_learning.queue import OnPoint, ReviewQueue
 from core.errors import WeightsNotFoundError
-from core.geometry import decode_rle
 from core.images import ImageStore
 from core.ledger import Ledger, open_ledger
-from core.records import Annotation
 from core.settings import Settings
 
 
@@ -38,19 +36,8 @@ class Desk:
         """How many labels people have given to each class."""
         counts: Counter[str] = Counter()
         for annotation in self.inbox.current():
-            counts.update(labels_given(annotation))
+            counts.update(all_labels_given(annotation))
         return dict(counts)
-
-
-def labels_given(annotation: Annotation) -> list[str]:
-    """Labels that a person has given in one answer: a label a box, a masked class, a choice."""
-    labels = [label for label, _ in annotation.boxes]
-    labels += filter(None, [annotation.label])
-    if annotation.mask is not None:
-        size = annotation.mask.size
-        shown = zip(annotation.mask_labels, annotation.mask.counts, strict=True)
-        labels += [label for label, runs in shown if decode_rle(runs, size).any()]
-    return labels
 
 
 def open_desk(settings: Settings, *, on_point: OnPoint | None = None) -> Desk:

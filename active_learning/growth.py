@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 from PIL import Image as PillowImage
 
+from active_learning.labelling import NO_DEFECT, all_labels_given, labels_given
 from core.errors import DatasetError, InputError
 from core.geometry import class_map_from_record
 from core.images import ImageStore, decode
@@ -215,21 +216,13 @@ def write(growth: Growth, base: Dataset, images: ImageStore, data_root: Path) ->
 
 def _unfit(base: Dataset, annotation: Annotation) -> str:
     """Why an annotation cannot train this set; empty if it can."""
-    said = {label for label, _ in annotation.boxes} | set(annotation.mask_labels)
-    match base.task:
-        case "detect":
-            wanted = {label for label, _ in annotation.boxes}
-            if not annotation.boxes and said:
-                return "it has a mask and no boxes"
-        case "segment":
-            wanted = set(annotation.mask_labels)
-            if annotation.mask is None and said:
-                return "it has boxes and no mask"
-        case "classify":
-            if annotation.label is None:
-                return "nobody said which class the image is"
-            wanted = {annotation.label}
-    strangers = sorted(wanted - set(base.labels))
+    named = labels_given(annotation, base.task)
+    if not named and base.task == "classify":
+        return "nobody said which class the image is"
+    if not named and set(all_labels_given(annotation)) - {NO_DEFECT}:
+        how = "no box was drawn" if base.task == "detect" else "nothing was brushed"
+        return f"a defect was named and {how}"
+    strangers = sorted(set(named) - set(base.labels))
     return f"{base.name} has no class {strangers[0]!r}" if strangers else ""
 
 
@@ -292,7 +285,9 @@ def _mask_png(annotation: Annotation, labels: Sequence[str]) -> bytes:
     """The annotated mask as an index PNG of a data set: 0 is background, k is `labels[k - 1]`."""
     class_map = np.zeros((annotation.height, annotation.width), np.uint8)
     if annotation.mask is not None:  # else a person looked and saw nothing
-        index = [0, *(labels.index(label) + 1 for label in annotation.mask_labels)]
+        # A class of another set may have been on offer; it covers nothing, or it was refused.
+        number = {label: k for k, label in enumerate(labels, start=1)}
+        index = [0, *(number.get(label, 0) for label in annotation.mask_labels)]
         class_map[:] = np.asarray(index, np.uint8)[class_map_from_record(annotation.mask)]
     file = io.BytesIO()
     PillowImage.fromarray(class_map).save(file, "PNG")

@@ -10,11 +10,13 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 from xml.etree import ElementTree
 
 from core import taxonomy
 from core.errors import LabelFormatError
+from core.geometry import decode_rle
+from core.records import Annotation
 from core.types import Task
 
 NO_DEFECT: Final = "no defect"  # the choice of a sheet without any
@@ -106,6 +108,34 @@ def read_config(xml: str) -> Labelling:
             value for value in values(f"Choices[@name='{VERDICT}']/Choice") if value != NO_DEFECT
         ),
     )
+
+
+def labels_given(annotation: Annotation, task: Task) -> list[str]:
+    """What an answer names of what a model of this task learns.
+
+    Args:
+        annotation: whose mask has an entry for every class that could be brushed, brushed or not.
+        task: which of the three ways of marking is meant.
+
+    Returns:
+        A label a box, a label a class that covers any pixel, or the choice about the whole image.
+    """
+    match task:
+        case "detect":
+            return [label for label, _ in annotation.boxes]
+        case "segment":
+            if annotation.mask is None:
+                return []
+            size = annotation.mask.size
+            entries = zip(annotation.mask_labels, annotation.mask.counts, strict=True)
+            return [label for label, runs in entries if decode_rle(runs, size).any()]
+        case "classify":
+            return [annotation.label] if annotation.label else []
+
+
+def all_labels_given(annotation: Annotation) -> list[str]:
+    """What an answer names in any of the three ways."""
+    return [label for task in get_args(Task) for label in labels_given(annotation, task)]
 
 
 def _control(

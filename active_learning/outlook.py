@@ -15,6 +15,7 @@ from typing import Final
 from active_learning.desk import Desk
 from active_learning.drift import Drift, compare, read_reference
 from active_learning.incoming import Incoming
+from active_learning.labelling import labels_given
 from active_learning.retraining import RetrainingRun, RetrainingRuns
 from active_learning.schedule import Due, State, is_due
 from active_learning.versions import ACCEPTANCE, Versions
@@ -105,16 +106,7 @@ def outlook(settings: Settings, desk: Desk, release: Release) -> Outlook:
 
 def count_labels(annotations: tuple[Annotation, ...], task: Task) -> dict[str, int]:
     """What annotations name, by class: boxes, classes of masks, or classes of images."""
-    counts: Counter[str] = Counter()
-    for annotation in annotations:
-        match task:
-            case "detect":
-                counts.update(label for label, _ in annotation.boxes)
-            case "segment":
-                counts.update(annotation.mask_labels)
-            case "classify":
-                counts.update(filter(None, [annotation.label]))
-    return dict(counts)
+    return dict(Counter(label for said in annotations for label in labels_given(said, task)))
 
 
 def _due(state: State, settings: Settings, open_run: RetrainingRun | None, missing: str) -> Due:

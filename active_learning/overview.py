@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session
 
 from active_learning._review_rows import ReviewItemRow
 from active_learning.choosing import classes_seen
-from active_learning.desk import Desk, labels_given
+from active_learning.desk import Desk
 from active_learning.inbox import AnnotationRow, standing_rows, to_annotation
+from active_learning.labelling import all_labels_given
 from core.ledger import EventRow
 from core.records import ReviewItem, ReviewState
 
@@ -178,7 +179,7 @@ class QueueReader:
         if self._learned is None or self._learned[0] != key:
             rows = standing_rows(session, desk.queue.project)
             new = [row for row in rows if since is None or row.applied_at > since]
-            labels = Counter(label for row in new for label in labels_given(to_annotation(row)))
+            labels = Counter(label for row in new for label in all_labels_given(to_annotation(row)))
             self._learned = (key, Learned(since, len(new), _most_first(labels)))
         return self._learned[1]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from active_learning.drift import Seen, describe
 from active_learning.incoming import Incoming
 from active_learning.outlook import count_labels, outlook, outlooks, versions_of
 from active_learning.status import read_status
+from core.geometry import mask_record
 from core.records import Annotation
 from hub.registry import resolve
 from models._release import read_release, write_config
@@ -103,12 +105,15 @@ def test_status_says_which_model_is_due_and_why(installation, ledger):
 
 
 def test_labels_are_counted_as_the_task_has_them():
+    class_map = np.zeros((10, 10), np.uint8)
+    class_map[0, 0] = 2  # of inclusion and patches, which could be brushed
     said = Annotation(
         image_sha256="0" * 64,
         width=10,
         height=10,
         boxes=(("crazing", (0, 0, 1, 1)), ("crazing", (2, 2, 3, 3))),
-        mask_labels=("patches",),
+        mask=mask_record(class_map, 2),
+        mask_labels=("inclusion", "patches"),
         label="scratches",
         annotator="ann",
         created_at="2026-05-04T12:00:00Z",

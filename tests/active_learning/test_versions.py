@@ -30,9 +30,10 @@ NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 BOX = (1.0, 2.0, 30.0, 40.0)
 
 
-def said(sha256, *, label="scratches", size=(200, 200), **more):
+def said(sha256, *, label="scratches", choice=None, size=(200, 200), **more):
     more = more or {"boxes": ((label, BOX),)}
     return Annotation(
+        label=choice,
         image_sha256=sha256,
         width=size[0],
         height=size[1],
@@ -43,6 +44,16 @@ def said(sha256, *, label="scratches", size=(200, 200), **more):
 
 
 # --- the pure part -----------------------------------------------------------------------------
+
+NEW = "f" * 64
+
+
+def brushed(n_px, *labels, choice=None):
+    """An answer about `NEW` with so many pixels of the last label brushed, none of the others."""
+    class_map = np.zeros((200, 200), np.uint8)
+    class_map[0, :n_px] = len(labels)
+    mask = mask_record(class_map, len(labels))
+    return said(NEW, mask=mask, mask_labels=labels, choice=choice)
 
 
 def sample(n, group, paper, leak_free):
@@ -68,7 +79,6 @@ SMALL = dataset(
     sample(3, "g3", "test", "train"),
     sample(4, "g4", "train", "test"),
 )
-NEW = "f" * 64
 
 
 def test_a_reviewed_training_image_gets_the_reviewers_boxes_and_keeps_its_split():
@@ -114,16 +124,43 @@ def test_a_new_group_is_drawn_by_its_name_one_in_eight_to_val():
     ("annotation", "reason"),
     [
         (said(NEW, label="rust"), "neu-det has no class 'rust'"),
-        (said(NEW, mask_labels=("scratches",)), "it has a mask and no boxes"),
+        (brushed(4, "scratches"), "a defect was named and no box was drawn"),
+        (said(NEW, boxes=(), choice="scratches"), "a defect was named and no box was drawn"),
     ],
-    ids=["class", "mask"],
+    ids=["class", "mask alone", "choice alone"],
 )
 def test_what_cannot_train_the_set_is_left_out_with_a_reason(annotation, reason):
     assert grow(SMALL, SMALL, [annotation], groups={}).left_out == {NEW: reason}
 
 
-def test_an_image_on_which_a_person_saw_nothing_is_kept_without_boxes():
-    assert grow(SMALL, SMALL, [said(NEW, boxes=())], groups={}).samples[-1].boxes == ()
+@pytest.mark.parametrize(
+    "annotation",
+    # Label Studio's "no defect" arrives with an empty mask of every class that could be brushed.
+    [said(NEW, boxes=()), brushed(0, "patches", "scratches", choice="no defect")],
+    ids=["submitted as it was", "no defect"],
+)
+def test_an_image_on_which_a_person_saw_nothing_is_kept_without_boxes(annotation):
+    growth = grow(SMALL, SMALL, [annotation], groups={})
+    assert (growth.samples[-1].sha256, growth.samples[-1].boxes) == (NEW, ())
+
+
+def test_a_class_alone_does_not_take_the_boxes_of_a_training_image_away():
+    growth = grow(SMALL, SMALL, [said(f"{1:064d}", boxes=(), choice="crazing")], groups={})
+    assert growth.samples == SMALL.samples
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        (said(NEW), "a defect was named and nothing was brushed"),
+        (said(NEW, boxes=(), choice="scratches"), "a defect was named and nothing was brushed"),
+        (brushed(4, "rust"), "neu-seg has no class 'rust'"),
+    ],
+    ids=["boxes alone", "choice alone", "class"],
+)
+def test_what_cannot_train_a_segmenter_is_left_out_with_a_reason(annotation, reason):
+    base = Dataset("neu-seg", "segment", ("patches", "scratches"), Path(), SMALL.samples)
+    assert grow(base, base, [annotation], groups={}).left_out == {NEW: reason}
 
 
 def test_two_annotations_of_one_image_are_refused():
@@ -306,7 +343,9 @@ def test_an_image_of_another_size_than_annotated_is_left_out(versions, answer):
 def test_a_painted_mask_becomes_an_index_mask_of_the_data_set(versions, answer):
     class_map = np.zeros((200, 200), np.uint8)
     class_map[10:20, 30:60] = 1  # of the annotation's labels: scratches
-    sha256 = answer(picture(1), mask=mask_record(class_map, 1), mask_labels=("scratches",))
+    # Rust could be brushed, too, for another model of the project, and was not.
+    labels = ("scratches", "rust")
+    sha256 = answer(picture(1), mask=mask_record(class_map, 2), mask_labels=labels)
     grown = versions.open(versions.next_version("neu-seg"))
     [added] = [s for s in grown.samples if s.sha256 == sha256]
     with PillowImage.open(added.mask) as mask:
