@@ -51,6 +51,11 @@ SEEDS: Mapping[Table, tuple[int, ...]] = {
 }
 
 PAPERS = (("grace", "GRACE"), ("gms2_yolo", "GMS2-YOLO"), ("da_yolo", "DA-YOLO"))
+# The papers' networks without the part of their training that cost accuracy here.
+_OUR_RECIPES: tuple[tuple[str, str, Mapping[str, str]], ...] = (
+    ("grace", "GRACE, images drawn alike", {"balance": "none"}),
+    ("da_yolo", "DA-YOLO, YOLO11's loss", {"loss": "stock"}),
+)
 _DETECTOR_PARTS = (
     ("grace.lite_fen", "YOLO11 + Lite-FEN"),
     ("grace.dscbsm", "YOLO11 + DS-CBSM++"),
@@ -153,7 +158,9 @@ def _detect(data: str, protocol: Protocol, setting: Setting, seeds: Sequence[int
     size = setting.image_size * LARGE_IMAGES.get(data, 1)
     setting = Setting(setting.name, size, setting.epochs, setting.batch, setting.overrides)
 
-    def rows(group: str, model: str, scale: str, title: str, against: str) -> Iterator[Row]:
+    def rows(
+        group: str, model: str, scale: str, title: str, against: str, **recipe: str
+    ) -> Iterator[Row]:
         for seed in seeds:
             yield Row(
                 group=group,
@@ -165,12 +172,17 @@ def _detect(data: str, protocol: Protocol, setting: Setting, seeds: Sequence[int
                 setting=setting,
                 seed=seed,
                 coco=scale == "n",  # COCO arrays are at hand for n only
+                balance=recipe.get("balance"),
+                loss=recipe.get("loss"),
                 against=against,
             )
 
     yield from rows("networks", "yolo11", "n", "YOLO11", "")
     for model, title in PAPERS:
         yield from rows("networks", model, "n", title, "yolo11-n")
+    if setting.name == "full":
+        for model, title, recipe in _OUR_RECIPES:
+            yield from rows("recipes", model, "n", title, "yolo11-n", **recipe)
     if setting.name == "small":
         for model, title in _DETECTOR_PARTS:
             yield from rows("parts", model, "n", title, "yolo11-n")

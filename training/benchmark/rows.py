@@ -57,6 +57,7 @@ class Row:
     seed: int
     coco: bool = False  # starts from COCO arrays; else from random weights
     balance: str | None = None  # method of `training.balance`; None: the model's own
+    loss: str | None = None  # of `training.detector_recipe.LOSSES`; None: the model's own
     view: View | None = None
     against: str = ""
     reference: bool = False
@@ -65,7 +66,8 @@ class Row:
     def network(self) -> str:
         """What is trained, the same for every seed: `grace-n`, `mobilesteelnet-light-focal`."""
         method = f"-{self.balance}" if self.balance else ""
-        return f"{self.model}-{self.scale}{method}"
+        loss = f"-{self.loss}_loss" if self.loss else ""
+        return f"{self.model}-{self.scale}{method}{loss}"
 
     @property
     def section(self) -> tuple[str, str, str, str]:
@@ -82,5 +84,5 @@ class Row:
     @property
     def overrides(self) -> dict[str, Any]:
         """Values over the recipe of the model."""
-        method = {"balance": self.balance} if self.balance else {}
-        return {**self.setting.overrides, **method}
+        chosen = {"balance": self.balance, "loss": self.loss}
+        return {**self.setting.overrides, **{k: v for k, v in chosen.items() if v}}
