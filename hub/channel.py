@@ -23,7 +23,8 @@ from core.files import write_atomically
 from core.records import Channel, ChannelMove
 from core.settings import PathSettings
 from hub.registry import Release, resolve
-from models._release import CHANNEL_FILE, CONFIG_FILE, read_channel, read_release, read_weights
+from hub.shelf import read_whole
+from models._release import CHANNEL_FILE, CONFIG_FILE, read_channel, read_release
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,7 @@ def activate(
         WeightsNotFoundError: if there is no release in the folder.
         WeightsError: if it is damaged, or the channel is.
     """
-    config = read_release(release_folder)
-    read_weights(release_folder, config)  # nothing damaged becomes live
+    config, _ = read_whole(release_folder)  # nothing damaged becomes live
     with _locked(paths.releases / config.name):
         channel = _present(config.name, paths)
         _keep(release_folder, paths.releases / config.name / config.revision)
@@ -95,8 +95,7 @@ def rollback(name: str, paths: PathSettings, *, who: str | None = None, why: str
                 f"{name} {channel.live} is the first release of this machine: none was before it."
             )
         target, *older = channel.previous
-        folder = paths.releases / name / target
-        read_weights(folder, read_release(folder))
+        read_whole(paths.releases / name / target)
         move = make_move("rolled back", channel.live, target, who, why)
         fresh = Channel(live=target, previous=tuple(older), moves=(*channel.moves, move))
         _write(name, paths, fresh, move)
@@ -157,7 +156,7 @@ def _present(name: str, paths: PathSettings) -> Channel | None:
         return channel
     try:
         incumbent = resolve(name, paths)
-        read_weights(incumbent.folder, incumbent.config)
+        read_whole(incumbent.folder)
     except WeightsNotFoundError:
         return None
     except WeightsError as exc:

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from core.errors import HubError, HubUnavailable, RollmarkError, WeightsError
+from core.errors import (
+    HubError,
+    HubUnavailable,
+    RollmarkError,
+    WeightsError,
+    WeightsNotFoundError,
+)
 from core.files import write_atomically
 from core.records import Channel, Record
 from core.settings import Settings
@@ -34,8 +40,9 @@ from hub.remote import (
     read_file,
     repository,
 )
+from hub.shelf import read_whole
 from models import names
-from models._release import CHANNEL_FILE, read_channel, read_release
+from models._release import CHANNEL_FILE, read_channel
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -148,7 +155,7 @@ def _follow(api: HfApi, repo: str, name: str, folder: Path, *, verify: bool) -> 
     if not (folder / commit).is_dir():
         try:
             _fetch(api, repo, name, live, commit, folder)
-        except WeightsError as exc:
+        except (WeightsError, WeightsNotFoundError) as exc:
             _note(folder, name, failed=str(exc), refused=etag)
             return False
     _adopt(folder, commit)
@@ -183,6 +190,7 @@ def _fetch(api: HfApi, repo: str, name: str, live: HubRelease, commit: str, fold
     Raises:
         HubError: if the Hub refuses.
         HubUnavailable: if the Hub is away.
+        WeightsNotFoundError: if a file is missing that the release names.
         WeightsError: if a file fails its hash or the release is not one of this model.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,9 +208,8 @@ def _fetch(api: HfApi, repo: str, name: str, live: HubRelease, commit: str, fold
                     f"promises {digest[:12]}…: it is not used."
                 )
             write_atomically(staging / file, data)
-        config = read_release(staging)
-        promised = live.files.get(config.weights_file)
-        if (config.name, config.revision, config.weights_sha256) != (name, live.revision, promised):
+        config, _ = read_whole(staging)
+        if (config.name, config.revision) != (name, live.revision):
             raise WeightsError(
                 f"{repo} holds {config.name} {config.revision} at commit {commit[:12]}, not "
                 f"{name} {live.revision}: it is not used."
@@ -240,11 +247,10 @@ def _current(folder: Path) -> Path | None:
 
 def _is_sound(folder: Path) -> bool:
     try:
-        config = read_release(folder)
-        data = (folder / config.weights_file).read_bytes()
+        read_whole(folder)
     except (RollmarkError, OSError):
         return False
-    return hashlib.sha256(data).hexdigest() == config.weights_sha256
+    return True
 
 
 def _note(

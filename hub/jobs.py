@@ -14,9 +14,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 from pydantic import BaseModel, SecretStr
 
-from core.errors import ConfigError
+from core.errors import ConfigError, UnknownModelError
 from core.settings import PREFIX, Settings
 from hub.remote import connect, is_offline, mapped
+from models import names
 
 _LABEL: Final = {"rollmark": "retraining"}
 _MOUNT: Final = "/data"
@@ -60,7 +61,11 @@ def plan(
 
     Raises:
         ConfigError: if the ledger is SQLite, or a name is not NAMESPACE/NAME.
+        UnknownModelError: if there is no such model.
     """
+    for model in models:
+        if model not in names():
+            raise UnknownModelError(model, names())
     for what, name in (("Space", space), ("bucket", bucket)):
         if name.count("/") != 1 or not all(name.split("/")):
             raise ConfigError(f"The {what} is {name!r}; NAMESPACE/NAME is needed.")

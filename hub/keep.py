@@ -53,7 +53,7 @@ class Keeper:
             )
         self._paths, self._keep = paths, paths.keep
         self._ledger = _sqlite_file(paths.ledger_url)
-        self._copied: set[Path] = set()  # files that never change, already there
+        self._copied: dict[Path, tuple[int, int, int]] = {}  # stamp of what each was copied from
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -129,18 +129,20 @@ class Keeper:
 
     def _copy_folder(self, place: str, here: Path) -> bool:
         changed = False
-        # The channel goes last: it must not name a release that is not there yet.
-        for file in sorted(_files(here), key=lambda f: f.name == CHANNEL_FILE):
+        # What names others goes after them: a description after its files, a channel after both.
+        for file in sorted(
+            _files(here), key=lambda f: (f.name == CHANNEL_FILE, f.suffix == ".json")
+        ):
             source, target = here / file, self._keep / place / file
-            if target in self._copied:
+            facts = source.stat()  # taken first: a change while reading is noticed next time
+            stamp = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
+            if self._copied.get(target) == stamp:
                 continue
             data = source.read_bytes()
-            is_fixed = file.suffix != ".json"
             if not (target.is_file() and target.read_bytes() == data):
                 write_atomically(target, data)
                 changed = True
-            if is_fixed:
-                self._copied.add(target)
+            self._copied[target] = stamp
         return changed
 
     def _put_ledger(self, data: bytes) -> bool:
@@ -148,15 +150,12 @@ class Keeper:
         copies = self._copies()
         if copies and copies[-1].stem.endswith(digest):
             return False
-        history = _events(data)
-        last_copied = self._last_event()
-        events = [event for event in history if event["id"] > last_copied]
+        events, count = _events(data, after=self._last_event())
         if events:
             first, last = events[0]["id"], events[-1]["id"]
             lines = "".join(json.dumps(event) + "\n" for event in events)
             file = self._keep / "events" / f"{first:012d}-{last:012d}.jsonl"
             write_atomically(file, lines.encode())
-        count = len(history)
         name = f"ledger-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{count}-{digest}.db"
         write_atomically(self._keep / name, data)
         for old in self._copies()[:-_KEPT]:
@@ -191,12 +190,14 @@ def _backup(ledger: Path) -> bytes:
         return copy.read_bytes()
 
 
-def _events(data: bytes) -> list[dict[str, Any]]:
-    """All events of a copy, oldest first."""
+def _events(data: bytes, *, after: int) -> tuple[list[dict[str, Any]], int]:
+    """The events of a copy after one of them, oldest first, and how many there are in all."""
     with closing(sqlite3.connect(":memory:")) as database:
         database.deserialize(data)
+        [count] = database.execute("SELECT count(*) FROM events").fetchone()
         database.row_factory = sqlite3.Row
-        return [dict(row) for row in database.execute("SELECT * FROM events ORDER BY id")]
+        rows = database.execute("SELECT * FROM events WHERE id > ? ORDER BY id", (after,))
+        return [dict(row) for row in rows], int(count)
 
 
 def _files(folder: Path) -> list[Path]:

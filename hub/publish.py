@@ -32,8 +32,8 @@ from hub.remote import (
     repository,
     verify,
 )
+from hub.shelf import CARD_FILE, read_whole
 from models import get_spec, names
-from models._release import read_release, read_weights
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CARD_FILE: Final = "README.md"
 _KINDS: Final = frozenset({".safetensors", ".json"})
 _ATTEMPTS: Final = 6
 _LONGEST_PAUSE_S: Final = 30.0
@@ -79,11 +78,10 @@ def pack(folder: Path) -> Shipment:
     """Everything of a release folder that belongs on the Hub, its card written anew.
 
     Raises:
-        WeightsNotFoundError: if there is no release.
-        WeightsError: if the weights fail their hash.
+        WeightsNotFoundError: if there is no release, or one of its files is missing.
+        WeightsError: if a file fails its hash.
     """
-    config = read_release(folder)
-    files = {config.weights_file: read_weights(folder, config)}
+    config, files = read_whole(folder)
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.suffix in _KINDS and file.name[0] != ".":
             files.setdefault(file.name, file.read_bytes())
@@ -193,39 +191,39 @@ def _move(api: HfApi, repo: str, step: _Step, message: str) -> Published:
         step: (channel, head) → the next channel with the files beside it, or None: as wanted.
         message: of the commit.
     """
-    before: list[str | None] = []
-    return patiently()(_attempt, api, repo, step, message, before)
+    before: list[str | None] = []  # what was live when the first attempt looked
+    sent: dict[str, bytes] = {}  # by an attempt before; its answer was lost, or no yes
 
+    def attempt() -> Published:
+        from huggingface_hub import CommitOperationAdd
 
-def _attempt(
-    api: HfApi, repo: str, step: _Step, message: str, before: list[str | None]
-) -> Published:
-    from huggingface_hub import CommitOperationAdd
+        head = head_of(api, repo)
+        channel = read_channel(api, repo, head)
+        if not before:
+            before.append(channel.live.revision if channel is not None else None)
+        planned = step(channel, head)
+        if planned is None:
+            if channel is None:
+                raise HubError(f"{repo} has no channel after it was written: publish again.")
+            if sent:
+                verify(api, repo, head, sent)
+            live, commit = channel.live, channel.live.commit or head
+            return Published(repo, live.revision, commit, before[0], is_new=bool(sent))
+        fresh, files = planned
+        sent.clear()
+        sent.update({**files, CHANNEL: (fresh.model_dump_json(indent=2) + "\n").encode()})
+        adds = [CommitOperationAdd(path_in_repo=n, path_or_fileobj=d) for n, d in sent.items()]
+        with mapped(f"commit to {repo}"):
+            made = api.create_commit(
+                repo, adds, commit_message=message, parent_commit=head, revision=MAIN
+            )
+        commit = str(made.oid)
+        verify(api, repo, commit, sent)
+        logger.info("%s: %s is live at %s", message, fresh.live.revision, commit[:12])
+        live = fresh.live
+        return Published(repo, live.revision, live.commit or commit, before[0], is_new=True)
 
-    head = head_of(api, repo)
-    channel = read_channel(api, repo, head)
-    if not before:
-        before.append(channel.live.revision if channel is not None else None)
-    planned = step(channel, head)
-    if planned is None:
-        if channel is None:
-            raise HubError(f"{repo} has no channel after it was written: publish again.")
-        commit = channel.live.commit or head
-        return Published(repo, channel.live.revision, commit, before[0], is_new=False)
-    fresh, files = planned
-    sent = {**files, CHANNEL: (fresh.model_dump_json(indent=2) + "\n").encode()}
-    with mapped(f"commit to {repo}"):
-        made = api.create_commit(
-            repo,
-            [CommitOperationAdd(path_in_repo=name, path_or_fileobj=d) for name, d in sent.items()],
-            commit_message=message,
-            parent_commit=head,
-            revision=MAIN,
-        )
-    commit = str(made.oid)
-    verify(api, repo, commit, sent)
-    logger.info("%s: %s is live at %s", message, fresh.live.revision, commit[:12])
-    return Published(repo, fresh.live.revision, fresh.live.commit or commit, before[0], is_new=True)
+    return patiently()(attempt)
 
 
 def _create(api: HfApi, repo: str, *, private: bool) -> None:

@@ -15,6 +15,18 @@ from models._release import read_release, read_side_file, read_weights, write_co
 CARD_FILE = "README.md"
 
 
+def read_whole(folder: Path) -> tuple[ReleaseConfig, dict[str, bytes]]:
+    """The description of a release and every file that it names, each checked by its SHA-256.
+
+    Raises:
+        WeightsNotFoundError: if there is no release, or one of its files is missing.
+        WeightsError: if a file is damaged.
+    """
+    config = read_release(folder)
+    beside = {s.file: read_side_file(folder, s.file, s.sha256) for s in config.side_files}
+    return config, {config.weights_file: read_weights(folder, config), **beside}
+
+
 def complete(config: ReleaseConfig, evaluations: Sequence[Evaluation]) -> ReleaseConfig:
     """The release's description with what was measured on its weights.
 
@@ -56,14 +68,13 @@ def shelve(release: Path, target: Path, evaluations: Sequence[Evaluation]) -> Re
         WeightsNotFoundError: if there is no release, or one of its files is missing.
         WeightsError: if a file fails its hash or an evaluation is of others.
     """
-    config = complete(read_release(release), evaluations)
-    weights = read_weights(release, config)
-    beside = {s.file: read_side_file(release, s.file, s.sha256) for s in config.side_files}
+    config, files = read_whole(release)
+    config = complete(config, evaluations)
     card = write_card(config, get_spec(config.name))
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    for file, data in {config.weights_file: weights, **beside}.items():
+    for file, data in files.items():
         (fresh / file).write_bytes(data)
     write_config(fresh, config)
     (fresh / CARD_FILE).write_text(card, encoding="utf-8")

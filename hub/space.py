@@ -27,6 +27,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # active_learning reads the records of training runs, and the source of all that runs is offered.
 _ROOMS: Final = ("core", "models", "training", "hub", "active_learning", "demo")
 _TOP: Final = ("app.py", "LICENSE", "pyproject.toml", "packages.txt", "ARCHITECTURE.md")
+_WRITTEN: Final = ("README.md", "requirements.txt", ".env")
 _KINDS: Final = frozenset(
     {".py", ".css", ".js", ".json", ".safetensors", ".jpg", ".png", ".md", ".mako", ".csv"}
 )
@@ -97,7 +98,9 @@ def prepare(
     Raises:
         ConfigError: if the folder holds something else, or a reviewer's name is none.
     """
-    if output.exists() and any(output.iterdir()) and not (output / "app.py").is_file():
+    held = {path.name for path in output.iterdir()} if output.exists() else set()
+    # A checkout has an app.py, too; it must not be taken for a Space and removed.
+    if held and not {"app.py"} <= held <= {*_ROOMS, *_TOP, *_WRITTEN, "__pycache__"}:
         raise ConfigError(f"{output} is not empty and no Space: name another folder.")
     for reviewer in reviewers:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,41}", reviewer):

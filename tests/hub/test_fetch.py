@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from core.images import decode
+from core.records import SideFile
 from core.settings import PathSettings, Settings
 from hub import fetch
 from hub.fetch import refresh, watch
@@ -162,6 +163,26 @@ def test_a_file_that_was_tampered_with_is_refused_and_the_last_good_release_stay
     refresh(reader)
     assert hub.count("GET", "/rollmark-grace/") + hub.count("GET", "/lfs/") == asked
     assert served(reader) == (A, "hub-cached")
+
+
+def test_a_release_without_a_file_that_it_names_is_refused_and_not_fetched_again(
+    hub, settings, reader, release, later
+):
+    # printf n | sha256sum
+    digest = "1b16b1df538ba12dc3f97edbb85caa7050d46c148134290feba80f8236c83db9"
+    folder = release(b"a", novelty=SideFile(file="novelty.safetensors", sha256=digest))
+    (folder / "novelty.safetensors").write_bytes(b"n")
+    publish(folder, settings.hub)
+    files = hub.repo("acme/rollmark-grace").head.files
+    channel = json.loads(files["channel.json"])
+    del channel["live"]["files"]["novelty.safetensors"]
+    files["channel.json"] = json.dumps(channel).encode()
+    assert refresh(reader) == ()
+    assert served(reader) == (BUNDLED, "bundled")
+    asked = hub.count("GET", "/rollmark-grace/") + hub.count("GET", "/lfs/")
+    later()
+    refresh(reader)
+    assert hub.count("GET", "/rollmark-grace/") + hub.count("GET", "/lfs/") == asked
 
 
 def test_a_channel_that_names_a_path_or_a_pickle_is_refused(hub, settings, reader, release, caplog):

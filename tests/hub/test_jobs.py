@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from core.errors import ConfigError, HubError
+from core.errors import ConfigError, HubError, UnknownModelError
 from core.settings import LabelStudioSettings, RetrainingSettings
 from hub.__main__ import app
 from hub.jobs import plan, put, remove
@@ -42,6 +42,11 @@ def test_the_job_runs_one_pass_in_the_spaces_image_with_the_data_on_the_bucket(h
     assert spec["volumes"] == [{"type": "bucket", "source": "acme/mill-data", "mountPath": "/data"}]
     assert spec["environment"]["ROLLMARK_PATHS__DATA"] == "/data"
     assert spec["environment"]["ROLLMARK_LABEL_STUDIO__URL"] == "https://labels.example"
+
+
+def test_a_misspelt_model_is_told_before_it_fails_every_night(mill):
+    with pytest.raises(UnknownModelError, match="'gracie'"):
+        weekly(mill, models=["gracie"])
 
 
 def test_the_time_limit_is_the_runs_budget_and_half_an_hour(hub, mill):

@@ -65,6 +65,21 @@ def test_ledger_images_and_releases_come_back_on_an_empty_disk(paths, tmp_path):
     assert resolve("grace", paths).config.revision == make_config().revision
 
 
+def test_a_release_that_is_described_anew_comes_back_with_the_files_it_now_names(paths, tmp_path):
+    run = tmp_path / "run"
+    write_folder(run, b"weights")
+    (run / "novelty.safetensors").write_bytes(b"fitted")
+    keeper = Keeper(paths)
+    activate(run, paths)
+    keeper.copy()
+    (run / "novelty.safetensors").write_bytes(b"anew")  # the same weights, calibrated again
+    activate(run, paths)
+    assert keeper.copy()
+    forget(paths)
+    Keeper(paths).restore()
+    assert (resolve("grace", paths).folder / "novelty.safetensors").read_bytes() == b"anew"
+
+
 def test_what_lies_here_is_newer_and_stays(paths):
     happen(paths, "first")
     Keeper(paths).copy()

@@ -8,7 +8,14 @@ import signal
 import pytest
 import yaml
 
-from core.errors import ConfigError, HubError, HubUnavailable, WeightsError
+from core.errors import (
+    ConfigError,
+    HubError,
+    HubUnavailable,
+    WeightsError,
+    WeightsNotFoundError,
+)
+from core.records import SideFile
 from hub.fetch import refresh
 from hub.publish import live_on_hub, publish, withdraw
 from tests.hub.loopback import settings_for
@@ -138,7 +145,8 @@ def test_an_answer_that_was_lost_after_the_commit_makes_no_second_one(hub, setti
     publish(release(b"a"), settings.hub)
     hub.fault("POST", "/commit/", lost=True)
     done = publish(release(b"b"), settings.hub)
-    assert done.revision == B
+    assert (done.before, done.revision, done.is_new) == (A, B, True)
+    assert done.commit == hub.repo("acme/rollmark-grace").head.oid
     assert len(hub.repo("acme/rollmark-grace").commits) == 3
     hub.fault("POST", "/commit/", lost=True)
     assert withdraw("grace", settings.hub).revision == A
@@ -162,8 +170,11 @@ def test_an_upload_that_fails_leaves_the_channel_as_it_was(hub, settings, releas
     assert channel_of(hub)["live"]["revision"] == A
 
 
-def test_what_does_not_read_back_is_no_success(hub, settings, release):
+@pytest.mark.parametrize("lost", [False, True], ids=["told", "its answer lost"])
+def test_what_does_not_read_back_is_no_success(hub, settings, release, lost):
     publish(release(b"a"), settings.hub)
+    if lost:
+        hub.fault("POST", "/commit/", lost=True)
     repo = hub.repo("acme/rollmark-grace")
     true = repo.commit
 
@@ -209,6 +220,13 @@ def test_damaged_weights_are_not_sent(hub, settings, release):
     (folder / "model.safetensors").write_bytes(b"tampered")
     with pytest.raises(WeightsError, match="SHA-256"):
         publish(folder, settings.hub)
+    assert hub.requests == []
+
+
+def test_a_release_without_a_file_that_it_names_is_not_sent(hub, settings, release):
+    side = SideFile(file="novelty.safetensors", sha256="0" * 64)
+    with pytest.raises(WeightsNotFoundError, match=r"novelty\.safetensors is missing"):
+        publish(release(b"a", novelty=side), settings.hub)
     assert hub.requests == []
 
 

@@ -102,6 +102,16 @@ def test_the_folder_is_written_anew_and_a_foreign_one_is_left_alone(released, fo
     assert (tmp_path / "thesis" / "chapter.md").exists()
 
 
+@pytest.mark.parametrize("own", [".git/HEAD", "tests/test_it.py", "data/ledger.db"])
+def test_a_checkout_is_not_taken_for_a_space(released, folder, own):
+    prepare(folder, released[0])
+    (folder / own).parent.mkdir()
+    (folder / own).write_text("years of work")
+    with pytest.raises(ConfigError, match="is not empty and no Space"):
+        prepare(folder, released[0])
+    assert (folder / own).read_text() == "years of work"
+
+
 def test_a_prepared_folder_serves_on_its_own(released, folder):
     prepare(folder, released[0], reviewers=["anna"])
     env = {k: v for k, v in os.environ.items() if not k.startswith(("ROLLMARK_", "PYTHON"))}
