@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
-from models.mobilesteelnet import CIEMA, CoordinateAttention, CrossScale
+from models._ciema import CIEMA, CoordinateAttention, CrossScale
+from models.mobilesteelnet import SPEC
 from tests.models._tensors import images, randomise
 
 
@@ -55,7 +56,8 @@ def ciema_by_the_equations(m: CIEMA, x: Tensor) -> Tensor:
     for image in x:
         a = torch.sigmoid(mlp(image.mean((1, 2))) + mlp(image.amax((1, 2))))[:, None, None]
         x1 = image * a + conv(m.mix, image) * (1 - a)
-        xs = torch.cat([attend(group) for group in image.chunk(m.groups)])
+        seen = image if m.parallel else x1
+        xs = torch.cat([attend(group) for group in seen.chunk(m.groups)])
         hidden = norm(m.refine[1], conv(m.refine[0], xs)).relu()
         r = norm(m.refine[4], conv(m.refine[3], hidden))
         gate = torch.sigmoid(norm(m.gate[1], conv(m.gate[0], torch.cat((xs, r)))))
@@ -64,10 +66,33 @@ def ciema_by_the_equations(m: CIEMA, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_ciema_computes_its_six_steps() -> None:
-    ciema = randomise(CIEMA(32, 4))
+@pytest.mark.parametrize("parallel", [False, True], ids=["one after the other", "side by side"])
+def test_ciema_computes_its_six_steps(parallel: bool) -> None:
+    ciema = randomise(CIEMA(32, 4, parallel=parallel))
     x = images(2, 32, 6, 5)
     assert torch.allclose(ciema(x), ciema_by_the_equations(ciema, x), atol=1e-5)
+
+
+@torch.no_grad()
+def test_only_the_light_scale_lets_the_two_branches_read_one_map() -> None:
+    for scale, parallel in (("paper", False), ("light", True)):
+        attention = SPEC.build(6, scale).attention
+        assert isinstance(attention, CIEMA)
+        assert attention.parallel is parallel, scale
+
+
+@torch.no_grad()
+def test_the_grouped_branch_reads_what_the_channel_interaction_made() -> None:
+    ciema = randomise(CIEMA(64, 2))
+    nn.init.dirac_(ciema.mix.weight)
+    ciema.mix.weight.neg_()  # Conv(X) = −X, so that X1 = (2a − 1) X
+    nn.init.zeros_(ciema.gate[0].weight)
+    ciema.gate[1].running_mean.zero_()
+    nn.init.constant_(ciema.gate[1].bias, -50.0)  # Gt = 0: the answer is Xs = X1 ⊙ S
+    x = images(2, 64, 6, 5)
+    answer, x1 = ciema(x), (2 * ciema.channel_gate(x) - 1) * x
+    assert torch.equal(answer.sign(), x1.sign())
+    assert not torch.equal(answer.sign(), x.sign())
 
 
 def test_an_open_gate_without_weights_averages_the_two_branches() -> None:
@@ -76,7 +101,8 @@ def test_an_open_gate_without_weights_averages_the_two_branches() -> None:
     ciema.gate[1].running_mean.zero_()
     nn.init.zeros_(ciema.gate[1].bias)  # Gt = σ(0) = ½
     x = images(2, 64, 6, 5)
-    expected = (ciema.interact(x) + ciema.attend(x)) / 2
+    x1 = ciema.interact(x)
+    expected = (x1 + ciema.attend(x1)) / 2
     assert torch.allclose(ciema(x), expected, atol=1e-5)
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
+from models._ciema import CIEMA
 from models.mobilesteelnet import (
-    CIEMA,
     MSFF,
     SPEC,
     DSConv,
