@@ -67,7 +67,7 @@ class Committee:
 class _Opinion:
     """One inspection in common words."""
 
-    model: str
+    called: str  # the model, by its title or its name
     task: Task
     size: tuple[int, int]  # width, height in px
     known: frozenset[str]  # common names of the classes it was taught
@@ -92,7 +92,10 @@ class _Difference:
 
 
 def compare(
-    inspections: Sequence[Inspection], *, labels: Mapping[str, Sequence[str]] | None = None
+    inspections: Sequence[Inspection],
+    *,
+    labels: Mapping[str, Sequence[str]] | None = None,
+    titles: Mapping[str, str] | None = None,
 ) -> Committee:
     """Judge the answers of several models about the same image.
 
@@ -100,6 +103,7 @@ def compare(
         inspections: one per model.
         labels: classes that each model was taught, by its name. Without them, a model is taken to
             know what any model of its task has named, and a classifier what it gave a probability.
+        titles: what people call a model, by its name; without one, it is called by its name.
 
     Raises:
         InputError: if the inspections are of different images.
@@ -108,7 +112,11 @@ def compare(
     if len(images) > 1:
         raise InputError(f"A committee judges one image, got inspections of {len(images)}.")
     taught = _taught(inspections, labels or {})
-    opinions = [_opinion(i, known) for i, known in zip(inspections, taught, strict=True)]
+    called = titles or {}
+    opinions = [
+        _opinion(i, called.get(i.model, i.model), known)
+        for i, known in zip(inspections, taught, strict=True)
+    ]
     found: list[_Difference] = []
     sizes = []
     for a, b in combinations(opinions, 2):
@@ -155,7 +163,7 @@ def _named_in(inspection: Inspection) -> set[str]:
     return {*(d.label for d in boxes), *(s.label for s in regions), *inspection.probabilities}
 
 
-def _opinion(inspection: Inspection, known: frozenset[str]) -> _Opinion:
+def _opinion(inspection: Inspection, called: str, known: frozenset[str]) -> _Opinion:
     claims = [(d.label, d.probability, d.box) for d in inspection.detections]
     claims += [(s.label, s.score, s.box) for s in inspection.segments]
     boxes: dict[str, list[Box]] = {}
@@ -168,7 +176,7 @@ def _opinion(inspection: Inspection, known: frozenset[str]) -> _Opinion:
         label, probability = max(inspection.probabilities.items(), key=lambda entry: entry[1])
         seen = {common_name(label): probability}
     return _Opinion(
-        model=inspection.model,
+        called=called,
         task=inspection.task,
         size=(inspection.image.width, inspection.image.height),
         known=known,
@@ -191,7 +199,7 @@ def _differences(a: _Opinion, b: _Opinion) -> Iterator[_Difference]:
     if in_a and in_b and not in_a.keys() & in_b.keys():
         claims = sorted([(next(iter(in_a)), a), (next(iter(in_b)), b)], key=lambda claim: claim[0])
         size = min(opinion.seen[name] for name, opinion in claims)
-        names, models = tuple(n for n, _ in claims), tuple(o.model for _, o in claims)
+        names, models = tuple(n for n, _ in claims), tuple(o.called for _, o in claims)
         yield _Difference("conflict", size, names, models)
     else:
         yield from _missed(a, b, {name: in_a[name] for name in only_a})
@@ -208,12 +216,12 @@ def _missed(finder: _Opinion, other: _Opinion, only: Mapping[str, float]) -> Ite
     if finder.task == "classify" and other.seen.keys() - finder.known:
         return  # it had to name something, and was never taught what the other found
     for name, probability in only.items():
-        yield _Difference("missed", probability, (name,), (finder.model, other.model))
+        yield _Difference("missed", probability, (name,), (finder.called, other.called))
 
 
 def _places(a: _Opinion, b: _Opinion, name: str) -> Iterator[_Difference]:
     """How two locators that see the same class differ in where it is."""
-    models = (a.model, b.model)
+    models = (a.called, b.called)
     if a.task == b.task == "detect":
         iou = box_iou(a.boxes[name], b.boxes[name]).astype(np.float64)
         matched = [iou[i, j] for i, j in _greedy(iou)]
@@ -223,7 +231,7 @@ def _places(a: _Opinion, b: _Opinion, name: str) -> Iterator[_Difference]:
             alone = ~_is_shared(finder.boxes[name], other.boxes[name])
             if alone.any():
                 size = float(finder.chances[name][alone].max())
-                yield _Difference("extra", size, (name,), (finder.model, other.model))
+                yield _Difference("extra", size, (name,), (finder.called, other.called))
     else:
         covered_a = _covered(a.boxes[name], a.size)
         covered_b = _covered(b.boxes[name], a.size)
@@ -305,7 +313,7 @@ def _sentence(opinions: Sequence[_Opinion]) -> str:
     asked = {name: sum(name in opinion.known for opinion in opinions) for name in votes}
     ranked = sorted(votes, key=lambda n: (-len(votes[n]), -asked[n], -sum(votes[n]), n))
     parts = [_vote(opinions, ranked[0])]
-    also = [name for name in ranked[1:] if any(_sees_both(o, ranked[0], name) for o in opinions)]
+    also = [n for n in ranked[1:] if any({ranked[0], n} <= o.seen.keys() for o in opinions)]
     parts += [_vote(opinions, name, also=True) for name in also]
     said: dict[str, list[str]] = {}
     for opinion in opinions:
@@ -322,22 +330,21 @@ def _sentence(opinions: Sequence[_Opinion]) -> str:
 
 
 def _vote(opinions: Sequence[_Opinion], name: str, *, also: bool = False) -> str:
-    """`4 of 5 see scratches`, of the models that were taught it."""
+    """`4 of 5 see scratches`; `both that know crazing see it` where others were not taught it."""
     asked = sum(name in opinion.known for opinion in opinions)
     seen = sum(name in opinion.seen for opinion in opinions)
-    who = f"all {asked}" if seen == asked else f"{seen} of {asked}"
+    who = ("both" if asked == 2 else f"all {asked}") if seen == asked else f"{seen} of {asked}"
+    what = named(name)
     if asked == 1:
         who = next(_who(opinion, opinions) for opinion in opinions if name in opinion.known)
+    elif asked < len(opinions):
+        who, what = f"{who} that know {what}", "it"
     verb = "sees" if seen == 1 else "see"
-    words = f"{who} {'also ' if also else ''}{verb} {named(name)}"
+    words = f"{who} {'also ' if also else ''}{verb} {what}"
     return words if also else words[:1].upper() + words[1:]
 
 
-def _sees_both(opinion: _Opinion, first: str, second: str) -> bool:
-    return first in opinion.seen and second in opinion.seen
-
-
 def _who(opinion: _Opinion, opinions: Sequence[_Opinion]) -> str:
-    """`the classifier` where there is one, a model's name where there are several."""
+    """`the classifier` where there is one, what a model is called where there are several."""
     of_task = sum(other.task == opinion.task for other in opinions)
-    return f"the {_NOUN[opinion.task]}" if of_task == 1 else opinion.model
+    return f"the {_NOUN[opinion.task]}" if of_task == 1 else opinion.called

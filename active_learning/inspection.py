@@ -248,7 +248,7 @@ def _read_mask(prediction: Segmentation, release: ReleaseConfig, shown_from: flo
     inside = measure.interior_entropy(class_map, p)
     doubts = [
         (outline, f"the outlines are blurred: {number(outline)} of 1"),
-        (inside, f"some of the area away from outlines is open: {number(inside)} of 1"),
+        (inside, f"a region may be missing, or be one too many: doubt {number(inside)} of 1"),
     ]
     return _Answer(
         uncertainty=max(outline, inside),

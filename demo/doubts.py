@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from core.records import Inspection, ReviewItem
 from core.settings import ReviewSettings
 from demo.review import ReviewDesk
 from demo.samples import samples
+from demo.words import short
 from hub.registry import Release
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,9 @@ class Doubts:
         if not self._settings.queue_unsure or not inspections:
             return Queued()
         image = inspections[0].image.sha256
-        doubt = doubt_of(inspections, committee, self._settings.review_threshold)
+        titles = {r.config.name: short(r.config.title) for r in releases}
+        threshold = self._settings.review_threshold
+        doubt = doubt_of(inspections, committee, threshold, titles=titles)
         if doubt is None or image in sample_hashes():
             return Queued()
         key = (image, *(f"{i.model} {i.revision}" for i in inspections))
@@ -163,7 +166,11 @@ def marked(inspection: Inspection, queued: Queued) -> Inspection:
 
 
 def doubt_of(
-    inspections: Sequence[Inspection], committee: Committee | None, threshold: float
+    inspections: Sequence[Inspection],
+    committee: Committee | None,
+    threshold: float,
+    *,
+    titles: Mapping[str, str],
 ) -> Doubt | None:
     """Why a person should look at an image; None where nobody has to.
 
@@ -171,6 +178,7 @@ def doubt_of(
         inspections: of one image.
         committee: what they say together, where there are several.
         threshold: disagreement from which on a person should look, in [0, 1].
+        titles: what people call each model, by its name.
     """
     unsure = [i for i in inspections if i.verdict == "review"]
     doubt = Doubt((), max((i.uncertainty for i in unsure), default=0.0))
@@ -179,14 +187,19 @@ def doubt_of(
         doubt = Doubt(words, max(doubt.priority, committee.disagreement))
     elif not unsure:
         return None
-    own = [words for i in unsure for words in _own_words(i, len(inspections))]
+    is_alone = len(inspections) == 1
+    own = [
+        words
+        for i in unsure
+        for words in _own_words(i, "" if is_alone else titles.get(i.model, i.model))
+    ]
     return replace(doubt, reasons=tuple(dict.fromkeys([*doubt.reasons, *own])))
 
 
-def _own_words(inspection: Inspection, models: int) -> tuple[str, ...]:
-    """What one model doubts; where it is one of several, its strongest doubt under its name."""
+def _own_words(inspection: Inspection, called: str) -> tuple[str, ...]:
+    """What one model doubts; where it is one of several, its strongest doubt, and who doubts."""
     reasons = inspection.reasons or (f"uncertainty {number(inspection.uncertainty)}",)
-    return reasons if models == 1 else (f"{inspection.model}: {reasons[0]}",)
+    return (f"{called}: {reasons[0]}",) if called else reasons
 
 
 @cache

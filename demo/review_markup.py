@@ -15,7 +15,7 @@ from active_learning.connection import Reach
 from active_learning.courier import Carried
 from active_learning.overview import NO_FINDING, Entry, Learned, Overview, Place
 from core.ledger import Event
-from core.records import ReviewItem
+from core.records import Inspection
 from core.taxonomy import look, title
 from demo.markup import swatch
 from demo.reviewing import THUMB_PX, Chosen, Listed
@@ -128,7 +128,7 @@ def chosen(shown: Chosen | None, now: datetime) -> str:
         )
     item = shown.entry.item
     picture = (
-        f'<img src="{escape(shown.picture)}" alt="{escape(_alternative(item))}">'
+        f'<img src="{escape(shown.picture)}" alt="{escape(_alternative(shown))}">'
         if shown.picture
         else f'<p class="blank">{escape(shown.why_no_picture)}</p>'
     )
@@ -140,7 +140,7 @@ def chosen(shown: Chosen | None, now: datetime) -> str:
         if shown.task_address
         else ""
     )
-    facts = "".join(f"<dt>{escape(k)}</dt><dd>{v}</dd>" for k, v in _facts(shown.entry, now))
+    facts = "".join(f"<dt>{escape(k)}</dt><dd>{v}</dd>" for k, v in _facts(shown, now))
     history = "".join(f"<li>{_event(event, now)}</li>" for event in reversed(shown.history))
     return (
         f'<article class="chosen" data-id="{escape(item.id)}"><figure>{picture}</figure><div>'
@@ -255,10 +255,10 @@ def _row(one: Listed, *, is_selected: bool, now: datetime) -> str:
     )
 
 
-def _facts(entry: Entry, now: datetime) -> list[tuple[str, str]]:
+def _facts(shown: Chosen, now: datetime) -> list[tuple[str, str]]:
     """Name and HTML of what is known of an item."""
-    item = entry.item
-    facts = [("State", escape(_capital(_state(entry))))]
+    item = shown.entry.item
+    facts = [("State", escape(_capital(_state(shown.entry))))]
     if item.parked_reason:
         facts.append(("Set aside because", escape(item.parked_reason)))
     if item.last_error and item.state in ("pending", "unknown"):
@@ -266,7 +266,7 @@ def _facts(entry: Entry, now: datetime) -> list[tuple[str, str]]:
         facts.append(("Last attempt", f"{escape(item.last_error)} ({tries})"))
     facts.append(("Priority", f"{item.priority:.2f} of 1, {_urgency(item.priority)}"))
     facts.append(("Added", moment(item.created_at, now)))
-    facts += [(said.model, escape(headline(said).text)) for said in item.predictions]
+    facts += [(_called(shown, said), escape(_leaning(said))) for said in item.predictions]
     if item.task_id is not None:
         facts.append(("Task", str(item.task_id)))
     facts.append(("Item", f"<code>{escape(item.id[:12])}</code>"))
@@ -285,9 +285,19 @@ def _event(event: Event, now: datetime) -> str:
     return f"{escape(_capital(event.what))}, {moment(event.at, now)}"
 
 
-def _alternative(item: ReviewItem) -> str:
-    seen = "; ".join(f"{said.model}: {headline(said).text}" for said in item.predictions)
-    return f"The image to review. {seen or 'No model has looked at it'}."
+def _alternative(shown: Chosen) -> str:
+    said = "; ".join(f"{_called(shown, p)}: {_leaning(p)}" for p in shown.entry.item.predictions)
+    return f"The image to review. {said or 'No model has looked at it'}."
+
+
+def _called(shown: Chosen, said: Inspection) -> str:
+    return shown.titles.get(said.model, said.model)
+
+
+def _leaning(said: Inspection) -> str:
+    """What a model sees, and of one that is unsure what it leans to: that is why it is here."""
+    line = headline(said)
+    return line.detail.removesuffix(".") if said.verdict == "review" else line.text
 
 
 def _learned_heading(learned: Learned, now: datetime) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -53,6 +53,7 @@ class Chosen:
     why_no_picture: str  # one sentence
     task_address: str  # in Label Studio, "" where there is none yet
     history: tuple[Event, ...]  # oldest first
+    titles: Mapping[str, str]  # what people call the models that are served, by their names
 
 
 class Reviewing:
@@ -115,7 +116,8 @@ class Reviewing:
         if item.task_id is not None and not found.project_address:
             found = self.reach(again=True)
         history = desk.ledger.events(f"review_item:{item.id}", limit=_HISTORY)
-        return Chosen(entry, picture, why, found.task_address(item.task_id), history)
+        address, titles = found.task_address(item.task_id), self._service.titles()
+        return Chosen(entry, picture, why, address, history, titles)
 
     def reach(self, *, again: bool = False) -> Reach:
         """What the last look at Label Studio found; it is not asked while a page refreshes.
@@ -141,6 +143,7 @@ class Reviewing:
 
         Raises:
             ConfigError: if there is no token.
+            InputError: if there is nothing to send.
         """
         self.courier.send(min(images, self.budget))
 

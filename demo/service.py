@@ -38,6 +38,7 @@ from demo.observing import Observer
 from demo.review import ReviewDesk
 from demo.shadow import Shadow
 from demo.side_by_side import in_order
+from demo.words import short
 from hub.registry import Release
 from models._committee import COMMITTEE
 
@@ -122,6 +123,10 @@ class Service:
     def choices(self) -> tuple[Release, ...]:
         """What may be chosen by name: every release, and the committee where there is one."""
         return with_committee(self.releases(), self._settings.paths)
+
+    def titles(self) -> dict[str, str]:
+        """What people call each model that may be chosen, by its name."""
+        return {r.config.name: short(r.config.title) for r in self.choices()}
 
     def decode(self, source: Path | bytes) -> DecodedImage:
         """Open a picture from outside, within the caps of the settings.
@@ -335,7 +340,8 @@ def _encoded(source: Path | bytes | DecodedImage, settings: Settings) -> bytes |
 def judge(looks: Sequence[Look]) -> Committee:
     """How far the models agree, each asked only about the classes it was taught."""
     taught = {look.inspection.model: look.prediction.labels for look in looks}
-    return compare([look.inspection for look in looks], labels=taught)
+    titles = {look.inspection.model: short(look.title) for look in looks}
+    return compare([look.inspection for look in looks], labels=taught, titles=titles)
 
 
 def _validated(release: Release) -> float:

@@ -232,7 +232,7 @@ def _drift(view: Outlook) -> str:
         words = "The release has no reference to compare with."
         return f'<section class="bars">{heading}<p class="quiet">{words}</p></section>'
     if not drift.is_known:
-        words = f"{drift.n} inspections so far; {FEWEST} are needed."
+        words = f"{count(drift.n, 'inspection')} so far; {FEWEST} are needed."
         return f'<section class="bars">{heading}<p class="quiet">{words}</p></section>'
     rows = "".join(
         f"<dt>{escape(name.capitalize())}</dt><dd>{_level(value)}</dd>"

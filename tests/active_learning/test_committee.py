@@ -117,7 +117,7 @@ def test_nobody_misses_what_it_was_never_taught():
     # The segmenter knows no crazing; the two detectors agree.
     crazing = [by_detector(name, ("crazing", 0.9, LEFT)) for name in ("grace", "da_yolo")]
     found = judge(*crazing, by_segmenter("sme"))
-    assert found.sentence == "All 2 see crazing."
+    assert found.sentence == "Both that know crazing see it."
     assert found.reasons == ()
     # It does know scratches, of which both see none: one pair each, all agreed.
     assert found.disagreement == 0.0
@@ -125,7 +125,7 @@ def test_nobody_misses_what_it_was_never_taught():
 
 def test_classes_are_one_across_data_sets_by_the_common_table():
     found = judge(scratches(), by_classifier("x_classifier", {"surface scratch": 1.0}))
-    assert (found.disagreement, found.sentence) == (0.0, "All 2 see scratches.")
+    assert (found.disagreement, found.sentence) == (0.0, "Both see scratches.")
 
 
 def test_a_class_without_counterpart_never_counts():
@@ -148,13 +148,20 @@ def test_a_second_class_in_the_image_is_not_the_classifiers_business():
         by_classifier("mobilesteelnet", {"scratches": 0.9, "patches": 0.1}),
     )
     assert found.disagreement == 0.0
-    assert found.sentence == "All 2 see scratches; 1 of 2 also sees patches."
+    assert found.sentence == "Both see scratches; 1 of 2 also sees patches."
 
 
 def test_a_classifier_against_a_locator_that_found_nothing_counts():
     found = judge(by_detector("grace"), by_classifier("mobilesteelnet", {"crazing": 0.9}))
     assert found.disagreement == pytest.approx(0.9)
     assert found.reasons == ("crazing 0.90 is found by mobilesteelnet and missed by grace",)
+
+
+def test_models_are_called_by_their_titles_where_these_are_given():
+    titles = {"grace": "GRACE", "da_yolo": "DA-YOLO"}
+    found = compare([scratches("grace", 0.6), by_detector("da_yolo")], titles=titles)
+    assert found.reasons == ("scratches 0.60 is found by GRACE and missed by DA-YOLO",)
+    assert found.sentence == "1 of 2 sees scratches; DA-YOLO finds nothing."
 
 
 def test_without_class_lists_models_of_one_task_are_taken_to_know_the_same():

@@ -168,7 +168,7 @@ def test_a_blurred_outline_asks_for_a_person():
     assert (found.verdict, found.uncertainty) == ("review", 0.8113)
     assert set(found.reasons) == {
         "the outlines are blurred: 0.81 of 1",
-        "some of the area away from outlines is open: 0.81 of 1",
+        "a region may be missing, or be one too many: doubt 0.81 of 1",
     }
 
 

@@ -155,16 +155,17 @@ def test_a_slow_ledger_holds_no_answer_up_and_loses_nothing(
 def test_disagreement_alone_asks_for_a_person() -> None:
     sure = [by_detector("grace", ("scratches", 0.9, BOX)), by_classifier("m", {"inclusion": 0.9})]
     split = Committee(0.5, ("classes disagree: scratches by grace, inclusion by m",), "…")
-    doubt = doubt_of(sure, split, 0.5)
+    doubt = doubt_of(sure, split, 0.5, titles={})
     assert doubt is not None
     assert (doubt.reasons, doubt.priority) == (split.reasons, 0.5)
-    assert doubt_of(sure, split, 0.51) is None
+    assert doubt_of(sure, split, 0.51, titles={}) is None
 
 
 def test_one_of_several_models_doubts_under_its_own_name() -> None:
-    doubt = doubt_of([unsure(), by_classifier("m", {"inclusion": 0.9})], None, 0.5)
+    both = [unsure(), by_classifier("m", {"inclusion": 0.9})]
+    doubt = doubt_of(both, None, 0.5, titles={"grace": "GRACE"})
     assert doubt is not None
-    assert (doubt.reasons, doubt.priority) == (("grace: inclusion 0.50 is open",), 0.7)
+    assert (doubt.reasons, doubt.priority) == (("GRACE: inclusion 0.50 is open",), 0.7)
 
 
 def test_the_samples_are_known_by_their_bytes() -> None:

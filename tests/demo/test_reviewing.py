@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -261,6 +262,22 @@ def test_what_people_write_is_shown_and_never_run(reviewing: Reviewing, service:
     assert "<script" not in listed + chosen
     assert "<img src=x" not in listed + chosen
     assert "&lt;img src=x" in chosen
+
+
+def test_a_model_is_called_by_its_title_and_an_unsure_one_says_what_it_leans_to(
+    reviewing: Reviewing, service: Service
+) -> None:
+    shown = reviewing.chosen(flag(service).id)
+    assert shown is not None
+    box = (0.0, 0.0, 9.0, 9.0)
+    sure = by_detector("grace", ("scratches", 0.9, box))
+    torn = by_detector("da_yolo", ("inclusion", 0.6, box)).model_copy(update={"verdict": "review"})
+    item = shown.entry.item.model_copy(update={"predictions": (sure, torn)})
+    titles = {"grace": service.titles()["grace"], "da_yolo": "DA-YOLO"}
+    markings = replace(shown, entry=replace(shown.entry, item=item), titles=titles)
+    facts = markup.chosen(markings, NOW)
+    assert "<dt>GRACE</dt><dd>Scratches, 0.90 probable · 1 place</dd>" in facts
+    assert "<dt>DA-YOLO</dt><dd>Most likely Inclusion, 0.60 probable · 1 place</dd>" in facts
 
 
 def test_bars_are_as_long_as_their_numbers() -> None:
