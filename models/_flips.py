@@ -23,6 +23,7 @@ from core.types import (
     Prediction,
     Predictor,
 )
+from models._committee import ASKED_FROM
 from models._fusion import fuse
 
 if TYPE_CHECKING:
@@ -60,11 +61,16 @@ class Flipped:
     def __call__(
         self, images: Sequence[DecodedImage], *, score_threshold: float
     ) -> list[Prediction]:
-        """Look at each image four times; fused detections below the threshold are left out."""
+        """Look at each image four times; fused detections below the threshold are left out.
+
+        Each look tells what it finds from ASKED_FROM on, whatever the threshold: a finding that one
+        of them scores below it may be above it when all are fused.
+        """
         if self.spec.task == "segment":
             return [self._segment(image) for image in images]
+        asked = min(score_threshold, ASKED_FROM)
         views = [
-            self._predictor([_flip(i, axes) for i in images], score_threshold=score_threshold)
+            self._predictor([_flip(i, axes) for i in images], score_threshold=asked)
             for axes in FLIPS
         ]
         return [self._one(list(of_one), score_threshold) for of_one in zip(*views, strict=True)]

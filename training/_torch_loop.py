@@ -160,15 +160,17 @@ class Loop:
         order = torch.randperm(len(self.train), generator=generator)
         if self.sampler is not None:
             order = torch.tensor(list(self.sampler))
-        views = augment.draw(self.plan.augment, len(self.train), generator)
+        # A view for each place of the order: an image that comes twice is seen in two ways.
+        views = augment.draw(self.plan.augment, len(order), generator)
         size = self.plan.view_px or self.image_size
         self.network.train()
         total = 0.0
         # Batches of nearly equal size: a last one of a single image would break batch statistics.
-        for step, rows in enumerate(order.tensor_split(self.steps)):
+        for step, places in enumerate(torch.arange(len(order)).tensor_split(self.steps)):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.plan.learning_rate(epoch - 1 + step / self.steps)
-            pixels, target = self.train.views(rows.tolist(), views[rows], size=size)
+            rows = order[places].tolist()
+            pixels, target = self.train.views(rows, views[places], size=size)
             loss = self.balancing.criterion(self._forward(pixels), target)
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)

@@ -53,6 +53,26 @@ def test_what_the_fused_score_leaves_below_the_threshold_is_left_out():
     assert len(predictor([_image(pixels)], score_threshold=0.91)[0]) == 0
 
 
+class _ShyWhenMirrored(_BrightBox):
+    """As its parent, with score 0.45 where the picture's right half is the brighter one."""
+
+    def forward(self, x):
+        rows = super().forward(x)
+        half = x.shape[3] // 2
+        shy = x[..., half:].mean((1, 2, 3)) > x[..., :half].mean((1, 2, 3))
+        rows[shy, 4] = 0.45
+        return rows
+
+
+def test_a_look_below_the_threshold_counts_for_what_it_is_worth():
+    # Two looks say 0.9 and two 0.45: their mean, 0.675, passes 0.5 although two of them do not.
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[5:15, 8:30] = 255
+    predictor = _flipped("grace", _ShyWhenMirrored(), ("a",))
+    (found,) = predictor([_image(pixels)], score_threshold=0.5)
+    assert found.scores.tolist() == pytest.approx([0.675])
+
+
 def test_class_probabilities_are_the_mean_of_four_looks():
     pixels = np.zeros((64, 64), np.uint8)
     pixels[:32, :32] = 200

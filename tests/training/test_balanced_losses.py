@@ -234,6 +234,23 @@ def test_the_kept_weights_are_adjusted_and_those_trained_on_are_not(
     assert moved.tolist() == pytest.approx(expected, abs=1e-5)
 
 
+def test_an_image_that_comes_twice_in_an_epoch_is_seen_in_two_ways(
+    uneven: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, str]] = []
+    real = Split.views
+
+    def views(self: Split, rows: Any, drawn: Any, *, size: int) -> Any:
+        seen.extend(zip(rows, map(str, drawn.theta.tolist()), strict=True))
+        return real(self, rows, drawn, size=size)
+
+    monkeypatch.setattr(Split, "views", views)
+    train(CLASSIFIER, uneven, tmp_path / "run", epochs=1, overrides={"balance": "dscbsm"})
+    assert len(seen) == len(uneven.split("leak-free", "train"))
+    assert len({row for row, _ in seen}) < len(seen)  # it draws with replacement
+    assert len(set(seen)) == len(seen)
+
+
 class _Stopped(Exception):
     """Stands for whatever ends a process."""
 
