@@ -9,6 +9,7 @@ else it does on its own account is switched off by the package, before any file 
 from __future__ import annotations
 
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -229,9 +230,9 @@ def load_coco_npz(
         WeightsError: if the file cannot be read or nothing in it fits.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = _renamed({k: file[k] for k in file.files}, layers)
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, zipfile.BadZipFile) as exc:
         raise WeightsError(f"{path} is not a readable npz of YOLO11 arrays.") from exc
     own = dict(network.named_parameters())
     taken: list[str] = []

@@ -52,7 +52,7 @@ class Engine(StrEnum):
 def prepare(
     dataset: Annotated[str, typer.Argument(help="neu-det, neu-cls, neu-seg, x-sdd or gc10-det.")],
     source: Annotated[Path, typer.Option(help="Public archive: zip or folder.")],
-    seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the splits.")] = 0,
 ) -> None:
     """Turn a public archive into data/datasets/DATASET with frozen, leak-free splits."""
     with errors_on_one_line():
@@ -97,6 +97,10 @@ def train(
         raise typer.BadParameter("give --weights or --init, not both.")
     if (data is None) == (resume is None):
         raise typer.BadParameter("give --data for a new run, or --resume to go on with one.")
+    of_new_runs: dict[str, object] = {"scale": scale, "epochs": epochs, "image-size": image_size}
+    of_new_runs |= {"batch": batch, "run-id": run_id, "set": setting}
+    if resume is not None and (given := [name for name, value in of_new_runs.items() if value]):
+        raise typer.BadParameter(f"--{given[0]} is not for --resume: a run goes on as it began.")
     overrides = dict(override(text) for text in setting or ())
     with errors_on_one_line():
         from core.errors import TrainingError

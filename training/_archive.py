@@ -7,6 +7,7 @@ the zip's directory before a byte is inflated, and again while inflating.
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,8 @@ from core.errors import DatasetError, InputError
 MAX_MEMBERS = 100_000
 MAX_TOTAL_BYTES = 8 * 1024**3  # GC10-DET, the largest public set, is about 1 GiB
 MAX_MEMBER_BYTES = 64 * 1024**2
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # what the unpackers say of bad bytes
 
 
 class Archive(Protocol):
@@ -41,7 +44,7 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as exc:
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as exc:
             raise DatasetError(f"{path} cannot be opened as a zip: {exc}.") from exc
         members = [info for info in self._zip.infolist() if not info.is_dir()]
         try:
@@ -61,7 +64,7 @@ class ZipSource:
             with self._zip.open(name) as member:
                 # the directory may lie about the size: never inflate more than the cap
                 data = member.read(MAX_MEMBER_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, KeyError) as exc:
+        except (*_BROKEN, EOFError, OSError, RuntimeError, KeyError) as exc:
             raise InputError(f"{name} cannot be read from the archive: {exc}.") from exc
         return _within_cap(name, data)
 
@@ -127,7 +130,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         )
     for info in members:
         parts = PurePosixPath(info.filename.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+        if parts.is_absolute() or ".." in parts.parts or any(":" in p for p in parts.parts[:1]):
             raise DatasetError(
                 f"{path} holds the path {info.filename!r}, which leaves the archive; "
                 "take the archive from its public source again."

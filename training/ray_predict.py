@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from core.errors import InputError, TrainingError
 from core.files import write_atomically
 from core.types import Predictor
+from models._flips import Flipped
 from training.predictions import Tally, list_images, mask_names, write_document
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ def predict_archive(
         "revision": predictor.revision,
         "score_threshold": score_threshold,
     }
+    if isinstance(predictor, Flipped):  # the same weights, other answers
+        job["tta"] = True
     blocks = _blocks(files, masks, job, block)
     try:
         _claim(output, job)

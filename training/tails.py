@@ -111,7 +111,8 @@ def _dropped(training: Sequence[Sample], keep: Mapping[str, float], seed: int) -
         rng = np.random.default_rng((seed, zlib.crc32(label.encode())))
         shuffled = [files[i] for i in rng.permutation(len(files))]
         # what a rarer class has decided comes first and stays decided
-        free = [file for file in shuffled if file not in dropped | settled]
+        decided = dropped | settled
+        free = [file for file in shuffled if file not in decided]
         room = target - sum(file in settled for file in files)
         dropped.update(free[max(room, 0) :])
         settled.update(free[: max(room, 0)])

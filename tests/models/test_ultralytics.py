@@ -127,8 +127,9 @@ def test_arrays_move_with_the_layers_of_a_network_that_inserted_some(tmp_path):
     assert network.model[0].conv.weight.unique().tolist() == [0.5]
 
 
-def test_a_file_that_is_no_npz_is_an_error_of_one_sentence(tmp_path):
-    (tmp_path / "x.npz").write_bytes(b"no")
+@pytest.mark.parametrize("data", [b"no", b"PK\x03\x04 cut off"], ids=["foreign", "cut off"])
+def test_a_file_that_is_no_npz_is_an_error_of_one_sentence(data, tmp_path):
+    (tmp_path / "x.npz").write_bytes(data)
     network = build_detector(yolo11_config("n"), 6)
     with pytest.raises(WeightsError, match="is not a readable npz"):
         load_coco_npz(network, tmp_path / "x.npz", torch.rand(1, 3, 64, 64))

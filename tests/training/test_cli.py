@@ -163,6 +163,8 @@ def test_our_errors_are_one_line_and_exit_code_1(arguments: list[str], says: str
     [
         pytest.param(["train", "grace"], id="neither data nor run"),
         pytest.param(["train", "grace", "--data", "neu-det", "--resume", "x"], id="both"),
+        pytest.param(["train", "grace", "--resume", "x", "--epochs", "9"], id="other than begun"),
+        pytest.param(["prepare", "neu-det", "--source", ".", "--seed", "-1"], id="seed below 0"),
         pytest.param(
             ["train", "grace", "--data", "neu-det", "--weights", "a", "--init", "b"],
             id="two kinds of first weights",

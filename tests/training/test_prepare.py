@@ -275,6 +275,39 @@ def test_a_zip_with_a_path_that_leaves_it_is_refused(path: str, tmp_path: Path) 
         prepare("x-sdd", tmp_path / "bad.zip", tmp_path / "out")
 
 
+def test_a_zip_with_a_member_that_is_no_name_holds_no_image(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        archive.writestr(".", b"")
+
+    with pytest.raises(DatasetError, match="No images of x-sdd"):
+        prepare("x-sdd", tmp_path / "odd.zip", tmp_path / "out")
+
+
+def test_a_zip_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "later.zip", "w") as archive:
+        archive.writestr("a.jpg", jpeg(0))
+    data = bytearray((tmp_path / "later.zip").read_bytes())
+    data[data.index(b"PK\1\2") + 6] = 99  # version needed to extract: 9.9
+    (tmp_path / "later.zip").write_bytes(data)
+
+    with pytest.raises(DatasetError, match="cannot be opened as a zip"):
+        open_source(tmp_path / "later.zip")
+
+
+def test_a_member_whose_lzma_bytes_are_broken_is_reported(tmp_path: Path) -> None:
+    packed = tmp_path / "x-sdd.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_LZMA) as archive:
+        for number in range(4):
+            archive.writestr(f"red iron/{number}.jpg", jpeg(number))
+    with zipfile.ZipFile(packed) as archive:
+        offset = archive.getinfo("red iron/1.jpg").header_offset
+    data = bytearray(packed.read_bytes())
+    data[offset + 60 : offset + 200] = b"\xff" * 140
+    packed.write_bytes(data)
+
+    assert kinds(prepare("x-sdd", packed, tmp_path / "out")) == {"unreadable-image": 1}
+
+
 def test_a_zip_that_would_unpack_to_more_than_the_cap_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 from core.errors import InputError
+from core.types import Predictor
+from models._flips import Flipped
 from tests.training.slow_eye import SlowEye
 from training.predict import predict_folder
 from training.predictions import PREDICTIONS_FILE
@@ -123,11 +125,27 @@ def test_a_job_started_again_does_only_what_is_missing(
     assert seen in ([10], [9])  # one block; nine readable images if it is the damaged one's
 
 
-def test_shards_of_another_job_are_not_mixed_in(archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("revision", "tta"),
+    [
+        pytest.param("older", False, id="of other weights"),
+        pytest.param(
+            "slow-eye", True, id="of the same weights, which did not look at mirrored ones"
+        ),
+    ],
+)
+def test_shards_of_another_job_are_not_mixed_in(
+    revision: str, tta: bool, archive: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "out"
-    job = {"model": "grace", "revision": "older", "score_threshold": 0.001}
+    job = {"model": "mobilesteelnet", "revision": revision, "score_threshold": 0.001}
     (output / SHARDS).mkdir(parents=True)
     (output / SHARDS / JOB_FILE).write_text(json.dumps(job))
+
+    def make() -> Predictor:
+        eye = SlowEye(tmp_path / "diary", 0)
+        return Flipped(eye) if tta else eye
+
     with pytest.raises(InputError, match="holds the shards of another job"):
-        predict_archive(partial(SlowEye, tmp_path / "diary", 0), archive, output)
+        predict_archive(make, archive, output)
     assert not (tmp_path / "diary").exists()
