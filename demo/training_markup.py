@@ -21,7 +21,7 @@ from demo import training_deeds as deeds
 from demo.markup import note, swatch
 from demo.retraining import Curve, Picture
 from demo.review_markup import bars, moment
-from demo.words import SOURCES, short
+from demo.words import SOURCES, count, short
 
 _STEPS: Final[dict[Phase, str]] = {
     "requested": "Asked for",
@@ -209,7 +209,7 @@ def balance(view: Outlook) -> str:
     training = bars(
         "Labels in training",
         view.training_labels,
-        "Not counted: the data set is not prepared here, or has masks.",
+        f"Not counted: {view.dataset} is not prepared on this machine, or its labels are masks.",
     )
     new = bars("Newly reviewed", view.new_labels, "Nothing new has been reviewed.")
     return f'<div class="charts">{training}{new}{_drift(view)}</div>'

@@ -12,12 +12,15 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from pydantic import SecretStr
 
+from active_learning.drift import Drift
 from active_learning.orders import Orders
+from active_learning.outlook import Outlook
 from active_learning.presence import Presence
+from active_learning.schedule import Due
 from core.errors import InputError, LedgerError
 from core.ledger import open_ledger
 from core.settings import HubSettings, PathSettings, Settings
-from demo import plots
+from demo import plots, training_markup
 from demo import training_deeds as deeds
 from demo.retraining import Retrainings, read_curve, read_tail
 from demo.service import Service
@@ -145,6 +148,24 @@ def test_a_mark_changes_with_the_page_and_only_then(retrainings: Retrainings) ->
 def test_a_run_without_files_has_no_curve_and_no_log(tmp_path: Path) -> None:
     assert read_curve(tmp_path, "mAP50_95") == ()
     assert read_tail(tmp_path, Settings()) == ()
+
+
+def test_what_cannot_be_told_yet_is_said_in_words() -> None:
+    view = Outlook(
+        model="grace",
+        title="GRACE",
+        dataset="neu-det",
+        revision="0" * 12,
+        due=Due(False, "0 of 50 newly reviewed images"),
+        new_reviews=0,
+        new_labels={},
+        training_labels={},
+        drift=Drift(n=1, psi={}),
+        open_run=None,
+    )
+    shown = training_markup.balance(view)
+    assert "Not counted: neu-det is not prepared on this machine" in shown
+    assert "1 inspection so far; 100 are needed." in shown
 
 
 def test_a_line_is_drawn_on_a_scale_of_whole_tenths() -> None:
