@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from core._settings_parts import Fraction, Group, PathToBe
 
 
-class RetrainingSettings(BaseModel):
+class RetrainingSettings(Group):
     """When a model is trained again, and what it must show to be served."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     min_new_annotations: int = Field(
         50, ge=1, le=1_000_000, description="Reviewed images since the last run; a count."
@@ -91,12 +86,12 @@ class RetrainingSettings(BaseModel):
         le=100,
         description="Longest time of an image over that of the live model; a ratio.",
     )
-    golden: Annotated[Path, AfterValidator(Path.expanduser)] | None = Field(
+    golden: PathToBe | None = Field(
         None,
         description="File of names of images, one a line, of which nothing may be newly missed; "
         "empty: none; a path.",
     )
-    shadow: Annotated[Path, AfterValidator(Path.expanduser)] | None = Field(
+    shadow: PathToBe | None = Field(
         None,
         description="Release folder of a candidate that answers beside the live model, unseen; "
         "empty: none; a path.",

@@ -29,6 +29,7 @@ def invalid_value(
         return f"{name} cannot be read: {message}."
     secret = "SecretStr" in str(field.annotation)
     value = "set, but" if secret else f"{given[name]!r}, but"
+    message = message.removeprefix("Value error, ")
     bounds = _bounds(field)
     return (
         f"{name} is {value} {message[:1].lower()}{message[1:]}{f' ({bounds})' if bounds else ''}. "

@@ -14,9 +14,7 @@ from typing import Annotated, Final, Self
 
 from dotenv import dotenv_values
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
@@ -28,6 +26,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core._retraining_settings import RetrainingSettings as RetrainingSettings
 from core._settings_errors import invalid_value, unknown_name
+from core._settings_parts import Fraction, Group, PathToBe
 from core.errors import ConfigError
 from core.images import MEGA, ImageLimits
 
@@ -37,42 +36,35 @@ TEST_SWITCHES: Final = frozenset({"ROLLMARK_TEST_DATA", "ROLLMARK_WRITE_SCREENSH
 
 _BUNDLED: Final = Path(__file__).resolve().parent.parent / "hub" / "bundled"
 
-Folder = Annotated[Path, AfterValidator(Path.expanduser)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+", max_length=500)]
 
 
-class _Group(BaseModel):
-    # Inputs stay out of error texts: a group holds its secrets beside everything else.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class PathSettings(_Group):
+class PathSettings(Group):
     """Where things lie."""
 
-    data: Folder = Field(
+    data: PathToBe = Field(
         Path("data"), description="Folder of everything Rollmark keeps for you; a path."
     )
-    runs: Folder = Field(Path("runs"), description="Folder of training runs, one each; a path.")
-    bundled: Folder = Field(
+    runs: PathToBe = Field(Path("runs"), description="Folder of training runs, one each; a path.")
+    bundled: PathToBe = Field(
         _BUNDLED, description="Folder of the releases that come with the code; a path."
     )
-    releases: Folder = Field(
+    releases: PathToBe = Field(
         default_factory=lambda group: group["data"] / "releases",
         description="Folder of releases promoted on this machine; by default releases in the data "
         "folder; a path.",
     )
-    cache: Folder = Field(
+    cache: PathToBe = Field(
         default_factory=lambda group: group["data"] / "cache",
         description="Folder of what can be fetched or computed again; by default cache in the data "
         "folder; a path.",
     )
-    fetched: Folder | None = Field(
+    fetched: PathToBe | None = Field(
         None,
         description="Folder of releases fetched from the Hub; by default hub/NAMESPACE in the "
         "cache folder when a namespace is set; a path.",
     )
-    keep: Folder | None = Field(
+    keep: PathToBe | None = Field(
         None,
         description="Folder that outlives this machine's disk, such as a bucket mounted into a "
         "Space: ledger, images and releases are copied there and come back at the next start; "
@@ -97,7 +89,7 @@ class PathSettings(_Group):
         return self.data / "images"
 
 
-class ServingSettings(_Group):
+class ServingSettings(Group):
     """How the app serves."""
 
     host: str = Field(
@@ -154,7 +146,7 @@ class ServingSettings(_Group):
     keep_batches_days: float = Field(
         7, gt=0, le=3650, description="How long a finished batch can be found again; days."
     )
-    watched_folder: Folder | None = Field(
+    watched_folder: PathToBe | None = Field(
         None, description="Folder whose new pictures Live looks at; empty: none; a path."
     )
     reviewers: str = Field(
@@ -178,7 +170,7 @@ class ServingSettings(_Group):
         )
 
 
-class HubSettings(_Group):
+class HubSettings(Group):
     """The Hugging Face Hub."""
 
     namespace: str | None = Field(
@@ -207,7 +199,7 @@ class HubSettings(_Group):
     )
 
 
-class LabelStudioSettings(_Group):
+class LabelStudioSettings(Group):
     """The labelling tool."""
 
     url: HttpUrl = Field(
@@ -230,7 +222,7 @@ class LabelStudioSettings(_Group):
     )
 
 
-class ReviewSettings(_Group):
+class ReviewSettings(Group):
     """When an image asks for a person."""
 
     review_threshold: Fraction = Field(

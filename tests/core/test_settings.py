@@ -105,6 +105,12 @@ def test_a_name_like_no_other_is_answered_with_all_there_are(monkeypatch):
     [
         ("ROLLMARK_SERVING__PORT", "99999", "at least 1, at most 65535"),
         ("ROLLMARK_SERVING__PORT", "http", "valid integer"),
+        ("ROLLMARK_PATHS__DATA", "~nobody-here/steel", "but this machine knows no such home"),
+        (
+            "ROLLMARK_RETRAINING__GOLDEN",
+            "~nobody-here/g.txt",
+            "but this machine knows no such home",
+        ),
         ("ROLLMARK_SERVING__SCORE_THRESHOLD", "1.5", "fraction in"),
         ("ROLLMARK_SERVING__DEVICE", "gpu", "auto, cpu or cuda:N"),
         ("ROLLMARK_REVIEW__REVIEW_THRESHOLD", "-0.1", "fraction in"),
