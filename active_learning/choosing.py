@@ -14,7 +14,7 @@ from typing import Final
 from active_learning.query import Candidate, classes_worth_a_label, rank
 from core.records import Inspection, ReviewItem
 
-BY_HAND: Final = 1.0  # priority of what a person has flagged
+BY_HAND: Final = 1.0  # priority of what a person has flagged: before every doubt of a model
 
 
 def choose(
@@ -40,10 +40,11 @@ def choose(
     if {said.task for item in due for said in item.predictions} == {"detect"}:
         first = [item.id for item in due if item.priority >= BY_HAND][:budget]
         random_share = 1.0
+    taken = set(first)
     pool = [
         Candidate(item.id, item.priority, classes_seen(item.predictions))
         for item in due
-        if item.id not in first
+        if item.id not in taken
     ]
     ranked = rank(
         pool,

@@ -17,7 +17,7 @@ from active_learning.desk import Desk
 from active_learning.errands import fetch, send
 from active_learning.push import STOPPED, PushReport
 from active_learning.wording import count
-from core.errors import ConfigError, LeaseHeld, RollmarkError
+from core.errors import ConfigError, InputError, LeaseHeld, RollmarkError
 from core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,10 @@ class Courier:
 
         Raises:
             ConfigError: if there is no token.
+            InputError: if there is nothing to send.
         """
+        if images < 1:
+            raise InputError("No image waits to be sent.")
         if not self.is_employed:
             raise ConfigError(
                 "Nothing can be sent: Label Studio's token is missing in "

@@ -60,9 +60,10 @@ def start(
         raise ConfigError(f"Label Studio is not installed in {_PROGRAM.parents[1]}: run `make`.")
     data.mkdir(parents=True, exist_ok=True)
     command = [str(_PROGRAM), "start", "--no-browser", "--port", str(port)]
-    command += ["--internal-host", HOST, "--username", USER, "--password", password]
-    command += ["--user-token", token, "--enable-legacy-api-token"]
+    command += ["--internal-host", HOST, "--username", USER, "--enable-legacy-api-token"]
     ours = {**_QUIET, "LABEL_STUDIO_BASE_DATA_DIR": str(data)}
+    # Not as arguments: those can be read by every user of the machine.
+    ours |= {"LABEL_STUDIO_PASSWORD": password, "LABEL_STUDIO_USER_TOKEN": token}
     return subprocess.Popen(
         command,
         env={**os.environ, **ours, **(environment or {})},

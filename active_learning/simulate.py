@@ -23,6 +23,7 @@ from active_learning.simulation_boxes import CALIBRATED_ON, MAP50, MAP50_95, Box
 from active_learning.simulation_classes import MACRO_F1, ClassPool
 from active_learning.uncertainty import Floats
 from core.errors import DatasetError, InputError
+from core.files import write_atomically
 from core.records import Record
 
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ def _read(file: Path) -> list[Outcome]:
         except ValidationError:
             break
     whole = "".join(outcome.model_dump_json() + "\n" for outcome in outcomes)
-    file.write_text(whole, encoding="utf-8")
+    write_atomically(file, whole.encode())
     return outcomes
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
+from active_learning.choosing import BY_HAND
 from active_learning.desk import Desk, open_desk
 from active_learning.status import read_status
 from core.errors import InputError
@@ -16,8 +17,6 @@ from hub.registry import Release
 Reason = Literal["wrong", "missed", "new_defect"]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 MAX_NOTE: Final = 500  # characters
-# What a person in the mill doubts comes before every doubt of a model.
-_BY_HAND: Final = 1.0
 _IN_WORDS: Final[Mapping[Reason, str]] = {
     "wrong": "a person says that the answer is wrong",
     "missed": "a person says that a defect was missed",
@@ -64,7 +63,7 @@ class ReviewDesk:
         if len(note) > MAX_NOTE:
             raise InputError(f"The note has {len(note)} characters; at most {MAX_NOTE} are kept.")
         words = (_IN_WORDS[reason],)
-        return self.add(image, [inspection], releases, reasons=words, priority=_BY_HAND, note=note)
+        return self.add(image, [inspection], releases, reasons=words, priority=BY_HAND, note=note)
 
     def add(
         self,

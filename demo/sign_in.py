@@ -223,10 +223,16 @@ def _is_from_our_page(request: Any) -> bool:
 
 
 def _sits_here(request: Any) -> bool:
-    """Whether it comes from this machine, and not through a proxy that runs on it."""
+    """Whether it comes from this machine, asks for it by its own name, and met no proxy on it.
+
+    A stranger's page can have its own name lead here: its origin and the host it asks for agree.
+    """
     if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
         return False
-    return request.client is not None and _is_loopback(request.client.host)
+    asked_for = request.headers.get("host", "").rpartition("@")[2]
+    name = asked_for[1:].partition("]")[0] if asked_for[:1] == "[" else asked_for.partition(":")[0]
+    came_from = request.client.host if request.client is not None else ""
+    return _is_loopback(name.lower()) and _is_loopback(came_from)
 
 
 def _is_loopback(host: str) -> bool:

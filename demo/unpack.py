@@ -19,6 +19,11 @@ from core.images import MEGA, SUFFIXES
 from core.settings import ServingSettings
 
 _ENCRYPTED: Final = 0x1  # of a member's flag bits
+# zipfile undoes these a piece at a time; of the others it unpacks all that was read at once, and
+# some hundred bytes become gigabytes.
+_READ: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DIRECTORY_BYTES: Final = 1000  # of an archive's list of files, for each picture a job may have
+_DIRECTORY_SIZE: Final = 5  # its place in what zipfile reads of an archive's end
 _NAME_LENGTH: Final = 120
 
 
@@ -62,7 +67,7 @@ def list_pictures(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> tup
     pictures = others = total = 0
     for path, name in files:
         if _is_archive(name):
-            with _opened(path, name) as archive:
+            with _opened(path, name, limits) as archive:
                 members = [m for m in archive.infolist() if not m.is_dir()]
                 wanted = [m for m in members if _is_wanted(m)]
             if any(member.flag_bits & _ENCRYPTED for member in wanted):
@@ -114,7 +119,7 @@ def unpack(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> Iterator[P
 
 
 def _members(path: Path, name: str, limits: BatchLimits) -> Iterator[Picture]:
-    with _opened(path, name) as archive:
+    with _opened(path, name, limits) as archive:
         for member in sorted(filter(_is_wanted, archive.infolist()), key=lambda m: m.filename):
             yield Picture(_shown(member.filename), _extract(archive, member, limits))
 
@@ -122,11 +127,11 @@ def _members(path: Path, name: str, limits: BatchLimits) -> Iterator[Picture]:
 def _extract(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, limits: BatchLimits
 ) -> bytes | InputError:
+    if member.compress_type not in _READ:
+        return InputError("It is compressed in a way that is not read here; pack it again as zip.")
     try:
         with archive.open(member) as stream:
             data = stream.read(limits.picture_bytes + 1)
-    except NotImplementedError:  # zipfile's word for a compression that it does not know
-        return InputError("It is compressed in a way that is not read here; pack it again as zip.")
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError):
         return InputError("It is damaged inside its archive.")
     return _checked(data, limits)
@@ -143,8 +148,12 @@ def _checked(data: bytes, limits: BatchLimits) -> bytes | InputError:
     return data
 
 
-def _opened(path: Path, name: str) -> zipfile.ZipFile:
+def _opened(path: Path, name: str, limits: BatchLimits) -> zipfile.ZipFile:
     try:
+        with path.open("rb") as file:  # opening the archive makes an object of every entry
+            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if end is not None and end[_DIRECTORY_SIZE] > _DIRECTORY_BYTES * limits.pictures:
+            raise InputError(f"{name} lists too many files; pack the pictures alone.")
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError) as exc:
         raise InputError(f"{name} is no readable zip archive; pack it again.") from exc

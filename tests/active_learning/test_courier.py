@@ -13,7 +13,7 @@ from active_learning.courier import Courier, summary
 from active_learning.desk import Desk
 from active_learning.leases import Leases
 from active_learning.push import STOPPED, PushReport
-from core.errors import ConfigError
+from core.errors import ConfigError, InputError
 from core.settings import LabelStudioSettings, Settings
 from tests.active_learning.label_studio_server import free_port
 from tests.active_learning.review_desk import LABELLING, MASK_LABELS, open_test_desk
@@ -123,6 +123,14 @@ def test_without_a_token_nothing_runs_and_sending_says_why(ours):
     assert courier._thread is None
     with pytest.raises(ConfigError, match="ROLLMARK_LABEL_STUDIO__TOKEN"):
         courier.send(1)
+
+
+def test_nothing_to_send_is_told_and_leaves_the_way_free(ours):
+    settings = Settings(label_studio=LabelStudioSettings(token=SecretStr("f" * 40)))
+    courier = Courier(settings, lambda: pytest.fail("There is nothing to do."))
+    with pytest.raises(InputError, match="No image waits to be sent"):
+        courier.send(0)
+    assert courier.carried.sending is None
 
 
 @pytest.mark.parametrize(

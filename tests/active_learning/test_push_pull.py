@@ -17,10 +17,11 @@ from pydantic import SecretStr
 from active_learning._review_rows import ReviewItemRow
 from active_learning.inbox import Taken
 from active_learning.labelling import NO_DEFECT
+from active_learning.leases import Leases
 from active_learning.outbox import pushing
 from active_learning.shown_image import shown_image
 from active_learning.webhook import MAX_BODY_BYTES, SECRET_HEADER, Webhook
-from core.errors import LeaseHeld, RequestRefused
+from core.errors import LeaseHeld, LeaseLost, RequestRefused
 from core.geometry import class_map_from_record
 from core.images import decode
 from core.settings import LabelStudioSettings
@@ -143,6 +144,23 @@ def test_a_parked_item_that_was_reopened_finds_the_task_it_had(desk, studio, lab
 def test_while_one_process_pushes_another_one_is_told_so(desk, studio):
     with pushing(desk.queue), pytest.raises(LeaseHeld):
         desk.push(studio)
+
+
+def test_a_pusher_that_was_replaced_while_it_uploaded_makes_no_task(
+    tmp_path, clock, studio, label_studio, project, project_title
+):
+    desk = open_test_desk(tmp_path, project_title, clock=clock)
+    desk.flag(1)
+
+    def is_replaced(point):
+        if point == "push:uploaded":
+            clock.pass_s(61)
+            Leases(desk.ledger).acquire(f"push {project_title}", ttl_s=60)
+
+    with pytest.raises(LeaseLost):
+        desk.push(studio, on_point=is_replaced)
+    assert label_studio.tasks(project.id) == []
+    desk.ledger.close()
 
 
 def test_a_wrong_token_stops_the_pass_and_parks_nothing(desk, label_studio):

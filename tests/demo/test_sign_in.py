@@ -17,6 +17,7 @@ from core.settings import ServingSettings
 from demo.sign_in import COOKIE, SignIn
 
 PASSWORD = "pickled-steel"
+REBOUND = {"host": "elsewhere.example:7860", "origin": "http://elsewhere.example:7860"}
 
 
 def request(host="127.0.0.1", *, headers=None, cookies=None, session=None):
@@ -44,11 +45,15 @@ def hub_session(name, *, expires_in=60.0):
         ("127.0.0.1", request(headers={"x-forwarded-for": "192.0.2.7"}), None),
         ("127.0.0.1", request(headers={"origin": "http://127.0.0.1:7860"}), "reviewer"),
         ("127.0.0.1", request(headers={"origin": "https://elsewhere.example"}), None),
+        ("127.0.0.1", request(headers=REBOUND), None),
+        ("127.0.0.1", request(headers={"host": "localhost:7860"}), "reviewer"),
+        ("127.0.0.1", request(headers={"host": "[::1]:7860"}), "reviewer"),
         ("127.0.0.1", None, None),
     ],
     ids=[
         *("this machine", "this machine by IPv6", "listens to all", "another machine"),
-        *("through a proxy here", "our page", "another site's page", "no request"),
+        *("through a proxy here", "our page", "another site's page"),
+        *("another site whose name leads here", "by name", "by IPv6", "no request"),
     ],
 )
 def test_without_a_password_only_who_sits_at_the_machine_acts(listens, sent, expected):

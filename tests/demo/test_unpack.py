@@ -122,6 +122,21 @@ def test_an_encrypted_archive_is_refused(pack: Pack) -> None:
         list_pictures(files, LIMITS)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "lzma"])
+def test_what_can_only_be_unpacked_whole_is_not_unpacked(tmp_path: Path, method: int) -> None:
+    """478 bytes of bzip2 are 500 MB of zeros, which zipfile unpacks before it looks at a size."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("a.png", b"0" * 90)
+    [(_, what)] = taken([(tmp_path / "a.zip", "a.zip")])
+    assert str(what).startswith("It is compressed in a way that is not read here")
+
+
+def test_an_endless_list_of_files_is_refused_before_it_is_read(pack: Pack) -> None:
+    files = pack({"a.png": b"A"} | {f"{k:04d}.txt": b"" for k in range(60)})  # 54 bytes each
+    with pytest.raises(InputError, match=r"a\.zip lists too many files"):
+        list_pictures(files, LIMITS)
+
+
 def test_a_compression_that_is_not_known_is_said_to_be_that(pack: Pack) -> None:
     files = pack({"a.png": b"A"})
     data = bytearray(files[0][0].read_bytes())
