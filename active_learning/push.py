@@ -205,8 +205,8 @@ class _Pass:
         data = to_task_data(
             image_url=url, reasons=item.reasons, note=item.note, dedupe_key=item.dedupe_key
         )
-        # Asking and uploading may have outlasted the lease. Whoever has it asks for the key once, and
-        # would not see a task that is made after that.
+        # Asking and uploading may have outlasted the lease: its new holder asks for the key once,
+        # and would not see a task that is made after that.
         self._outbox.renew()
         try:
             task_id = self._studio.create_task(self._project.id, data, prediction)
