@@ -25,6 +25,7 @@ from core.verdicts import Trial
 from hub.channel import activate
 from hub.promote import GateRules, gate
 from hub.registry import Release, resolve
+from hub.remote import is_offline
 from hub.shelf import complete, shelve
 from training.runs import RunFolder
 
@@ -201,7 +202,7 @@ class Steps:
         if self._is_outdated(run):
             return self._measure_again(run)
         commit = None
-        if hub.namespace and not hub.offline:
+        if hub.namespace and not is_offline(hub):
             from hub.publish import publish
 
             commit = publish(self._settings.paths.runs / run.id / SHELF, hub).commit

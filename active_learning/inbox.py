@@ -8,7 +8,7 @@ deletion can only be seen by absence; it is an arrival like the others, dated wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
@@ -150,18 +150,22 @@ class Inbox:
 
     def live(self) -> dict[int, frozenset[int]]:
         """Ids of the annotations not known to be deleted, by task: what a full sweep compares."""
+        query = sa.select(AnnotationRow.task_id, AnnotationRow.annotation_id).where(
+            AnnotationRow.id.in_(newest_states(self.project)), AnnotationRow.kind != "deleted"
+        )
+        found: dict[int, set[int]] = {}
         with self.ledger.reading() as session:
-            found: dict[int, set[int]] = {}
-            for row in _newest_states(session, self.project):
-                if row.kind != "deleted":
-                    found.setdefault(row.task_id, set()).add(row.annotation_id)
+            for task_id, annotation_id in session.execute(query):
+                found.setdefault(task_id, set()).add(annotation_id)
         return {task: frozenset(ids) for task, ids in found.items()}
 
     def counts(self) -> dict[Kind, int]:
         """How many annotations stand in each kind, by their newest state."""
+        query = sa.select(AnnotationRow.kind, sa.func.count()).group_by(AnnotationRow.kind)
+        query = query.where(AnnotationRow.id.in_(newest_states(self.project)))
         with self.ledger.reading() as session:
-            kinds = [row.kind for row in _newest_states(session, self.project)]
-        return {kind: kinds.count(kind) for kind in KINDS}
+            found = {kind: number for kind, number in session.execute(query)}
+        return {kind: found.get(kind, 0) for kind in KINDS}
 
     def _apply(self, session: Session, arrival: Arrival) -> Taken:
         at = arrival.updated_at
@@ -225,11 +229,10 @@ class Inbox:
 
 def standing_rows(session: Session, project: str) -> tuple[AnnotationRow, ...]:
     """The rows behind `Inbox.current` as this transaction sees them, in the same order."""
-    newest: dict[str, AnnotationRow] = {}
-    for row in _newest_states(session, project):
-        other = newest.get(row.image_sha256)
-        if row.kind == "annotated" and (other is None or _age(other) < _age(row)):
-            newest[row.image_sha256] = row
+    row = AnnotationRow
+    query = sa.select(row).where(row.id.in_(newest_states(project)), row.kind == "annotated")
+    rows = session.scalars(query.order_by(row.updated_at, row.id))
+    newest = {row.image_sha256: row for row in rows}
     return tuple(row for _, row in sorted(newest.items()))
 
 
@@ -238,19 +241,15 @@ def to_annotation(row: AnnotationRow) -> Annotation:
     return Annotation.model_validate(row.content)
 
 
-def _newest_states(session: Session, project: str) -> Sequence[AnnotationRow]:
-    """The newest row of each annotation; of two noticed at one time the one that came last."""
-    rows = session.scalars(sa.select(AnnotationRow).where(AnnotationRow.project == project))
-    newest: dict[tuple[int, int], AnnotationRow] = {}
-    for row in rows:
-        key = row.task_id, row.annotation_id
-        if key not in newest or _age(newest[key]) < _age(row):
-            newest[key] = row
-    return list(newest.values())
-
-
-def _age(row: AnnotationRow) -> tuple[datetime, int]:
-    return row.updated_at, row.id
+def newest_states(project: str) -> sa.Select[tuple[int]]:
+    """Ids of the newest row of each annotation; of two noticed at one time, of the later one."""
+    row = AnnotationRow
+    place = sa.func.row_number().over(
+        partition_by=(row.task_id, row.annotation_id),
+        order_by=(row.updated_at.desc(), row.id.desc()),
+    )
+    ranked = sa.select(row.id, place.label("place")).where(row.project == project).subquery()
+    return sa.select(ranked.c.id).where(ranked.c.place == 1)
 
 
 def _check(arrival: Arrival) -> None:

@@ -240,10 +240,11 @@ def _read_mask(prediction: Segmentation, release: ReleaseConfig, shown_from: flo
     for k, label in enumerate((_BACKGROUND, *labels)):
         where = class_map == k
         p[where] = apply(release.calibration, p[where], label)
-    found = [r for r in regions(class_map, p.astype(np.float32), labels) if r.score >= shown_from]
-    decisive = [
-        r for r in found if r.score >= LIKELY and r.area_px >= DECISIVE_AREA_SHARE * class_map.size
-    ]
+    every = regions(class_map, p.astype(np.float32), labels)
+    found = [r for r in every if r.score >= shown_from]
+    least_px = DECISIVE_AREA_SHARE * class_map.size
+    likely = [r for r in every if r.score >= LIKELY and r.area_px >= least_px]
+    decisive = [r for r in likely if r.score >= shown_from]
     outline = measure.boundary_entropy(class_map, p)
     inside = measure.interior_entropy(class_map, p)
     doubts = [
@@ -255,6 +256,7 @@ def _read_mask(prediction: Segmentation, release: ReleaseConfig, shown_from: flo
         likely=bool(decisive),
         doubts=tuple(words for value, words in sorted(doubts, reverse=True) if value >= _TELL),
         summary=_mask_summary(found, decisive),
+        hidden="" if decisive or not likely else _hidden_region(likely[0], shown_from),
         segments=tuple(_rounded(region) for region in found[:MAX_SEGMENTS]),
         mask=mask_record(class_map, len(labels)),
     )
@@ -270,6 +272,14 @@ def _mask_summary(found: Sequence[FoundSegment], decisive: Sequence[FoundSegment
     if found:
         return f"only specks are marked, the largest of {found[0].area_px} px: too few to decide"
     return "no region of a defect is marked"
+
+
+def _hidden_region(region: FoundSegment, shown_from: float) -> str:
+    """The sentence about the largest likely region, where the threshold lets none be shown."""
+    return (
+        f"{named(region.label)} of {region.area_px} px is {number(region.score)} probable but "
+        f"hidden: that is below the score threshold {number(shown_from)}"
+    )
 
 
 def _rounded(region: FoundSegment) -> FoundSegment:

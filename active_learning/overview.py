@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from active_learning._review_rows import ReviewItemRow
 from active_learning.choosing import classes_seen
 from active_learning.desk import Desk
-from active_learning.inbox import AnnotationRow, standing_rows, to_annotation
+from active_learning.inbox import AnnotationRow, newest_states, standing_rows, to_annotation
 from active_learning.labelling import all_labels_given
 from core.ledger import EventRow
 from core.records import ReviewItem, ReviewState
@@ -212,14 +212,10 @@ def _lines(session: Session, desk: Desk) -> list[_Line]:
 
 def _answered_tasks(session: Session, project: str) -> set[int]:
     """Tasks with an answer that stands; a skipped or deleted one is none."""
-    row = AnnotationRow
-    query = (
-        sa.select(row.task_id, row.annotation_id, row.kind)
-        .where(row.project == project)
-        .order_by(row.updated_at, row.id)
+    query = sa.select(AnnotationRow.task_id).where(
+        AnnotationRow.id.in_(newest_states(project)), AnnotationRow.kind == "annotated"
     )
-    newest = {(task, annotation): kind for task, annotation, kind in session.execute(query)}
-    return {task for (task, _), kind in newest.items() if kind == "annotated"}
+    return set(session.scalars(query))
 
 
 def _place(state: ReviewState, is_answered: bool) -> Place:

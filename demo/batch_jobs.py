@@ -182,6 +182,8 @@ class Batches:
                     self._work_on(job_id)
                 except (RollmarkError, OSError) as exc:  # the disk, or a batch that was removed
                     logger.error("batch %s cannot go on: %s", job_id[:6], exc)
+                except Exception:  # the thread has to live on
+                    logger.exception("batch %s cannot go on", job_id[:6])
 
     def _work_on(self, job_id: str) -> None:
         job = self.store.job(job_id)

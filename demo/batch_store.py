@@ -22,13 +22,14 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.errors import InputError
-from core.files import write_atomically
+from core.files import remove_stale, write_atomically
 from core.records import Inspection
 from demo.unpack import Picture
 
 JobState = Literal["waiting", "running", "stopped", "done"]
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{16}")
 _JOB, _ANSWERS, _PICTURES, _TILES = "job.json", "answers.jsonl", "pictures", "tiles"
+_FRESH: Final = ".new-"  # begins the name of a batch that is being unpacked
 
 
 class _Record(BaseModel):
@@ -86,7 +87,7 @@ class BatchStore:
             InputError: whatever the pictures raise, or if the disk refuses them.
         """
         job_id = secrets.token_urlsafe(12)
-        fresh = self._root / f".new-{job_id}"
+        fresh = self._root / f"{_FRESH}{job_id}"
         try:
             (fresh / _PICTURES).mkdir(parents=True)
             names: list[str] = []
@@ -158,7 +159,7 @@ class BatchStore:
         """Every whole answer by the picture's index; a torn line is none."""
         found: dict[int, Answer] = {}
         path = self._root / job_id / _ANSWERS
-        with suppress(OSError):
+        with self._lock, suppress(OSError):  # a line that is just being written looks torn
             data = path.read_bytes()
             if data and not data.endswith(b"\n"):  # torn by a crash; nothing may be glued to it
                 data = data[: data.rfind(b"\n") + 1]
@@ -174,7 +175,8 @@ class BatchStore:
         return self._root / job_id / ".lock"
 
     def forget_old(self, days: float) -> int:
-        """Remove batches that were finished longer ago; how many."""
+        """Remove batches that were finished longer ago; how many. What a kill left goes, too."""
+        remove_stale(self._root, f"{_FRESH}*")
         limit = datetime.now(UTC) - timedelta(days=days)
         old = [j for j in self.jobs() if (j.finished_at or j.created_at) < limit]
         for job in old:

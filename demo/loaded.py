@@ -110,16 +110,20 @@ class LoadedModels:
                     on_first()
 
     def load(self, release: Release) -> Loaded:
-        """The network of a release, built now if it is not in memory.
+        """The network of a release, or of the one that has taken its place, built if need be.
 
         Raises:
             WeightsError: if the weights are damaged and no earlier revision is in memory.
+            WeightsNotFoundError: if the release was taken away.
         """
         held = self._in_memory(release)
         if held is not None:
             return held
         with self._building:
-            held = self._in_memory(release)  # another thread may have been faster
+            # Another thread may have been faster, and a promotion than whoever chose this release:
+            # built now, the old network would push the new one out again.
+            release = self._release(release.config.name)
+            held = self._in_memory(release)
             return held if held is not None else self._build(release)
 
     def _release(self, name: str) -> Release:

@@ -85,25 +85,22 @@ class Observer:
 
     def _run(self) -> None:
         while True:
-            taken = self._take()
-            seen = []
-            for answered in taken:
-                seen.append((answered.inspection.model, self._look(answered)))
+            seen = self._take()
             self._write(seen)
-            for _ in taken:
+            for _ in seen:
                 self._queue.task_done()
 
-    def _take(self) -> list[Answered]:
-        """At least one answer, and what else comes within a moment."""
-        taken = [self._queue.get()]
-        while len(taken) < _BATCH:
+    def _take(self) -> list[tuple[str, Seen]]:
+        """What one answer at least tells, and those that come within a moment; no picture."""
+        seen = [self._look(self._queue.get())]
+        while len(seen) < _BATCH:
             try:
-                taken.append(self._queue.get(timeout=_PAUSE_S))
+                seen.append(self._look(self._queue.get(timeout=_PAUSE_S)))
             except queue.Empty:
                 break
-        return taken
+        return seen
 
-    def _look(self, answered: Answered) -> Seen:
+    def _look(self, answered: Answered) -> tuple[str, Seen]:
         if self._beside is not None:
             try:
                 self._beside(answered)
@@ -111,7 +108,7 @@ class Observer:
                 logger.error("an answer was not looked at beside: %s", exc)
             except Exception:  # the thread has to live on
                 logger.exception("an answer was not looked at beside")
-        return observe(answered.image.pixels, answered.inspection)
+        return answered.inspection.model, observe(answered.image.pixels, answered.inspection)
 
     def _write(self, seen: list[tuple[str, Seen]]) -> None:
         try:

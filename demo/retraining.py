@@ -188,9 +188,11 @@ class Retrainings:
 
         Raises:
             InputError: if the release before is another one by now, or there is none.
+            UnknownModelError: if no served model has that name.
             HubError: if the Hub refuses; this machine has moved then.
             WeightsError: if the release before is damaged; then nothing has changed.
         """
+        model = self._service.choose(model).config.name  # never a path
         channel = read_channel(self._settings.paths.releases / model)
         found = channel.previous[0] if channel and channel.previous else None
         if channel is None or found != expected:

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import numpy as np
-from PIL import Image as PillowImage
-
 from active_learning.connection import Reach, reach
 from active_learning.desk import Desk
 from active_learning.overview import Entry, Overview, Place, QueueReader
@@ -26,7 +23,7 @@ from core.records import Inspection, ReviewItem
 from core.settings import Settings
 from core.types import Image
 from demo.draw import Layers, fitted, overlay
-from demo.samples import as_address, picture_address
+from demo.samples import as_address, picture_address, square
 from demo.service import Service
 
 THUMB_PX: Final = 72
@@ -215,16 +212,6 @@ def marker(predictions: Sequence[Inspection]) -> Inspection | None:
         key=lambda said: (said.task != "detect", said.uncertainty, said.model),
         default=None,
     )
-
-
-def square(pixels: Image, side_px: int) -> PillowImage.Image:
-    """The middle of a picture, as a small square."""
-    side = min(pixels.shape[:2])
-    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
-    middle = PillowImage.fromarray(
-        np.ascontiguousarray(pixels[top : top + side, left : left + side])
-    )
-    return middle.resize((side_px, side_px), PillowImage.Resampling.LANCZOS)
 
 
 def known_place(place: object) -> Place | None:

@@ -35,12 +35,16 @@ def samples() -> tuple[Sample, ...]:
 
 def thumbnail(sample: Sample) -> str:
     """A small square cut-out as a data address, so that the page needs no further request."""
-    picture = PillowImage.fromarray(decode(sample.path).pixels)
+    return as_address(square(decode(sample.path).pixels, _THUMB_PX), "JPEG", quality=80)
+
+
+def square(pixels: Image, side_px: int) -> PillowImage.Image:
+    """The middle of a picture, as a small square."""
+    picture = PillowImage.fromarray(pixels)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))
-    square = square.resize((_THUMB_PX, _THUMB_PX), PillowImage.Resampling.LANCZOS)
-    return as_address(square, "JPEG", quality=80)
+    middle = picture.crop((left, top, left + side, top + side))
+    return middle.resize((side_px, side_px), PillowImage.Resampling.LANCZOS)
 
 
 def picture_address(pixels: Image) -> str:

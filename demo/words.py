@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from active_learning.wording import count as count
 from core.records import Box, Inspection, Source
 from core.taxonomy import title
 
@@ -106,11 +107,6 @@ def number(fraction: float) -> str:
     if fraction < 0.01:
         return "< 0.01"
     return f"{fraction:.2f}" if fraction >= 0.1 else f"{fraction:.2g}"
-
-
-def count(n: int, noun: str) -> str:
-    """`1 place`, `2 places`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def size(box: Box) -> str:

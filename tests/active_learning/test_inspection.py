@@ -192,6 +192,15 @@ def test_regions_below_the_score_threshold_are_left_out_of_the_list_not_of_the_m
     assert class_map_from_record(found.mask).any()
 
 
+def test_a_likely_region_is_never_hidden_silently():
+    found = inspect(square(40), score_threshold=0.994)
+    assert (found.verdict, found.segments) == ("review", ())
+    assert found.reasons == (
+        "patches of 1600 px is 0.99 probable but hidden: that is below the score threshold 0.99",
+    )
+    assert inspect(square(4), score_threshold=0.994).verdict == "accept"  # a speck decides nothing
+
+
 def test_pixels_are_calibrated_before_regions_are_scored():
     found = inspect(square(40), calibration=rising([0.0, 1.0], [0.0, 0.5]))
     assert found.segments[0].score == pytest.approx(0.495)

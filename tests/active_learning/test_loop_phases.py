@@ -235,6 +235,16 @@ def test_forced_a_model_is_trained_without_anything_new(installation, ledger):
     assert installation.newest(ledger).why == "asked for by hand"
 
 
+def test_with_the_hub_switched_off_by_its_own_variable_it_goes_live_here_alone(
+    answered, ledger, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub = answered.settings.hub.model_copy(update={"namespace": "acme"})
+    answered.settings = answered.settings.model_copy(update={"hub": hub})
+    assert answered.go(ledger).verdict == "promoted"
+    assert answered.newest(ledger).published is None
+
+
 def test_no_phase_can_be_skipped(answered, ledger):
     from core.errors import IllegalTransition
 

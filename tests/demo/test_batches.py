@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import zipfile
 from collections.abc import Callable
@@ -108,6 +109,17 @@ def test_old_batches_are_forgotten(batches: Batches, paths: PathSettings) -> Non
     assert batches.store.forget_old(days=1) == 0
     assert batches.store.forget_old(days=0) == 1
     assert not (paths.data / "jobs" / job.id).exists()
+
+
+def test_what_a_kill_left_half_unpacked_is_removed_after_an_hour(
+    batches: Batches, paths: PathSettings
+) -> None:
+    killed, at_work = (paths.data / "jobs" / f".new-{name}" for name in ("killed", "at-work"))
+    for folder in (killed, at_work):
+        (folder / "pictures").mkdir(parents=True)
+    os.utime(killed, times=(0, 0))
+    batches.store.forget_old(days=1)
+    assert (killed.exists(), at_work.exists()) == (False, True)
 
 
 # --------------------------------------------------------------------- what people see of it

@@ -14,6 +14,7 @@ from active_learning.incoming import Incoming
 from core.errors import LedgerError
 from core.images import decode
 from core.settings import PathSettings, RetrainingSettings, Settings
+from demo import observing
 from demo import shadow as shadow_module
 from demo.observing import Observer
 from demo.service import Service
@@ -74,6 +75,24 @@ def test_what_does_not_fit_into_the_queue_is_dropped_and_counted() -> None:
         observer.note(image, _inspected(image))
     assert observer.dropped > 0
     gate.set()
+    observer.settle()
+
+
+def test_an_answer_is_looked_at_at_once_and_its_picture_not_kept_until_others_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(observing, "_PAUSE_S", 30.0)
+    monkeypatch.setattr(observing, "_BATCH", 2)
+    looked = threading.Event()
+
+    def down() -> None:
+        raise LedgerError("nothing is written here")
+
+    observer = Observer(down, window=100, beside=lambda answered: looked.set())  # type: ignore[arg-type]
+    image = decode(picture())
+    observer.note(image, _inspected(image))
+    assert looked.wait(10)
+    observer.note(image, _inspected(image))
     observer.settle()
 
 

@@ -19,7 +19,8 @@ from core.errors import ConfigError, InputError, LedgerError
 from core.records import ReviewItem
 from core.settings import PathSettings, Settings
 from demo import review_markup as markup
-from demo.reviewing import Reviewing, known_place, marker, square
+from demo.reviewing import Reviewing, known_place, marker
+from demo.samples import square
 from demo.service import Service
 from demo.tabs.review import Told, _Page
 from demo.words import age

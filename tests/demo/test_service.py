@@ -175,6 +175,16 @@ def test_a_promotion_is_served_without_a_restart(service: Service, paths: PathSe
     }
 
 
+def test_who_chose_before_a_promotion_does_not_bring_the_old_network_back(
+    service: Service, paths: PathSettings, loader: Loader
+) -> None:
+    old = service.choose("grace")
+    releases.promote(paths.releases, "grace", task="detect", weights="e" * 64)
+    service.inspect(PICTURE, "grace")
+    assert service._models.load(old).release.config.revision == "e" * 12
+    assert loader.loaded == ["e" * 12]
+
+
 def test_a_promoted_revision_that_cannot_be_loaded_leaves_the_old_one_in_service(
     service: Service, paths: PathSettings, loader: Loader
 ) -> None:
