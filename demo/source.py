@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+UNKNOWN: Final = "unknown"
 _ROOMS: Final = ("core", "models", "training", "hub", "active_learning", "demo", "tests", "docs")
 _KINDS: Final = frozenset({".py", ".md", ".txt", ".in", ".toml", ".css", ".js", ".jpg", ".csv"})
 _TOP: Final = ("app.py", "LICENSE", "Makefile", "pyproject.toml", "packages.txt")
@@ -22,7 +23,7 @@ _TOP: Final = ("app.py", "LICENSE", "Makefile", "pyproject.toml", "packages.txt"
 
 @cache
 def commit() -> str:
-    """The commit of the running code, 12 digits; "unknown" where there is no git."""
+    """The commit of the running code, 12 digits; UNKNOWN where there is no git."""
     try:
         found = subprocess.run(
             ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"],
@@ -32,7 +33,7 @@ def commit() -> str:
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return UNKNOWN
     return found.stdout.strip()
 
 

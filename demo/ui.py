@@ -41,7 +41,7 @@ _MASTHEAD: Final = """
 """
 _FOOT: Final = """
 <footer class="foot">Rollmark is free software under the AGPL-3.0.
-<a href="source" download>Source of this very version ({commit})</a></footer>
+<a href="source" download>Source of this very version{commit}</a></footer>
 """
 _CACHE_CHECK_S, _CACHE_AGE_S = 600, 3600
 _VISITORS: Final = 500  # whose pages are remembered at a time
@@ -86,7 +86,8 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
             with gr.Tab("Models", id="models") as tab:
                 models.build(service, tab)
         sign_in.place(blocks)
-        gr.HTML(_FOOT.format(commit=source.commit()))
+        known = source.commit()
+        gr.HTML(_FOOT.format(commit="" if known == source.UNKNOWN else f" ({known})"))
     sign_in.guard(blocks)
     blocks.sign_in = sign_in  # whose routes `launch` serves
     _refuse_addresses(blocks)

@@ -51,7 +51,7 @@ class _Page:
             # The camera has a button of its own, and would go on sending pictures.
             self.stop = gr.Button("Stop", visible=False, interactive=False, elem_id="live-stop")
         with gr.Row():
-            with gr.Column(scale=4, min_width=300):
+            with gr.Column(scale=4, min_width=300) as self.feed:
                 self.camera = gr.Image(
                     sources=["webcam"],
                     streaming=True,
@@ -79,6 +79,7 @@ class _Page:
         """Another source; the view of the one before ends."""
         self.views.close(view)
         return (
+            gr.Column(visible=source != "folder"),
             gr.Image(visible=source == "camera"),
             gr.File(visible=source == "video", value=None),
             gr.Button(visible=source == "folder"),
@@ -146,7 +147,9 @@ class _Page:
         return ("", sentence, gr.Button(interactive=False), gr.Timer(active=False))
 
     def _idle(self, source: Source) -> tuple[Any, ...]:
-        text = "New pictures appear as they come." if source == "folder" else _WHAT
+        text = _WHAT
+        if source == "folder" and self.folder is not None:
+            text = f"Every picture that comes into the folder {self.folder.name} is looked at."
         stop = gr.Button(interactive=False, visible=source != "camera")
         nothing = markup.nothing(_EMPTY)
         return ("", markup.sentence(text), nothing, "", stop, gr.Timer(active=False))
@@ -199,7 +202,7 @@ def build(service: Service, settings: Settings, blocks: Any) -> None:
     page.source.input(
         page.switch,
         [page.source, page.view],
-        [page.camera, page.video, page.start, page.view, *shown, page.stop, page.timer],
+        [page.feed, page.camera, page.video, page.start, page.view, *shown, page.stop, page.timer],
         **hidden,
     )
     page.camera.stream(
