@@ -185,11 +185,3 @@ def ece(probabilities: ArrayLike, truth: ArrayLike, *, bins: int = BINS) -> floa
     """
     p = np.asarray(probabilities, dtype=np.float64)
     return d_ece(p.max(axis=-1), p.argmax(axis=-1) == np.asarray(truth), bins=bins)
-
-
-def brier(scores: ArrayLike, correct: ArrayLike) -> float:
-    """Mean squared distance of (n,) probabilities from what happened; 0 is best, 0.25 a coin."""
-    s = np.asarray(scores, dtype=np.float64)
-    if not s.size:
-        return 0.0
-    return float(((s - np.asarray(correct, dtype=np.float64)) ** 2).mean())

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from active_learning.leases import Leases
-from active_learning.retraining import LEASE, RetrainingRow
+from active_learning.retraining import RetrainingRow, carried_run
 from core.errors import IllegalTransition
 from core.ledger import Base, Ledger
 from core.records import Record
@@ -97,8 +97,9 @@ class Orders:
             LedgerError: if the ledger cannot be written.
         """
         with self._ledger.session() as session:
-            run = _going(session, model)
-            if run is not None and self._leases.holder(session, LEASE) is not None:
+            carried = carried_run(session, self._leases)
+            run = session.get(RetrainingRow, carried) if carried else None
+            if run is not None and run.model == model:
                 raise IllegalTransition(
                     f"Run {run.id} of {model} is under way: stop it, or wait for its end."
                 )
@@ -280,14 +281,6 @@ class Orders:
             run=row.run,
             **more,
         )
-
-
-def _going(session: Session, model: str) -> RetrainingRow | None:
-    """The run of a model that is neither ended nor parked."""
-    row = RetrainingRow
-    return session.scalars(
-        sa.select(row).where(row.model == model, row.state == "open").limit(1)
-    ).one_or_none()
 
 
 def _state(session: Session, run_id: str | None) -> str | None:

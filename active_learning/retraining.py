@@ -144,11 +144,7 @@ class RetrainingRuns:
     def is_carried(self, run: RetrainingRun) -> bool:
         """Whether a process is at work on a run, rather than about to go on with it some time."""
         with self._ledger.reading() as session:
-            if run.state != "open" or self._leases.holder(session, LEASE) is None:
-                return False
-            query = sa.select(RetrainingRow.id).where(RetrainingRow.state == "open")
-            latest = session.scalars(query.order_by(RetrainingRow.updated_at.desc()).limit(1))
-            return latest.one_or_none() == run.id
+            return run.state == "open" and carried_run(session, self._leases) == run.id
 
     def request(
         self,
@@ -321,6 +317,15 @@ class RetrainingRuns:
             after=row.phase,
             **details,
         )
+
+
+def carried_run(session: Session, leases: Leases) -> str | None:
+    """Id of the run that a process is at work on; None while nobody trains."""
+    if leases.holder(session, LEASE) is None:
+        return None
+    query = sa.select(RetrainingRow.id).where(RetrainingRow.state == "open")
+    latest = query.order_by(RetrainingRow.updated_at.desc()).limit(1)
+    return session.scalars(latest).one_or_none()
 
 
 # What was being done in each phase when it went wrong.

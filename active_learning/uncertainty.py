@@ -3,9 +3,9 @@
 Every function answers in [0, 1]: 0 when nothing is open, 1 when a person should look first. A
 detector gives each box one class and one probability, so its doubts are four: boxes that may or may
 not be defects, many faint ones that together may hide one, how many defects there are, and two
-classes in one place. For a mask it is how sharp
-the outline is; for a whole image, how close the two best classes are. Whether an image looks like
-anything the model has learned from is the question of `active_learning.novelty`.
+classes in one place. For a mask it is how sharp the outline is; for a whole image, how close the
+two best classes are. Whether an image looks like anything the model has learned from is the
+question of `active_learning.novelty`.
 
 Predict at ACQUISITION_THRESHOLD: a display threshold hides the very boxes the model is unsure of.
 """

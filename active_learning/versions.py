@@ -139,11 +139,6 @@ class Versions:
             )
         return found
 
-    def new_answers(self, dataset: str) -> int:
-        """How many images got an answer that is in no version of the data set yet."""
-        with self.ledger.reading() as session:
-            return len({row.image_sha256 for row in self._unplaced(session, dataset)})
-
     def answers_since(self, dataset: str, used: str) -> tuple[Annotation, ...]:
         """What people said that is in no version up to `used`; the newest answer of each image.
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from core.records import Inspection
 from core.taxonomy import title
@@ -15,7 +15,6 @@ from demo.batch_store import Answer
 from demo.words import NOT_SURE, NOTHING, count, findings, headline, labels_found, number
 
 Order = Literal["severity", "doubt", "arrival"]
-ORDERS: Final[tuple[Order, ...]] = get_args(Order)
 ORDER_TITLES: Final[dict[Order, str]] = {
     "severity": "Most severe",
     "doubt": "Least sure",

@@ -10,7 +10,6 @@ import pytest
 from active_learning.calibration import (
     apply,
     apply_temperature,
-    brier,
     d_ece,
     ece,
 )
@@ -115,13 +114,8 @@ def test_ece_looks_at_the_best_class_alone():
     assert ece(rows, [0, 1]) == pytest.approx(0.4)
 
 
-def test_brier_is_the_mean_squared_distance():
-    # (0.2² + 0.4²) / 2 = 0.1
-    assert brier([0.8, 0.4], [True, False]) == pytest.approx(0.1)
-
-
 def test_errors_of_nothing_are_zero():
-    assert d_ece([], []) == ece(np.empty((0, 3)), []) == brier([], []) == 0.0
+    assert d_ece([], []) == ece(np.empty((0, 3)), []) == 0.0
 
 
 # --- fitting -----------------------------------------------------------------------------------

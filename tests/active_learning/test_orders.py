@@ -103,6 +103,18 @@ def test_a_new_order_takes_the_place_of_one_that_is_out_of_time(orders, clock):
     assert orders.train("grace", who="ben").id != order.id
 
 
+def test_a_run_that_is_laid_down_may_be_hurried_while_another_models_is_in_hand(
+    orders, ledger, clock
+):
+    with Leases(ledger).hold(LEASE, ttl_s=60) as lease:
+        begun(ledger, lease)
+        clock.pass_s(1)
+        begun(ledger, lease, "da_yolo")
+        assert orders.train("grace", who="ann").state == "open"
+        with pytest.raises(IllegalTransition, match="of da_yolo is under way"):
+            orders.train("da_yolo", who="ann")
+
+
 def test_a_run_in_hand_is_not_begun_again_and_one_laid_down_may_be_hurried(orders, ledger):
     leases = Leases(ledger)
     with leases.hold(LEASE, ttl_s=60) as lease:
