@@ -103,6 +103,7 @@ def make_recipe(
                 f"that the run does not decide itself, such as lr0, optimizer, mosaic or degrees, "
                 f"or loss, balance or balance_strength."
             )
+        _check_value(name, chosen[name])
     return {**recipe, **chosen}
 
 
@@ -113,6 +114,16 @@ def _is_argument(name: str) -> bool:
     from ultralytics.utils import DEFAULT_CFG_DICT
 
     return name in DEFAULT_CFG_DICT
+
+
+def _check_value(name: str, value: Any) -> None:
+    from ultralytics.cfg import check_cfg
+
+    try:
+        check_cfg({name: value})
+    except (TypeError, ValueError) as exc:
+        reason = str(exc).splitlines()[0]
+        raise TrainingError(f"{name} is {value!r}, which it cannot be: {reason}") from exc
 
 
 def ema_decay(steps: int) -> Callable[[int], float]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from core.errors import TrainingError
 from core.types import Task
@@ -159,23 +161,29 @@ def make_plan(spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[st
     chosen["balance"], chosen["balance_strength"] = balance.resolve(
         spec.task, chosen["balance"], chosen["balance_strength"]
     )
-    views = {**recipe.extra.get("augment", {}), **overrides.get("augment", {})}
-    plan = Plan(**{**chosen, "augment": _augmentation(AUGMENTATIONS[spec.task], views)})
+    chosen["augment"] = _views(spec, overrides.get("augment", {}))
+    try:
+        plan = TypeAdapter(Plan).validate_python(chosen)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise TrainingError(f"{name} is {first['input']!r}: {first['msg']}.") from exc
     _check(plan)
     return plan
 
 
-def _augmentation(default: Augmentation, changes: Mapping[str, Any]) -> Augmentation:
-    names = {field.name for field in fields(Augmentation)}
-    unknown = sorted(set(changes) - names)
+def _views(spec: ModelSpec, changes: object) -> dict[str, Any]:
+    """Values of `Augmentation`: the task's, the spec's over them, the run's over those."""
+    if not isinstance(changes, Mapping):
+        raise TrainingError(f"augment is {changes!r}: it must be names with values, in braces.")
+    changed = {**spec.recipe.extra.get("augment", {}), **changes}
+    values = asdict(AUGMENTATIONS[spec.task])
+    unknown = sorted(changed.keys() - values.keys())
     if unknown:
         raise TrainingError(
-            f"No augmentation is called {unknown[0]!r}; there are: {', '.join(sorted(names))}."
+            f"No augmentation is called {unknown[0]!r}; there are: {', '.join(sorted(values))}."
         )
-    values = dict(changes)
-    if "zoom" in values:
-        values["zoom"] = tuple(values["zoom"])
-    return replace(default, **values)
+    return values | changed
 
 
 def _check(plan: Plan) -> None:

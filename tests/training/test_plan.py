@@ -68,6 +68,10 @@ def test_a_recorded_recipe_makes_the_same_plan_again() -> None:
         pytest.param({"lr0": 0.0}, "must be above 0", id="learning rate"),
         pytest.param({"patience": 0}, "at least 1 epoch", id="patience"),
         pytest.param({"view_px": 16}, "at least 32 px", id="view"),
+        pytest.param({"lr0": "fast"}, "lr0 is 'fast': .* valid number", id="no number"),
+        pytest.param({"cosine": "perhaps"}, "cosine is 'perhaps'", id="neither true nor false"),
+        pytest.param({"augment": 5}, "augment is 5: it must be names", id="no augmentation"),
+        pytest.param({"augment": {"zoom": [1]}}, "augment.zoom.1 is", id="half a range"),
     ],
 )
 def test_what_cannot_be_is_refused_by_a_sentence(overrides, says: str) -> None:

@@ -87,6 +87,12 @@ def test_unknown_and_fixed_arguments_cannot_be_overridden(name: str) -> None:
         make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={name: 1})
 
 
+@pytest.mark.parametrize(("name", "value"), [("lr0", "fast"), ("mosaic", 2.0), ("cos_lr", "no")])
+def test_a_value_of_another_kind_is_refused_before_a_run_begins(name: str, value: object) -> None:
+    with pytest.raises(TrainingError, match=f"{name} is {value!r}, which it cannot be"):
+        make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={name: value})
+
+
 # ------------------------------------------------------------------------------------------ run
 
 
