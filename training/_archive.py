@@ -7,7 +7,6 @@ the zip's directory before a byte is inflated, and again while inflating.
 
 from __future__ import annotations
 
-import lzma
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,9 @@ MAX_MEMBERS = 100_000
 MAX_TOTAL_BYTES = 8 * 1024**3  # GC10-DET, the largest public set, is about 1 GiB
 MAX_MEMBER_BYTES = 64 * 1024**2
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # what the unpackers say of bad bytes
+# zipfile undoes these a piece at a time; of the others it unpacks all that was read at once, and
+# some hundred bytes become gigabytes.
+_PIECEMEAL = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Archive(Protocol):
@@ -61,10 +62,12 @@ class ZipSource:
     def read(self, name: str) -> bytes:
         """Bytes of one member, its checksum verified; InputError if it is broken or too large."""
         try:
+            if self._zip.getinfo(name).compress_type not in _PIECEMEAL:
+                raise InputError(f"{name} is compressed in a way that is not read here.")
             with self._zip.open(name) as member:
                 # the directory may lie about the size: never inflate more than the cap
                 data = member.read(MAX_MEMBER_BYTES + 1)
-        except (*_BROKEN, EOFError, OSError, RuntimeError, KeyError) as exc:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, KeyError) as exc:
             raise InputError(f"{name} cannot be read from the archive: {exc}.") from exc
         return _within_cap(name, data)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import DatasetError
+from core.errors import DatasetError, InputError
 from tests.conftest import FIXTURES
 from tests.training.gc10_miniature import jpeg, voc, write_gc10
 from training._archive import open_source
@@ -294,18 +294,20 @@ def test_a_zip_of_a_later_format_is_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "later.zip")
 
 
-def test_a_member_whose_lzma_bytes_are_broken_is_reported(tmp_path: Path) -> None:
-    packed = tmp_path / "x-sdd.zip"
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_LZMA) as archive:
-        for number in range(4):
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "lzma"])
+def test_a_member_that_would_unpack_at_once_is_reported_and_not_read(
+    method: int, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "x-sdd.zip", "w") as archive:
+        for number in range(3):
             archive.writestr(f"red iron/{number}.jpg", jpeg(number))
-    with zipfile.ZipFile(packed) as archive:
-        offset = archive.getinfo("red iron/1.jpg").header_offset
-    data = bytearray(packed.read_bytes())
-    data[offset + 60 : offset + 200] = b"\xff" * 140
-    packed.write_bytes(data)
+        archive.writestr("red iron/bomb.jpg", bytes(10_000_000), compress_type=method)
 
-    assert kinds(prepare("x-sdd", packed, tmp_path / "out")) == {"unreadable-image": 1}
+    assert kinds(prepare("x-sdd", tmp_path / "x-sdd.zip", tmp_path / "out")) == {
+        "unreadable-image": 1
+    }
+    with pytest.raises(InputError, match="compressed in a way that is not read here"):
+        open_source(tmp_path / "x-sdd.zip").read("red iron/bomb.jpg")
 
 
 def test_a_zip_that_would_unpack_to_more_than_the_cap_is_refused(
