@@ -58,13 +58,18 @@ def nothing(text: str) -> str:
     return f'<div class="nothing"><p>{escape(text)}</p></div>'
 
 
-def failed(sentence: str) -> str:
+def failed(sentence: str, heading: str = "This did not work") -> str:
     """The verdict panel after an error: one sentence of what, why, and what to do."""
     return (
         '<div class="verdict is-failed" role="alert"><p class="headline">'
-        '<span class="mark" aria-hidden="true">×</span>This did not work</p>'
+        f'<span class="mark" aria-hidden="true">×</span>{escape(heading)}</p>'
         f'<p class="detail">{escape(sentence)}</p></div>'
     )
+
+
+def refused(sentence: str) -> str:
+    """Why something was not done, where what was done is told."""
+    return f'<div class="connection" role="alert"><p class="quiet">{escape(sentence)}</p></div>'
 
 
 def verdict(inspection: Inspection, model_title: str, queued: str = "") -> str:

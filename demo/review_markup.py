@@ -17,6 +17,7 @@ from active_learning.overview import NO_FINDING, Entry, Learned, Overview, Place
 from core.ledger import Event
 from core.records import Inspection
 from core.taxonomy import look, title
+from demo import markup
 from demo.markup import swatch
 from demo.reviewing import THUMB_PX, Chosen, Listed
 from demo.words import age, count, headline
@@ -79,12 +80,8 @@ def working(text: str = READING) -> str:
 
 def failed(text: str) -> str:
     """The sentence when the queue cannot be read: what, why, what to do."""
-    return (
-        '<div class="verdict is-failed" role="alert"><p class="headline">'
-        '<span class="mark" aria-hidden="true">×</span>The review queue cannot be read</p>'
-        f'<p class="detail">{escape(text)} Nothing that is in it is lost; this page tries again by '
-        "itself.</p></div>"
-    )
+    more = "Nothing that is in it is lost; this page tries again by itself."
+    return markup.failed(f"{text} {more}", "The review queue cannot be read")
 
 
 def places(overview: Overview, chosen: Place | None) -> str:
@@ -221,8 +218,8 @@ def moment(at: datetime, now: datetime, *, after: str = " ago") -> str:
     )
 
 
-def _sentence(markup: str) -> str:
-    return f'<p class="sentence" role="status">{markup}</p>'
+def _sentence(html: str) -> str:
+    return f'<p class="sentence" role="status">{html}</p>'
 
 
 def _place_button(value: str, name: str, n: int, of: int, *, is_chosen: bool) -> str:

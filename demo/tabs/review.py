@@ -15,7 +15,7 @@ from core.errors import RollmarkError
 from core.settings import Settings
 from demo import review_markup as markup
 from demo.handlers import PRIVATE, sentence_of
-from demo.markup import note
+from demo.markup import note, refused
 from demo.reviewing import Reviewing, known_place
 from demo.service import Service
 from demo.sign_in import acts
@@ -207,7 +207,7 @@ class _Page:
             images = self.reviewing.overview().sendable
             self.reviewing.send(images)
         except Exception as exc:
-            return _wrong(sentence_of(exc))
+            return refused(sentence_of(exc))
         return note(f"Sending {count(min(images, self.reviewing.budget), 'image')} …")
 
     @acts
@@ -221,7 +221,7 @@ class _Page:
         try:
             self.reviewing.fetch()
         except Exception as exc:
-            return _wrong(sentence_of(exc))
+            return refused(sentence_of(exc))
         return note("Asking Label Studio for answers …")
 
     @acts
@@ -233,7 +233,7 @@ class _Page:
                 self.reviewing.reach(), self.reviewing.courier.carried, self.reviewing.now()
             )
         except Exception as exc:
-            return _wrong(sentence_of(exc))
+            return refused(sentence_of(exc))
 
     def look_in_passing(self) -> str:
         """Look at Label Studio when the tab is opened, unless somebody just did."""
@@ -241,7 +241,7 @@ class _Page:
             found = self.reviewing.reach(again=True)
             return markup.connection(found, self.reviewing.courier.carried, self.reviewing.now())
         except Exception as exc:
-            return _wrong(sentence_of(exc))
+            return refused(sentence_of(exc))
 
     @acts
     def try_again(self, selected: str) -> tuple[Any, ...]:
@@ -250,7 +250,7 @@ class _Page:
             item = self.reviewing.try_again(selected)
             told = note(f"Image {item.image_sha256[:12]} waits to be sent again.")
         except Exception as exc:
-            told = _wrong(sentence_of(exc))
+            told = refused(sentence_of(exc))
         shown, again, ask, _ = self.show(selected, is_new=True)
         return shown, again, ask, told
 
@@ -292,7 +292,3 @@ def build(service: Service, settings: Settings, tabs: Any, tab: Any) -> None:
 def _refreshes(event: gr.SelectData) -> Any:
     """A page refreshes itself while this tab is open."""
     return gr.Timer(active=event.value == TITLE)
-
-
-def _wrong(sentence: str) -> str:
-    return f'<p class="connection" role="alert">{note(sentence)}</p>'
