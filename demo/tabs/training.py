@@ -11,7 +11,7 @@ from core.settings import Settings
 from demo import training_deeds as deeds
 from demo import training_markup as markup
 from demo.handlers import PRIVATE, sentence_of
-from demo.markup import note
+from demo.markup import note, refused
 from demo.retraining import Picture, Retrainings
 from demo.service import Service
 from demo.sign_in import acting, acts
@@ -172,7 +172,7 @@ class _Page:
         try:
             deed = what()
         except Exception as exc:
-            return (*_closed(), markup.refused(sentence_of(exc)))
+            return (*_closed(), refused(sentence_of(exc)))
         if deed is None:
             return (*_closed(), "")
         return (
@@ -189,7 +189,7 @@ class _Page:
         try:
             told = note(deeds.do(self.retrainings, str(model), str(key), who=acting()))
         except Exception as exc:
-            told = markup.refused(sentence_of(exc))
+            told = refused(sentence_of(exc))
         return gr.Column(visible=False), told
 
 
