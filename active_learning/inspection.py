@@ -194,7 +194,7 @@ def _box_doubts(
         doubts.append(f"{named(labels[k])} {number(p[k])} is {_IN_DOUBT}")
     more = len(open_boxes) - _NAMED_BOXES
     if more > 0:
-        doubts.append(f"so {'is' if more == 1 else 'are'} {more} more")
+        doubts.append(f"{more} more {'box is' if more == 1 else 'boxes are'} in doubt")
     escape = measure.escape_ambiguity(p)
     if escape >= _TELL and not len(open_boxes):
         doubts.append(

@@ -56,7 +56,7 @@ class Transport:
         if not token:
             raise ConfigError(
                 "No token for Label Studio: copy one from Account & Settings in Label Studio into "
-                "ROLLMARK_LABEL_STUDIO__TOKEN."
+                "ROLLMARK_LABEL_STUDIO__TOKEN; `make label-studio` starts one and prints a token."
             )
         self.url = settings.url.rstrip("/")
         self.token_kind: TokenKind = (

@@ -45,7 +45,8 @@ def list_releases(
         table.add_row(
             line.name, line.task, line.revision, line.source, f"{line.parameters:,}", metrics
         )
-    Console().print(table)
+    console = Console() if sys.stdout.isatty() else Console(width=100)
+    console.print(table)
 
 
 @app.command()
@@ -161,6 +162,8 @@ def show_history(
     if as_json:
         print(json.dumps([move.model_dump(mode="json") for move in moves]))
         return
+    if not moves:
+        print(f"No release of {model} was ever promoted or rolled back on this machine.")
     for move in moves:
         when = f"{move.at:%Y-%m-%d %H:%M} UTC"
         why = f": {move.why}" if move.why else ""

@@ -70,6 +70,8 @@ def synthesise(
         for label, number in wanted.items():
             made = sum(trace.label == label for trace in traces)
             typer.echo(f"{label}: {made} of {number}")
+        if traces:
+            typer.echo(f"images, masks and traces: {output}")
         if not wanted:
             typer.echo(f"No class of {dataset} holds less than {share:.0%} of the largest.")
 

@@ -71,7 +71,7 @@ def test_many_open_boxes_are_named_three_times_and_counted():
         "patches 0.50 is in doubt (0.25 to 0.75)",
         "patches 0.55 is in doubt (0.25 to 0.75)",
         "patches 0.60 is in doubt (0.25 to 0.75)",
-        "so are 2 more",
+        "2 more boxes are in doubt",
         "there may be 1 to 6 defects",
     )
 

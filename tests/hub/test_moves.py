@@ -139,6 +139,8 @@ def test_the_commands_publish_promote_roll_back_and_tell_the_history(hub, machin
         f"  README.md  {len(_card(machine)):,} bytes\n",
     )
     assert hub.requests == []
+    nothing = "No release of grace was ever promoted or rolled back on this machine.\n"
+    assert command("history", "grace") == (0, nothing)
     code, said = command("publish", "--all")
     assert (code, said.split(" (")[0]) == (0, f"acme/rollmark-grace: none → {BUNDLED}")
     assert "nothing new" in command("publish", "grace")[1]

@@ -342,7 +342,7 @@ def test_the_command_writes_images_traces_and_a_sheet(
     answer = CliRunner().invoke(app, arguments)
     assert answer.exit_code == 0, answer.output
     lines = (out / "synthetic.jsonl").read_text().splitlines()
-    assert f"inclusion: {len(lines)} of 2" in answer.output
+    assert answer.stdout == (f"inclusion: {len(lines)} of 2\nimages, masks and traces: {out}\n")
     assert {json.loads(line)["file"] for line in lines} == {
         path.name for path in (out / "images").iterdir()
     }
