@@ -16,9 +16,9 @@ from active_learning.outlook import Outlook
 from active_learning.retraining import PHASES, Phase, RetrainingRun
 from core.taxonomy import title
 from core.verdicts import Check, ClassChange, Decision
-from demo import plots
+from demo import markup, plots
 from demo import training_deeds as deeds
-from demo.markup import note, swatch
+from demo.markup import swatch
 from demo.retraining import Curve, Picture
 from demo.review_markup import bars, moment
 from demo.words import SOURCES, count, short
@@ -48,11 +48,7 @@ def working() -> str:
 
 def failed(text: str) -> str:
     """The sentence when they cannot be read."""
-    return (
-        '<div class="verdict is-failed" role="alert"><p class="headline">'
-        '<span class="mark" aria-hidden="true">×</span>The runs cannot be read</p>'
-        f'<p class="detail">{escape(text)}</p></div>'
-    )
+    return markup.failed(text, "The runs cannot be read")
 
 
 def sentence(picture: Picture) -> str:
@@ -154,11 +150,6 @@ def hearing(picture: Picture, now: datetime) -> str:
 def question(deed: deeds.Deed) -> str:
     """What will happen, before it does."""
     return f'<p class="asks" role="status">{_with_code(deed.question)}</p>'
-
-
-def refused(text: str) -> str:
-    """Why something was not done."""
-    return f'<p class="connection" role="alert">{note(text)}</p>'
 
 
 def verdict(decision: Decision | None) -> str:
