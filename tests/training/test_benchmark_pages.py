@@ -93,6 +93,13 @@ def test_targets_are_judged_in_the_largest_setting_that_was_run() -> None:
     assert "| DA-YOLO mAP50 over YOLO11 | paper | ≥ +4.0 | not run | – | – |" in page
 
 
+def test_targets_are_about_the_first_data_set_of_their_table() -> None:
+    chosen = plan("detect", setting="full", data=("gc10-det",), protocols=["paper"])
+    (row,) = select(chosen, ["grace-n"])
+    page = render(DETECT, (row,), by_row(detected(row, 0.80)))
+    assert "| GRACE mAP50 | paper | ≥ 75.9 | not run | – | – |" in page
+
+
 def test_a_part_is_compared_with_the_baseline_of_the_other_table() -> None:
     rows = detect_rows("yolo11-n", "grace.lite_fen-n")
     page = render(DETECT, rows, by_row(detected(rows[0], 0.70), detected(rows[1], 0.68)))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.files import write_atomically
-from training.benchmark.page import Section, Sheet
+from training.benchmark.page import Section, Sheet, words
 from training.benchmark.summary import Line, is_shown, mean_and_spread
 from training.plots import COLOURS
 
@@ -103,7 +103,7 @@ def draw_confusions(parts: Mapping[Section, tuple[Line, ...]], path: Path) -> bo
     for panel, (protocol, setting, line) in zip(panels, shown, strict=False):
         matrix = np.sum([np.array(r.evaluation.confusion) for r in line.records], axis=0)
         shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-        names = [name.replace("_", " ") for name in line.records[0].run.labels]
+        names = [words(label) for label in line.records[0].run.labels]
         panel.imshow(shares, cmap="Blues", vmin=0, vmax=100)
         for i, j in np.argwhere(shares >= 0.5):
             ink = "white" if shares[i, j] > 60 else "#222222"

@@ -12,6 +12,7 @@ from core.files import write_atomically
 from core.images import decode
 from training.benchmark.figures import new_figure, save_figure
 from training.benchmark.mistakes import NEIGHBOURS, Mistake, by_strip, class_strips
+from training.benchmark.page import words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +156,7 @@ def _strips(
             )
         wrong = [m for m in mistakes if m.sample.label == label]
         strips = len({m.sample.group for m in wrong})
-        rows.append(f"| {_words(label)} | {' | '.join(cells)} | {len(wrong)} | {strips} |")
+        rows.append(f"| {words(label)} | {' | '.join(cells)} | {len(wrong)} | {strips} |")
     return [*rows, ""]
 
 
@@ -167,10 +168,10 @@ def _wrong(mistakes: Sequence[Mistake], samples: Sequence[Sample]) -> list[str]:
         "| --- | --- | ---: | ---: | --- |",
     ]
     for strip in by_strip(mistakes, samples):
-        named = ", ".join(f"{_words(label)} {count}" for label, count in strip.said.items())
+        named = ", ".join(f"{words(label)} {count}" for label, count in strip.said.items())
         wrong = sum(strip.said.values())
         rows.append(
-            f"| {strip.group} | {_words(strip.label)} | {strip.images} | {wrong} | {named} |"
+            f"| {strip.group} | {words(strip.label)} | {strip.images} | {wrong} | {named} |"
         )
     return [*rows, ""]
 
@@ -191,8 +192,8 @@ def _images(mistakes: Sequence[Mistake], picture: str) -> list[str]:
     for m in mistakes:
         alike = ", ".join(Path(sample.file).stem for sample in m.alike)
         rows.append(
-            f"| {Path(m.sample.file).stem} | {m.sample.group} | {_words(m.sample.label or '')} | "
-            f"{_words(m.said)} | {m.probability:.2f} | {m.of_truth:.2f} | {alike} |"
+            f"| {Path(m.sample.file).stem} | {m.sample.group} | {words(m.sample.label or '')} | "
+            f"{words(m.said)} | {m.probability:.2f} | {m.of_truth:.2f} | {alike} |"
         )
     return [*rows, ""]
 
@@ -205,7 +206,7 @@ def draw(mistakes: Sequence[Mistake], heat: Heat, path: Path) -> None:
     for row, mistake in zip(panels, mistakes, strict=True):
         image = decode(mistake.sample.path)
         _show(row[0], image.pixels, f"{Path(mistake.sample.file).stem}")
-        _show(row[1], image.pixels, f"named {_words(mistake.said)} {mistake.probability:.2f}")
+        _show(row[1], image.pixels, f"named {words(mistake.said)} {mistake.probability:.2f}")
         row[1].imshow(heat(image), cmap="inferno", alpha=0.5, vmin=0, vmax=1)
         for panel, sample in zip(row[2:], mistake.alike, strict=False):
             _show(panel, decode(sample.path).pixels, Path(sample.file).stem)
@@ -219,7 +220,3 @@ def _show(panel: Any, pixels: NDArray[np.uint8], title: str) -> None:
     panel.set_title(title, fontsize=6)
     panel.set_xticks([])
     panel.set_yticks([])
-
-
-def _words(label: str) -> str:
-    return label.replace("_", " ")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from models import get_spec
+from training.benchmark.plans import DATA
 from training.benchmark.records import RowRecord
 from training.benchmark.rows import Protocol, Row, Setting, Table
 from training.benchmark.summary import (
@@ -99,7 +100,10 @@ def render(
         if file in there:
             text += [f"![{caption}]({file})", "", f"*{caption}*", ""]
     if sheet.targets:
-        text += _targets(sheet.targets, parts)
+        aimed_at = DATA[sheet.table][0]  # a target is about the table's first data set
+        text += _targets(
+            sheet.targets, {s: found for s, found in parts.items() if s[1] == aimed_at}
+        )
     text += sheet.more(parts)
     beside = _beside(parts)
     last: tuple[str, str, str] | None = None
@@ -116,6 +120,11 @@ def render(
     text += _missing(parts)
     text += _runs(parts)
     return "\n".join(text).rstrip() + "\n"
+
+
+def words(label: str) -> str:
+    """A class as a person reads it within a line."""
+    return label.replace("_", " ")
 
 
 def percent(value: float) -> str:
@@ -237,7 +246,7 @@ def _class_table(column: Column, found: Sequence[Line]) -> list[str]:
         )
     )
     table = [
-        f"| network | {' | '.join(label.replace('_', ' ') for label in labels)} |",
+        f"| network | {' | '.join(map(words, labels))} |",
         f"| --- |{' ---: |' * len(labels)}",
     ]
     for line in found:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from training.benchmark.balance_choice import say_choice
-from training.benchmark.page import Block, Column, Section, Sheet, Target, percent
+from training.benchmark.page import Block, Column, Section, Sheet, Target, percent, words
 from training.benchmark.rows import Table
 from training.benchmark.summary import Line
 
@@ -209,7 +209,7 @@ def _confusions(parts: Mapping[Section, tuple[Line, ...]]) -> list[str]:
             matrix = np.sum([np.array(r.evaluation.confusion) for r in line.records], axis=0)
             shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
             np.fill_diagonal(shares, 0.0)
-            names = [label.replace("_", " ") for label in line.records[0].run.labels]
+            names = [words(label) for label in line.records[0].run.labels]
             worst = np.argsort(-shares, axis=None, kind="stable")[:3]
             told = [
                 f"{names[i]} as {names[j]} {percent(shares[i, j])} %"
