@@ -1,4 +1,4 @@
-"""Boxes and masks between coordinate systems: letterbox, percent, normalised, run lengths, regions.
+"""Boxes and masks between coordinate systems: letterbox, percent, run lengths, regions.
 
 Pure functions on numpy arrays. Boxes are xyxy pixel *edges* with the origin at the top-left corner
 of the image: a box from x1 = 0 to x2 = W covers the whole width. Masks are bool (H, W); run lengths
@@ -111,22 +111,6 @@ def percent_to_xyxy(percent: ArrayLike, width: int, height: int) -> NDArray[np.f
     boxes = np.asarray(percent, dtype=np.float64).reshape(-1, 4)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     return np.asarray(corners * (np.array([width, height, width, height]) / 100.0))
-
-
-def xyxy_to_xywhn(xyxy: ArrayLike, width: int, height: int) -> NDArray[np.float64]:
-    """Corners in px to YOLO's centre x, centre y, width, height in [0, 1] of the image; (n, 4)."""
-    boxes = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
-    corners = boxes / np.array([width, height, width, height])
-    low, high = corners[:, :2], corners[:, 2:]
-    return np.concatenate([(low + high) / 2, high - low], axis=1)
-
-
-def xywhn_to_xyxy(xywhn: ArrayLike, width: int, height: int) -> NDArray[np.float64]:
-    """YOLO's centre x, centre y, width, height in [0, 1] of the image to corners in px; (n, 4)."""
-    boxes = np.asarray(xywhn, dtype=np.float64).reshape(-1, 4)
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    corners = np.concatenate([centre - half, centre + half], axis=1)
-    return np.asarray(corners * np.array([width, height, width, height]))
 
 
 def box_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:

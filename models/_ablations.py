@@ -40,7 +40,7 @@ def _published(paper: ModelSpec, name: str, where: str = "") -> tuple[ReportedMe
 
 
 def _da_yolo(part: str, title: str, *, tdam: bool, amfem: bool, iaj: bool) -> ModelSpec:
-    variant = da_yolo.Variant(tdam=tdam, amfem=amfem, criterion=None)
+    variant = da_yolo.Variant(tdam=tdam, amfem=amfem)
     return _row(
         da_yolo.SPEC,
         part,

@@ -67,11 +67,6 @@ def iou(pred: Tensor, target: Tensor) -> Tensor:
     return box_geometry(pred, target).iou
 
 
-def eiou_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """1 − IoU plus normalised centre, width and height errors."""
-    return _eiou(box_geometry(pred, target))
-
-
 def focal_eiou_loss(
     pred: Tensor, target: Tensor, *, gamma: float = 0.5, floor: float = 0.0
 ) -> Tensor:
@@ -92,6 +87,7 @@ def focal_eiou_loss(
 
 
 def _eiou(g: BoxGeometry) -> Tensor:
+    """1 − IoU plus normalised centre, width and height errors."""
     width2, height2 = g.enclosing_width.square(), g.enclosing_height.square()
     return (
         1

@@ -27,7 +27,8 @@ from core.geometry import letterbox
 from core.taxonomy import native_side
 from core.types import DecodedImage, FloatArray
 from models import get_spec
-from models._pictures import normalise, resize, to_tensor
+from models._features import FirstOutput
+from models._pictures import fitted, normalise, resize, to_tensor
 from models._release import load_network, read_release
 from models._tiling import Blend, Tiling, tile
 
@@ -40,7 +41,6 @@ METHODS: tuple[Method, ...] = ("layer", "eigen")
 
 MAX_TILES = 24  # of a large picture that are explained; beyond it they show it smaller
 BATCH = 8
-MIN_SIDE = 32  # px of a picture that a segmenter is shown
 
 _Target = Callable[[Tensor], Tensor]
 
@@ -86,7 +86,7 @@ class Explainer:
         self._image_size = image_size
         self._native_px = native_px
         self._threshold = score_threshold
-        self._network = _First(network).eval()
+        self._network = FirstOutput(network.requires_grad_(False)).eval()
         self._layers = explained_layers(spec, network)
         self._lock = threading.Lock()
 
@@ -138,7 +138,6 @@ class Explainer:
         """What the network is shown, and where in it the picture lies: left, top, width, height."""
         side = self._image_size
         height, width = pixels.shape[:2]
-        scale = side / max(width, height)
         if self._spec.task == "detect":
             boxed, frame = letterbox(pixels, side)
             size = max(round(width * frame.scale), 1), max(round(height * frame.scale), 1)
@@ -146,9 +145,9 @@ class Explainer:
         if self._spec.task == "classify":
             square = resize(pixels, side, side, PILImage.Resampling.BILINEAR)
             return normalise(to_tensor([square])), (0, 0, side, side)
-        wide, high = max(MIN_SIDE, round(width * scale)), max(MIN_SIDE, round(height * scale))
-        fitted = resize(pixels, wide, high, PILImage.Resampling.BICUBIC)
-        return to_tensor([fitted]), (0, 0, wide, high)
+        wide, high = fitted(width, height, side)
+        shown = resize(pixels, wide, high, PILImage.Resampling.BICUBIC)
+        return to_tensor([shown]), (0, 0, wide, high)
 
     def _explain(self, inputs: Tensor, method: Method) -> tuple[Tensor, Tensor]:
         """Heat (N, H, W) and how sure (N,) the network is of what it found in each."""
@@ -175,19 +174,6 @@ class Explainer:
             starts = range(0, len(inputs), BATCH)
             parts = [self._network(inputs[start : start + BATCH]) for start in starts]
         return _class(int(torch.cat(parts).softmax(1).mean(0).argmax()))
-
-
-class _First(nn.Module):
-    """A network without gradients of its own, of which only the first output is wanted."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network.requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.network(x)
-        first: Tensor = out[0] if isinstance(out, tuple | list) else out
-        return first
 
 
 def explained_layers(spec: ModelSpec, network: nn.Module) -> list[nn.Module]:

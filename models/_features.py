@@ -1,4 +1,4 @@
-"""One vector per image, taken from the forward pass that answers it anyway.
+"""One vector per image, taken from the forward pass that answers it anyway; or the answer alone.
 
 The vector tells how alike two images look to a network: it finds images unlike any that the network
 has learned from, and keeps a person from being asked twice about the same sight.
@@ -44,7 +44,24 @@ class WithFeatures(nn.Module):
         self._map = None
         out = self.network(x)
         seen, self._map = self._map, None
-        first: Tensor = out[0] if isinstance(out, tuple | list) else out
+        first = _first(out)
         if seen is None or seen.ndim != 4:
             return first, first.new_zeros((x.shape[0], 0)).float()
         return first, seen.float().mean((2, 3))
+
+
+class FirstOutput(nn.Module):
+    """A network of which only the first output is wanted."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Answer (N, 3, H, W)."""
+        return _first(self.network(x))
+
+
+def _first(out: Any) -> Tensor:
+    first: Tensor = out[0] if isinstance(out, tuple | list) else out
+    return first

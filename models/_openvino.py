@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from core.files import remove_stale
 from core.records import Record, ReleaseConfig
-from models._features import WithFeatures
+from models._features import FirstOutput, WithFeatures
 from models._runtime import TorchRuntime, cpu_has_bf16
 from models._streams import Streams
 
@@ -110,7 +110,7 @@ def convert(network: nn.Module, *, feature_layer: str, size: int, any_size: bool
     example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         has_features = both(example)[1].shape[1] > 0
-        whole = both if has_features else _FirstOutput(both).eval()
+        whole = both if has_features else FirstOutput(both).eval()  # no graph holds 0 columns
         trace: Any = torch.jit.trace
         traced = torch.jit.freeze(trace(whole, example, check_trace=False))
     reader = FrontEndManager().load_by_framework("pytorch")
@@ -123,18 +123,6 @@ def convert(network: nn.Module, *, feature_layer: str, size: int, any_size: bool
     steps.input().tensor().set_layout(Layout("NHWC"))
     steps.input().model().set_layout(Layout("NCHW"))
     return steps.build()
-
-
-class _FirstOutput(nn.Module):
-    """A network whose features have no columns, which no graph can hold, without them."""
-
-    def __init__(self, both: WithFeatures) -> None:
-        super().__init__()
-        self.both = both
-
-    def forward(self, x: Tensor) -> Tensor:
-        first: Tensor = self.both(x)[0]
-        return first
 
 
 class OpenVINORuntime:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor
 
+MIN_SIDE = 32  # px of a picture that a segmenter is shown
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -21,6 +22,12 @@ def resize(
     if pixels.shape[:2] == (height, width):
         return pixels
     return np.asarray(PILImage.fromarray(pixels).resize((width, height), how))
+
+
+def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
+    """Width and height of a picture brought to that longer side, aspect kept; MIN_SIDE at least."""
+    scale = longest / max(width, height)
+    return max(MIN_SIDE, round(width * scale)), max(MIN_SIDE, round(height * scale))
 
 
 def to_tensor(pixels: Sequence[NDArray[np.uint8]]) -> Tensor:

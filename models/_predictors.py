@@ -28,12 +28,11 @@ from core.types import (
 )
 from models._boxes import MAX_CANDIDATES, Boxes, decode_boxes, suppress
 from models._class_maps import class_map
-from models._pictures import normalise, resize, to_tensor
+from models._pictures import fitted, normalise, resize, to_tensor
 from models._runtime import Runtime, TorchRuntime
 from models._spec import ModelSpec
 from models._tiling import Blend, Pieces, Tiling, join, tile
 
-MIN_SIDE = 32  # px of a picture that a segmenter is shown
 BATCH = 16
 
 
@@ -225,9 +224,7 @@ class Segmenter(_Base):
 
     def _fitted(self, image: DecodedImage) -> tuple[int, int]:
         """Width and height of a picture at the network's scale, px."""
-        scale = self.image_size / max(image.width, image.height)
-        sides = (round(image.width * scale), round(image.height * scale))
-        return max(MIN_SIDE, sides[0]), max(MIN_SIDE, sides[1])
+        return fitted(image.width, image.height, self.image_size)
 
     def _blended(self, image: DecodedImage, tiling: Tiling) -> tuple[Tensor, Tensor]:
         blend, vectors = Blend(tiling, 1 + len(self.labels)), []

@@ -117,7 +117,6 @@ class Variant:
 
     tdam: bool = True
     amfem: bool = True
-    criterion: Callable[[Any], Any] | None = IAJLoss  # None: the trainer's own
     tdam_levels: tuple[str, ...] = LEVELS
     mfem_levels: tuple[str, ...] = LEVELS
     fuse: Fuse = "concat"  # "add": EMCAD's u + gated skip, on half the channels
@@ -261,7 +260,6 @@ def build_variant(n_classes: int, scale: str, *, variant: Variant) -> DetectionN
     for index, (make, inputs) in plan.own.items():
         source = inputs[0] if len(inputs) == 1 else inputs
         replace_layer(network, index, make(partial(width, config)), inputs=source)
-    network.criterion_factory = variant.criterion
     return finish(network)
 
 

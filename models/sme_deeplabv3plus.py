@@ -205,7 +205,7 @@ class SegmentationLoss(nn.Module):
 
     weight: Tensor | None = None
 
-    EPSILON = 1e-5  # keeps the Dice of an absent class at 1
+    EPSILON = 1e-5  # the Dice of a class that is neither there nor said is 1
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from core.images import decode
 from core.types import Task
+from models._pictures import fitted
 from training import augment
 from training.truth import class_index, read_mask
 
@@ -131,5 +132,4 @@ def _input_size(width: int, height: int, side: int, *, task: Task) -> tuple[int,
     """(w, h) at which a predictor feeds an image: square to a classifier, aspect kept otherwise."""
     if task == "classify":
         return side, side
-    scale = side / max(width, height)
-    return max(32, round(width * scale)), max(32, round(height * scale))
+    return fitted(width, height, side)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
 from core.records import Record
 from training import metrics
@@ -31,12 +30,7 @@ class Difference(Record):
     difference: float
     low: float | None = None  # of the difference's 95 % interval; None without resamples
     high: float | None = None
-    ahead: float | None = Field(default=None, description="share of resamples the first wins")
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval keeps to one side of 0."""
-        return self.low is not None and self.high is not None and self.low * self.high > 0
+    ahead: float | None = None  # share of resamples the first wins
 
 
 class Comparison(Record):

@@ -24,6 +24,7 @@ from core.geometry import Letterbox, letterbox
 from core.images import decode
 from models import get_spec
 from models._boxes import Boxes, decode_boxes
+from models._pictures import to_tensor
 
 # isort: split
 from models._ultralytics import load_coco_npz, replace_layer  # first: sets ultralytics' environment
@@ -182,9 +183,7 @@ def _letterboxed(samples: Sequence[Sample]) -> tuple[Tensor, list[Letterbox]]:
     """Images (N, 3, S, S) in [0, 1], and how each was fitted."""
     images = [decode(sample.path) for sample in samples]
     fitted = [letterbox(image.pixels, IMAGE_SIZE, is_grey=image.is_grey) for image in images]
-    pixels = np.stack([pixels for pixels, _ in fitted])
-    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    return tensor, [frame for _, frame in fitted]
+    return to_tensor([pixels for pixels, _ in fitted]), [frame for _, frame in fitted]
 
 
 def _stacked(drawn: Sequence[Maps], batch: Sequence[int]) -> list[Tensor]:

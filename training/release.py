@@ -7,32 +7,44 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.errors import WeightsError
 from core.files import write_atomically
-from core.records import Evaluation, ReleaseConfig, RunRecord
+from core.records import ReleaseConfig, RunRecord
 from core.types import Task
 from models._release import write_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from models._spec import ModelSpec
+    from training.runs import RunFolder
+
 logger = logging.getLogger(__name__)
 
 
+def release_best(run: RunFolder, spec: ModelSpec) -> RunRecord:
+    """Write the release of a run's best epoch and call the run finished; twice gives the same.
+
+    Raises:
+        WeightsError: if the weights cannot be stored in fp16.
+    """
+    from safetensors.torch import load_file
+
+    record = run.load_record().model_copy(update={"finished_at": datetime.now(UTC)})
+    network = spec.build(len(record.labels), record.scale)
+    network.load_state_dict(load_file(run.best))
+    release = write_release(run.release, network, record=record, title=spec.title, task=spec.task)
+    run.save_record(release.run)
+    logger.info("run %s kept epoch %s: %s", run.id, record.best_epoch, record.validation)
+    return release.run
+
+
 def write_release(
-    folder: Path,
-    network: nn.Module,
-    *,
-    record: RunRecord,
-    title: str,
-    task: Task,
-    score_threshold: float = 0.25,
-    calibration: Mapping[str, Any] | None = None,
-    evaluations: Sequence[Evaluation] = (),
+    folder: Path, network: nn.Module, *, record: RunRecord, title: str, task: Task
 ) -> ReleaseConfig:
     """Write `model.safetensors` (fp16) and `config.json`, the layout of a Hub repository.
 
@@ -46,9 +58,6 @@ def write_release(
         record: the run it came from; the release's copy carries the hash of the fp16 weights.
         title: the model's name for people.
         task: what it answers.
-        score_threshold: of a finding worth showing.
-        calibration: what `active_learning.calibration` fitted, if it did.
-        evaluations: measured on frozen splits, if they were.
 
     Raises:
         WeightsError: if the weights cannot be stored in fp16.
@@ -69,10 +78,7 @@ def write_release(
         parameters=record.parameters,
         gflops=record.gflops,
         weights_sha256=digest,
-        score_threshold=score_threshold,
-        calibration=dict(calibration or {}),
         run=record.model_copy(update={"weights_sha256": digest}),
-        evaluations=tuple(evaluations),
     )
     write_atomically(folder / config.weights_file, weights)
     write_config(folder, config)

@@ -10,12 +10,10 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 
 from core.records import RunRecord
 from training import runs
@@ -26,7 +24,7 @@ from training.batches import load_split
 from training.initial import Origin, initialise
 from training.plan import make_plan
 from training.progress import run_log
-from training.release import write_release
+from training.release import release_best
 from training.synthesis import training_set
 
 if TYPE_CHECKING:
@@ -142,16 +140,4 @@ def train_network(
             loop.checkpoint()
             run.save_record(record)
         loop.fit(console)
-        return _finish(spec, run, network)
-
-
-def _finish(spec: ModelSpec, run: runs.RunFolder, network: nn.Module) -> RunRecord:
-    """Fill the network with the best epoch and write the release; doing it twice gives the same."""
-    from safetensors.torch import load_file
-
-    network.load_state_dict(load_file(run.best))
-    record = run.load_record().model_copy(update={"finished_at": datetime.now(UTC)})
-    release = write_release(run.release, network, record=record, title=spec.title, task=spec.task)
-    run.save_record(release.run)
-    logger.info("run %s kept epoch %s: %s", run.id, record.best_epoch, record.validation)
-    return release.run
+        return release_best(run, spec)

@@ -10,7 +10,6 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from core.errors import TrainingError
@@ -52,23 +51,16 @@ def conclude(run: RunFolder) -> RunRecord:
     Raises:
         TrainingError: if no epoch has ended yet.
     """
-    from safetensors.torch import load_file
-
-    from training.release import write_release
+    from training.release import release_best
 
     record = run.load_record()
     if record.finished_at is not None:
         return record
     if not run.best.is_file():
         raise TrainingError(f"Run {run.id} has no finished epoch: there is nothing to release.")
-    spec = get_spec(record.model)
-    network = spec.build(len(record.labels), record.scale)
-    network.load_state_dict(load_file(run.best))
-    record = record.model_copy(update={"finished_at": datetime.now(UTC)})
-    release = write_release(run.release, network, record=record, title=spec.title, task=spec.task)
-    run.save_record(release.run)
-    shutil.rmtree(run.root / "scratch", ignore_errors=True)  # a detector's exported images
+    record = release_best(run, get_spec(record.model))
+    shutil.rmtree(run.scratch, ignore_errors=True)  # a detector's exported images
     logger.info(
         "run %s was ended after epoch %d of %d", run.id, record.epochs, record.epochs_planned
     )
-    return release.run
+    return record

@@ -9,19 +9,18 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from core.errors import TrainingError
 from core.geometry import letterbox
 from core.images import decode
 from core.records import RunRecord
+from models._pictures import to_tensor
 from models._runtime import cpu_has_bf16
 from models._spec import ModelSpec
 from models._ultralytics import DetectionNetwork, load_coco_npz
@@ -32,7 +31,7 @@ from training.detector_recipe import FIXED, OURS, make_recipe
 from training.export import to_yolo_folder
 from training.initial import Origin, initialise
 from training.progress import TrainingProgress, run_log
-from training.release import write_release
+from training.release import release_best
 from training.runs import RunFolder, load_checkpoint
 from training.synthesis import training_set
 
@@ -166,7 +165,7 @@ def train_detector(
                 progress=partial(TrainingProgress, console=console),
                 on_epoch=keep_record,
             ).train()
-        record = _finish(run, spec, len(dataset.labels), scale)
+        record = release_best(run, spec)
     shutil.rmtree(scratch, ignore_errors=True)
     return record
 
@@ -192,15 +191,9 @@ def _initialise(
         return initialise(network, source)
     samples = dataset.split(protocol, "train")
     chosen = np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)
-    images = _as_batch([samples[i].path for i in chosen], image_size)
+    images = to_tensor([letterbox(decode(samples[i].path).pixels, image_size)[0] for i in chosen])
     names = load_coco_npz(network, source, images, layers=spec.coco_layers)
     return Origin(f"COCO ({source.name}), {len(names)} arrays")
-
-
-def _as_batch(paths: list[Path], image_size: int) -> Tensor:
-    """(N, 3, S, S) in [0, 1]."""
-    pixels = np.stack([letterbox(decode(path).pixels, image_size)[0] for path in paths])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
 def _precision(device: str) -> str:
@@ -226,16 +219,3 @@ def _read_best(run: RunFolder) -> dict[str, Any]:
         stored = file.metadata()
     validation = {name: float(stored[name]) for name in METRICS.values()}
     return {"best_epoch": int(stored["epoch"]), "validation": validation}
-
-
-def _finish(run: RunFolder, spec: ModelSpec, n_classes: int, scale: str) -> RunRecord:
-    """Write the release of the best weights; doing it twice gives the same."""
-    from safetensors.torch import load_file
-
-    network = spec.build(n_classes, scale)
-    network.load_state_dict(load_file(run.best))
-    record = run.load_record().model_copy(update={"finished_at": datetime.now(UTC)})
-    release = write_release(run.release, network, record=record, title=spec.title, task=spec.task)
-    run.save_record(release.run)
-    logger.info("run %s kept epoch %s: %s", run.id, record.best_epoch, record.validation)
-    return release.run

@@ -118,20 +118,12 @@ def test_percent_is_corner_and_size_in_hundredths():
     np.testing.assert_allclose(percent, [[10, 10, 20, 20]])
 
 
-def test_xywhn_is_centre_and_size_in_fractions():
-    # Centre (40, 60) of 200 x 300: 0.2, 0.2; size 40 / 200, 60 / 300.
-    xywhn = geometry.xyxy_to_xywhn([[20, 30, 60, 90]], 200, 300)
-    np.testing.assert_allclose(xywhn, [[0.2, 0.2, 0.2, 0.2]])
-
-
 @given(images_with_box())
 @settings(max_examples=100)
-def test_pixels_to_percent_and_to_fractions_and_back_are_the_same(image):
+def test_pixels_to_percent_and_back_are_the_same(image):
     width, height, box = image
     percent = geometry.xyxy_to_percent(box, width, height)
     np.testing.assert_allclose(geometry.percent_to_xyxy(percent, width, height), box, atol=1e-8)
-    xywhn = geometry.xyxy_to_xywhn(box, width, height)
-    np.testing.assert_allclose(geometry.xywhn_to_xyxy(xywhn, width, height), box, atol=1e-8)
 
 
 def test_clipping_leaves_its_input_alone():

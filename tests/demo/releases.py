@@ -49,14 +49,10 @@ def write(folder: Path, name: str, *, seed: int = 0, validated: float = 0.4) -> 
         test_id="a" * 64,
         metrics=(Metric(name=METRICS[spec.task], value=0.75, low=0.7, high=0.8, n=275),),
     )
-    return write_release(
-        folder,
-        network,
-        record=record,
-        title=spec.title,
-        task=spec.task,
-        evaluations=(evaluation,),
-    )
+    config = write_release(folder, network, record=record, title=spec.title, task=spec.task)
+    config = config.model_copy(update={"evaluations": (evaluation,)})
+    write_config(folder, config)
+    return config
 
 
 def describe(

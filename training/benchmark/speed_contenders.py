@@ -25,6 +25,8 @@ from core.images import decode
 from core.taxonomy import native_side
 from core.types import Classification, Detections, Prediction, Task
 from models import get_spec
+from models._boxes import MAX_DETECTIONS, NMS_IOU
+from models._features import FirstOutput
 from models._openvino import OpenVINORuntime, convert, native_precision
 from models._predictors import make_predictor
 from models._runtime import Runtime, TorchRuntime, prepare
@@ -33,8 +35,6 @@ from training.predict import BATCH, look
 from training.predictions import list_images
 
 SCORE_THRESHOLD: Final = 0.05  # what the app asks detectors for
-NMS_IOU: Final = 0.6
-MAX_DETECTIONS: Final = 300
 
 Answer: TypeAlias = dict[str, Any]
 Ask: TypeAlias = Callable[[Sequence[bytes]], list[Answer]]
@@ -202,17 +202,6 @@ class _OnnxRuntime:
         return torch.from_numpy(np.concatenate(outputs)), torch.zeros(len(batch), 0)
 
 
-class _FirstOutput(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.network(x)
-        first: Tensor = out[0] if isinstance(out, tuple | list) else out
-        return first
-
-
 def _onnxruntime(subject: Subject, *, folder: Path) -> Runtime:
     path = folder / f"{subject.model}-{subject.scale}-{subject.image_size}.onnx"
     network = _prepared(subject)
@@ -223,7 +212,7 @@ def _onnxruntime(subject: Subject, *, folder: Path) -> Runtime:
     where = "torch.onnx._internal.torchscript_exporter.onnx_proto_utils._add_onnxscript_fn"
     with mock.patch(where, lambda model, opsets: model):
         torch.onnx.export(
-            _FirstOutput(network).eval(),
+            FirstOutput(network).eval(),
             (torch.rand(1, 3, side, side),),
             str(path),
             dynamo=False,
