@@ -28,7 +28,7 @@ LABELLING = Labelling(
 MASK_LABELS = {"a segmenter": ("inclusion", "patches")}
 
 
-def picture(seed: int, *, kind: str = "PNG") -> bytes:
+def picture(seed: int = 0, *, kind: str = "PNG") -> bytes:
     """60 x 40 px of noise; another seed is another image."""
     pixels = np.random.default_rng(seed).integers(0, 255, (40, 60), dtype=np.uint8)
     out = BytesIO()

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from active_learning import label_studio as client_module
 from active_learning.label_format import MODEL_VERSION, to_task_data
@@ -16,6 +13,7 @@ from active_learning.labelling import Labelling
 from core.errors import ConfigError, LabelFormatError, RequestNotSent, RequestRefused
 from core.settings import LabelStudioSettings
 from tests.active_learning.label_studio_server import LEGACY_TOKEN, free_port
+from tests.active_learning.review_desk import picture
 
 pytestmark = pytest.mark.label_studio
 
@@ -33,13 +31,6 @@ def client(label_studio):
 @pytest.fixture
 def project(client, project_title):
     return client.project(project_title, LABELLING)
-
-
-def picture(seed: int = 0) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (40, 60), dtype=np.uint8)
-    out = BytesIO()
-    Image.fromarray(pixels).save(out, format="PNG")
-    return out.getvalue()
 
 
 def send(client: LabelStudio, project_id: int, key: str, score: float = 0.5) -> int:

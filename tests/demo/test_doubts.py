@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from active_learning.committee import Committee
 from core.errors import LedgerError
@@ -21,18 +18,12 @@ from demo import doubts as module
 from demo.doubts import BUSY, NOT_QUEUED, ON_ITS_WAY, QUEUED, Doubts, doubt_of
 from demo.service import Service
 from tests.active_learning.answers import by_classifier, by_detector
+from tests.active_learning.review_desk import picture
 from tests.demo.releases import PICTURE
 
 # Doubted by every detector of these tests: its inclusion is 0.30 probable, not sure begins at 0.25.
 STRICT = ReviewSettings(review_threshold=0.05)
 BOX = (10.0, 10.0, 50.0, 50.0)
-
-
-def picture(seed: int = 0) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (40, 60), dtype=np.uint8)
-    out = BytesIO()
-    Image.fromarray(pixels).save(out, format="PNG")
-    return out.getvalue()
 
 
 @pytest.fixture

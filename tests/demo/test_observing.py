@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import threading
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from active_learning.incoming import Incoming
 from core.errors import LedgerError
@@ -18,16 +15,10 @@ from demo import observing
 from demo import shadow as shadow_module
 from demo.observing import Observer
 from demo.service import Service
+from tests.active_learning.review_desk import picture
 from tests.demo import releases
 from tests.demo.fakes import FakePredictor, Loader
 from tests.demo.releases import PICTURE
-
-
-def picture(seed: int = 0) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (40, 60), dtype=np.uint8)
-    out = BytesIO()
-    Image.fromarray(pixels).save(out, format="PNG")
-    return out.getvalue()
 
 
 def seen(service: Service, model: str) -> int:

@@ -23,18 +23,6 @@ A, B, BUNDLED = (make_config(w).revision for w in (b"a", b"b", b"bundled"))
 
 
 @pytest.fixture
-def release(tmp_path):
-    """Writes a release whose weights are the given bytes; the folder."""
-
-    def write(weights, **changes):
-        folder = tmp_path / "runs" / weights.decode()
-        write_folder(folder, weights, **changes)
-        return folder
-
-    return write
-
-
-@pytest.fixture
 def reader(hub, tmp_path):
     """Another installation of acme's, with a bundled release and without a token."""
     other = settings_for(hub, tmp_path / "second", token=None)

@@ -19,21 +19,9 @@ from core.records import SideFile
 from hub.fetch import refresh
 from hub.publish import live_on_hub, publish, withdraw
 from tests.hub.loopback import settings_for
-from tests.records import make_config, write_folder
+from tests.records import make_config
 
 A, B, C = (make_config(w).revision for w in (b"a", b"b", b"c"))
-
-
-@pytest.fixture
-def release(tmp_path):
-    """Writes a release whose weights are the given bytes; the folder."""
-
-    def write(weights, **changes):
-        folder = tmp_path / "runs" / weights.decode()
-        write_folder(folder, weights, **changes)
-        return folder
-
-    return write
 
 
 def channel_of(hub):
