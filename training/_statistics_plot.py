@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core import taxonomy
-from core.files import write_atomically
+from training.plots import new_figure, save_figure
 from training.statistics import SIZES
 
 if TYPE_CHECKING:
@@ -25,16 +24,9 @@ def draw_statistics(statistics: DatasetStatistics, path: Path) -> None:
 
     A set of image labels has the first panel only.
     """
-    # The object interface: no global figure, so nothing ever touches a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     classes = statistics.classes
     n_panels = 1 if statistics.task == "classify" else 3
-    figure = Figure(
-        figsize=(8 if n_panels == 1 else 12, 1.6 + 0.42 * len(classes)), layout="constrained"
-    )
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(8 if n_panels == 1 else 12, 1.6 + 0.42 * len(classes))
     panels = figure.subplots(1, n_panels, sharey=True, squeeze=False)[0]
     left = panels[0]
     rows = range(len(classes))
@@ -51,9 +43,7 @@ def draw_statistics(statistics: DatasetStatistics, path: Path) -> None:
         axes.tick_params(labelsize=8)
         axes.xaxis.label.set_size(8)
     figure.suptitle(_title(statistics), fontsize=10)
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    write_atomically(path, buffer.getvalue())
+    save_figure(figure, path)
 
 
 def _draw_sizes(counts: Axes, areas: Axes, classes: Sequence[ClassStatistics]) -> None:

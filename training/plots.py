@@ -1,9 +1,10 @@
-"""Curves of a run: losses on the left, validation metrics on the right, one plain style."""
+"""Figures that become PNG files, and the curves of a run: one plain style."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.files import write_atomically
@@ -11,26 +12,42 @@ from training.runs import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#1f4e79", "#c2571a", "#4b7f52", "#7a4b8c", "#8a8a8a", "#b09a2e")
 # Whatever metrics.csv holds, only these belong on the right: fractions where more is better.
 METRICS = ("mAP50", "mAP50_95", "precision", "recall", "mIoU", "MPA", "accuracy", "macro_F1")
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sides in inches."""
+    # The object interface: no global figure, so nothing ever touches a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    # Without the date and the release of matplotlib, the same numbers give the same bytes.
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    write_atomically(path, buffer.getvalue())
+
+
 def draw_curves(run: RunFolder, *, title: str) -> None:
     """Write the run's curves.png from its metrics.csv; nothing is written before the first epoch.
 
-    Columns that start with `train_` or `val_` are losses: solid in training, dashed in validation.
+    Losses stand on the left, validation metrics on the right. Columns that start with `train_` or
+    `val_` are losses: solid in training, dashed in validation.
     """
     rows = run.metrics()
     if not rows:
         return
-    # The object interface: no global figure, so a training run never touches a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(9, 3.4)
     left, right = figure.subplots(1, 2)
     names = list(dict.fromkeys(name for row in rows for name in row))
     losses = [name for name in names if name.startswith(("train_", "val_"))]
@@ -46,9 +63,7 @@ def draw_curves(run: RunFolder, *, title: str) -> None:
     for axes in (left, right):
         _dress(axes)
     figure.suptitle(title, fontsize=10)
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    write_atomically(run.curves, buffer.getvalue())
+    save_figure(figure, run.curves)
 
 
 def _line(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.files import write_atomically
 from training.benchmark.page import Section, Sheet, words
 from training.benchmark.summary import Line, is_shown, mean_and_spread
-from training.plots import COLOURS
+from training.plots import COLOURS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def draw_values(sheet: Sheet, parts: Mapping[Section, tuple[Line, ...]], path: Path) -> bool:
@@ -161,23 +158,3 @@ def _coloured(
         rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
         shown[class_map == k] = 0.35 * shown[class_map == k] + 0.65 * rgb
     return shown.astype(np.uint8)
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, sides in inches."""
-    # The object interface: no global figure, so a benchmark never touches a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"format": "png", "dpi": 130}
-    # Without the date and the release of matplotlib, the same records give the same bytes.
-    figure.savefig(buffer, metadata={"Software": None}, **options)
-    write_atomically(path, buffer.getvalue())

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from core.errors import DatasetError
 from core.files import write_atomically
 from core.images import decode
-from training.benchmark.figures import new_figure, save_figure
 from training.benchmark.mistakes import NEIGHBOURS, Mistake, by_strip, class_strips
 from training.benchmark.page import words
+from training.plots import new_figure, save_figure
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,6 +19,7 @@ from training.benchmark.speed_records import (
     read_parity,
     read_speed,
 )
+from training.plots import COLOURS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +53,7 @@ def write_page(pages: Path) -> Path:
     """
     speed, parity = read_speed(pages), read_parity(pages)
     if speed is not None:
-        write_atomically(pages / PLOT, draw(speed))
+        draw(speed, pages / PLOT)
     write_atomically(pages / PAGE, render(speed, parity).encode())
     return pages / PAGE
 
@@ -211,28 +212,19 @@ def _parity(parity: ParityRecord) -> Iterator[str]:
     yield ""
 
 
-def draw(speed: SpeedRecord) -> bytes:
-    """Median latency of everyone, a group of bars for each network; PNG."""
-    import io
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def draw(speed: SpeedRecord, path: Path) -> None:
+    """Write a PNG: median latency of everyone, a group of bars for each network."""
     names = list(dict.fromkeys(t.contender for s in speed.subjects for t in s.timings))
     rows = sum(len(s.timings) + 1 for s in speed.subjects)
-    figure = Figure(figsize=(9, 1.2 + 0.22 * rows), layout="constrained")
+    figure = new_figure(9, 1.2 + 0.22 * rows)
     axes = figure.subplots()
     _bars(axes, speed.subjects, names)
     axes.set_xlabel("median latency of one picture, ms")
     axes.set_title(f"{speed.machine}, {_cpus(speed)}", fontsize=9)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+    save_figure(figure, path)
 
 
 def _bars(axes: Axes, subjects: Sequence[SubjectSpeed], names: Sequence[str]) -> None:
-    from training.plots import COLOURS
-
     place, ticks = 0.0, []
     drawn: set[str] = set()
     for subject in subjects:
