@@ -1,4 +1,4 @@
-"""StarNet, the encoder of SME-DeepLabV3+, alone and as an encoder of segmentation_models_pytorch.
+"""StarNet, the encoder of SME-DeepLabV3+.
 
 Ma et al., "Rewrite the Stars", CVPR 2024: four stages of star blocks, each opened by a strided
 convolution. Here without classification head and final norm, since only the feature maps are used.
@@ -6,10 +6,8 @@ convolution. Here without classification head and final norm, since only the fea
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -36,27 +34,23 @@ SIZES = {
 
 
 class StarNet(nn.Module):
-    """A stem at stride 2 and up to four stages of star blocks at strides 4, 8, 16 and 32.
+    """A stem at stride 2 and four stages of star blocks at strides 4, 8, 16 and 32.
 
     Args:
         size: channels and blocks per stage.
-        depth: feature maps after the input, 1 (stem only) to 5 (all stages).
-        ratio: how much a star block widens its channels.
         drop_path: probability of skipping the last block; the others rise to it linearly from 0.
     """
 
-    def __init__(
-        self, size: StarNetSize, *, depth: int = 5, ratio: int = 4, drop_path: float = 0.0
-    ) -> None:
+    def __init__(self, size: StarNetSize, *, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.channels = (STEM_CHANNELS, *(size.base * 2**i for i in range(depth - 1)))
+        self.channels = (STEM_CHANNELS, *(size.base * 2**i for i in range(4)))
         self.stem = nn.Sequential(conv_bn(3, STEM_CHANNELS, 3, stride=2), nn.ReLU6(inplace=True))
         n_blocks = sum(size.depths)
         done = 0
         stages = []
-        for c_in, c_out, n in zip(self.channels, self.channels[1:], size.depths, strict=False):
+        for (c_in, c_out), n in zip(pairwise(self.channels), size.depths, strict=True):
             rates = [drop_path * i / max(1, n_blocks - 1) for i in range(done, done + n)]
-            blocks = (StarBlock(c_out, ratio, drop_path=rate) for rate in rates)
+            blocks = (StarBlock(c_out, drop_path=rate) for rate in rates)
             stages.append(nn.Sequential(conv_bn(c_in, c_out, 3, stride=2), *blocks))
             done += n
         self.stages = nn.ModuleList(stages)
@@ -86,35 +80,3 @@ class StarNet(nn.Module):
             for conv in (m for m in stage.modules() if isinstance(m, nn.Conv2d)):
                 reach = dilation * (conv.kernel_size[0] // 2)
                 conv.stride, conv.dilation, conv.padding = (1, 1), (dilation,) * 2, (reach,) * 2
-
-
-@functools.cache
-def register_encoders() -> None:
-    """Make `starnet_s1` … `starnet_s4` known to segmentation_models_pytorch.
-
-    Afterwards `smp.Unet("starnet_s4", encoder_weights=None)` and its sisters work. There are no
-    pretrained weights to ask for.
-    """
-    import segmentation_models_pytorch as smp
-    from segmentation_models_pytorch.encoders._base import EncoderMixin
-
-    class StarNetEncoder(StarNet, EncoderMixin):  # type: ignore[misc]
-        """StarNet with what smp asks of an encoder."""
-
-        def __init__(
-            self, *, base: int, depths: Sequence[int], depth: int = 5, output_stride: int = 32
-        ) -> None:
-            first, second, third, fourth = depths
-            super().__init__(StarNetSize(base, (first, second, third, fourth)), depth=depth)
-            self._depth = depth
-            self._in_channels = 3
-            self._out_channels = [3, *self.channels]
-            self._output_stride = output_stride  # smp calls make_dilated itself
-
-    for name, size in SIZES.items():
-        params: dict[str, Any] = {"base": size.base, "depths": size.depths}
-        smp.encoders.encoders[name] = {
-            "encoder": StarNetEncoder,
-            "pretrained_settings": {},
-            "params": params,
-        }

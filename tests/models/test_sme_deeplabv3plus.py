@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from core.errors import ConfigError
 from models._blocks import StarBlock
-from models._starnet import SIZES, StarNet, register_encoders
+from models._starnet import SIZES, StarNet
 from models.sme_deeplabv3plus import (
     ASPP,
     ELA,
@@ -298,31 +298,3 @@ def test_a_batch_without_a_single_valid_pixel_costs_nothing() -> None:
     assert loss.item() == pytest.approx(0.0, abs=1e-6)
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("name", sorted(SIZES))
-def test_smp_builds_its_unet_on_each_starnet(name: str) -> None:
-    import segmentation_models_pytorch as smp
-
-    register_encoders()
-    network = smp.Unet(name, encoder_weights=None, classes=4).eval()
-    with torch.inference_mode():
-        assert network(torch.rand(1, 3, 64, 96)).shape == (1, 4, 64, 96)
-
-
-def test_smp_dilates_starnet_for_its_deeplab_and_cuts_it_to_fewer_channels_and_stages() -> None:
-    import segmentation_models_pytorch as smp
-
-    register_encoders()
-    deeplab = smp.DeepLabV3Plus("starnet_s4", encoder_weights=None, classes=4).eval()
-    grey = smp.Unet(
-        "starnet_s1",
-        encoder_weights=None,
-        encoder_depth=3,
-        decoder_channels=(64, 32, 16),
-        in_channels=1,
-    ).eval()
-    with torch.inference_mode():
-        assert deeplab.encoder(torch.rand(1, 3, 64, 64))[-1].shape == (1, 256, 4, 4)  # stride 16
-        assert deeplab(torch.rand(1, 3, 64, 64)).shape == (1, 4, 64, 64)
-        assert grey(torch.rand(1, 1, 64, 64)).shape == (1, 1, 64, 64)
