@@ -43,12 +43,14 @@ class Labelling:
         """
         view = ElementTree.Element("View")
         ElementTree.SubElement(view, "Header", value="$why", size="5")
-        # Above the image: below a tall one nobody would see that there is more to answer.
+        # Above the image: below a tall one nobody would see that there is more to answer; and in one
+        # line each, or the image itself is out of sight.
         if self.boxes:
             _control(view, "RectangleLabels", BOX, self.boxes, canRotate="false")
         if self.masks:
             _control(view, "BrushLabels", MASK, self.masks)
-        _control(view, "Choices", VERDICT, (*self.choices, NO_DEFECT), choice="single")
+        choices = (*self.choices, NO_DEFECT)
+        _control(view, "Choices", VERDICT, choices, choice="single", layout="inline")
         # Rotation would make boxes that no detector can learn; it is not offered.
         ElementTree.SubElement(
             view,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -128,6 +129,10 @@ def test_a_way_of_marking_without_classes_is_left_out():
     only = Labelling(boxes=("crazing",), masks=(), choices=())
     assert "BrushLabels" not in only.config()
     assert read_config(only.config()) == only
+
+
+def test_choices_stand_in_one_line_so_that_the_image_is_in_sight():
+    assert ElementTree.fromstring(CONFIG).find("Choices").get("layout") == "inline"
 
 
 def test_classes_of_models_join_by_task_in_the_order_they_come():
