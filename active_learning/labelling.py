@@ -43,7 +43,7 @@ class Labelling:
         """
         view = ElementTree.Element("View")
         ElementTree.SubElement(view, "Header", value="$why", size="5")
-        # Above the image: below a tall one nobody would see that there is more to answer; and in one
+        # Above the image: below a tall one nobody would see that there is more to answer. In one
         # line each, or the image itself is out of sight.
         if self.boxes:
             _control(view, "RectangleLabels", BOX, self.boxes, canRotate="false")
