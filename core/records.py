@@ -7,7 +7,7 @@ Boxes are `(x1, y1, x2, y2)` pixels of the source image. Times are UTC. `Release
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -93,10 +93,14 @@ class RunRecord(Record):
     validation: dict[str, float] = Field(default_factory=dict)  # of the epoch that was kept
 
 
+# Of a file beside its config, never a path: configs come from anywhere.
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9]+$")]
+
+
 class SideFile(Record):
     """A file that lies beside the weights of a release and belongs to them."""
 
-    file: str = Field(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9]+$")  # a plain name, never a path
+    file: PlainName
     sha256: str
 
 
@@ -124,7 +128,7 @@ class ReleaseConfig(Record):
     protocol: Literal["paper", "leak-free"]
     parameters: int
     gflops: float
-    weights_file: str = "model.safetensors"
+    weights_file: PlainName = "model.safetensors"
     weights_sha256: str
     score_threshold: float = 0.25  # of a finding worth showing, raw score
     # of a pixel, by label, in (0, 1); a segmenter without them takes the most probable class

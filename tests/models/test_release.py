@@ -19,6 +19,14 @@ def test_a_config_of_something_else_names_what_is_wrong_with_it(tmp_path):
         read_release(tmp_path)
 
 
+def test_a_config_that_names_its_weights_by_a_path_is_no_release(tmp_path):
+    config = write_folder(tmp_path / "r", save({"weight": torch.zeros(1, 2)}))
+    outside = config.model_copy(update={"weights_file": "../r/model.safetensors"})
+    (tmp_path / "r" / "config.json").write_text(outside.model_dump_json())
+    with pytest.raises(WeightsError, match="is not a Rollmark release: weights_file: String"):
+        read_release(tmp_path / "r")
+
+
 def test_half_precision_weights_fill_a_single_precision_network(tmp_path):
     state = {"weight": torch.tensor([[0.5, -2.0]]).half(), "bias": torch.tensor([1.0]).half()}
     config = write_folder(tmp_path / "r", save(state))
