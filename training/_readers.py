@@ -132,10 +132,13 @@ def _nearest(image: PurePosixPath, candidates: Sequence[str]) -> str | None:
 
 
 def _unique_targets(found: Sequence[Found], archive: Archive) -> tuple[list[Found], list[Fault]]:
-    """Settle target names that occur twice: same bytes are kept once, others get their folder."""
+    """Settle target names that occur twice: same bytes are kept once, others get their folder.
+
+    Compared without their ending: masks and exported labels are named by the rest.
+    """
     by_target: dict[str, list[Found]] = defaultdict(list)
     for item in found:
-        by_target[item.file.lower()].append(item)
+        by_target[PurePosixPath(item.file).stem.lower()].append(item)
     unique: list[Found] = []
     faults: list[Fault] = []
     for items in by_target.values():

@@ -19,6 +19,7 @@ from tests.training.gc10_miniature import jpeg, voc, write_gc10
 from training._archive import open_source
 from training._checks import AnnotationError, read_mask, read_voc
 from training.datasets import open_dataset, prepare
+from training.export import to_yolo_folder
 
 NEU = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
 
@@ -259,6 +260,29 @@ def test_gc10_is_read_in_its_original_layout_with_its_faults(tmp_path: Path) -> 
     boxes = [report.count("paper", label) for label in report.labels]
     assert boxes == [4, 4, 4, 4, 5, 5, 4, 4, 4, 4]
     assert report.labels[-1] == "waist_folding"  # all three spellings of class 10
+
+
+def test_images_whose_names_differ_in_the_ending_alone_keep_their_own_labels(
+    tmp_path: Path,
+) -> None:
+    for number, (folder, ending) in enumerate((("a", "jpg"), ("b", "png"), ("c", "jpg"))):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        picture = Image.open(io.BytesIO(jpeg(number, width=200, height=200)))
+        name = "crazing_2" if folder == "c" else "crazing_1"
+        picture.save(tmp_path / "in" / folder / f"{name}.{ending}")
+        boxes = [("crazing", (1, 1, 10 + number, 20))]
+        xml = voc(boxes, width=200, height=200)
+        (tmp_path / "in" / folder / f"{name}.xml").write_bytes(xml)
+
+    prepare("neu-det", tmp_path / "in", tmp_path / "out")
+
+    dataset = open_dataset("neu-det", tmp_path / "out")
+    to_yolo_folder(dataset, "paper", tmp_path / "yolo", splits=("all",))
+    widths = {
+        file.stem: round(200 * float(file.read_text().split()[3]))
+        for file in (tmp_path / "yolo" / "labels" / "all").iterdir()
+    }
+    assert widths == {"crazing_1": 10, "b_crazing_1": 11, "crazing_2": 12}
 
 
 # --- archives from strangers ---------------------------------------------------------------------
