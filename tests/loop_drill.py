@@ -53,7 +53,7 @@ UNSEEN = ("inclusion", "scratches")
 CARELESS = ("crazing", "rolled-in_scale")  # what they are, and what the careless person says
 PASSWORD = "pickled-steel"
 PROJECT = "Loop drill"
-WAIT_S: Final = 7200.0  # a training on a busy machine may take most of an hour
+WAIT_S = 7200  # a training on a busy machine may take most of an hour
 CLIENTS = 2
 # The server closes a connection that was idle for five seconds, a while on a busy machine.
 ONCE = httpx.Limits(max_keepalive_connections=0)
