@@ -82,6 +82,7 @@ class ImageLimits:
     max_bytes: int = 25 * MEGA
     max_pixels: int = 40 * MEGA
     max_side_px: int = 20_000
+    min_side_px: int = 1
 
 
 DEFAULT_LIMITS: Final = ImageLimits()
@@ -217,6 +218,11 @@ def _check_header(image: ImageFile.ImageFile, name: str, limits: ImageLimits) ->
     width, height = image.size
     if width < 1 or height < 1:
         raise InputError(f"The image is {width} × {height} pixels: there is nothing to see.")
+    if min(width, height) < limits.min_side_px:
+        raise InputError(
+            f"The image is {width} × {height} pixels; at least {limits.min_side_px} pixels a side "
+            "are needed to see anything."
+        )
     if max(width, height) > limits.max_side_px:
         raise InputError(
             f"The image is {width} × {height} pixels; at most {limits.max_side_px} pixels a side "

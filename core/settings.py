@@ -34,6 +34,8 @@ PREFIX: Final = "ROLLMARK_"
 # Switches of the test suite, read by the tests alone.
 TEST_SWITCHES: Final = frozenset({"ROLLMARK_TEST_DATA", "ROLLMARK_WRITE_SCREENSHOTS"})
 
+# A side of a picture that is inspected: on fewer no detector has a single place to look at.
+_FEWEST_PX: Final = 8
 _BUNDLED: Final = Path(__file__).resolve().parent.parent / "hub" / "bundled"
 
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+", max_length=500)]
@@ -166,7 +168,9 @@ class ServingSettings(Group):
     def image_limits(self) -> ImageLimits:
         """The caps for `core.images.decode`."""
         return ImageLimits(
-            max_bytes=int(self.max_image_mb * MEGA), max_pixels=int(self.max_megapixels * MEGA)
+            max_bytes=int(self.max_image_mb * MEGA),
+            max_pixels=int(self.max_megapixels * MEGA),
+            min_side_px=_FEWEST_PX,
         )
 
 

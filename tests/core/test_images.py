@@ -268,15 +268,16 @@ def test_more_bytes_than_allowed_are_refused_unread(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "fits"), [(10, 10, True), (10, 11, False), (21, 1, False)]
+    ("width", "height", "fits"),
+    [(10, 10, True), (10, 11, False), (21, 2, False), (20, 2, True), (20, 1, False)],
 )
 def test_limits_are_inclusive(width, height, fits):
-    limits = ImageLimits(max_pixels=100, max_side_px=20)
+    limits = ImageLimits(max_pixels=100, max_side_px=20, min_side_px=2)
     data = encoded(Image.new("L", (width, height)), "PNG")
     if fits:
         assert decode(data, limits=limits).width == width
     else:
-        with pytest.raises(InputError, match="accepted"):
+        with pytest.raises(InputError, match=r"are accepted|at least 2 pixels a side"):
             decode(data, limits=limits)
 
 

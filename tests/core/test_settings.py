@@ -71,6 +71,7 @@ def test_image_limits_are_in_bytes_and_pixels(monkeypatch):
     )
     limits = settings.serving.image_limits
     assert (limits.max_bytes, limits.max_pixels) == (1_500_000, 2_000_000)
+    assert limits.min_side_px == 8
 
 
 @pytest.mark.parametrize(
