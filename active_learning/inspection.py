@@ -38,7 +38,6 @@ MAX_SEGMENTS: Final = 300  # listed per image, largest first; the mask itself is
 _TELL: Final = 0.5  # a doubt from which it is worth a sentence of its own
 _NAMED_BOXES: Final = 3  # doubtful boxes that a reason names before it only counts
 
-_BACKGROUND: Final = "background"
 _IN_DOUBT: Final = f"in doubt ({NOT_SURE:.2f} to {SURE:.2f})"
 
 
@@ -237,7 +236,7 @@ def _box(xyxy: NDArray[np.float32]) -> tuple[float, float, float, float]:
 def _read_mask(prediction: Segmentation, release: ReleaseConfig, shown_from: float) -> _Answer:
     class_map, labels = prediction.class_map, prediction.labels
     p = np.array(prediction.scores, dtype=np.float64)
-    for k, label in enumerate((_BACKGROUND, *labels)):
+    for k, label in enumerate(labels, start=1):  # the curves are of defects, not of the background
         where = class_map == k
         p[where] = apply(release.calibration, p[where], label)
     every = regions(class_map, p.astype(np.float32), labels)

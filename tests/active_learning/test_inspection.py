@@ -206,6 +206,13 @@ def test_pixels_are_calibrated_before_regions_are_scored():
     assert found.segments[0].score == pytest.approx(0.495)
 
 
+def test_the_background_is_not_calibrated_by_the_curves_of_defects():
+    unmarked = mask(np.zeros((200, 200)), np.full((200, 200), 0.95), SEG)
+    found = inspect(unmarked, calibration=rising([0.0, 1.0], [0.0, 0.5]))
+    assert found.uncertainty == pytest.approx(0.2864, abs=1e-4)  # H(0.95) in bits
+    assert found.verdict == "accept"
+
+
 def test_a_mask_of_specks_does_not_flood_the_answer():
     class_map = np.zeros((200, 200), np.uint8)
     class_map[::2, ::2] = 1  # 10 000 single pixels, each touching none
