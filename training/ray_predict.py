@@ -24,7 +24,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from core.errors import InputError, TrainingError
 from core.files import write_atomically
 from core.types import Predictor
-from models._flips import Flipped
 from training.predictions import Tally, list_images, mask_names, write_document
 
 logger = logging.getLogger(__name__)
@@ -85,6 +84,8 @@ def predict_archive(
         ConfigError: if Ray is not installed.
         TrainingError: if the cluster cannot be reached or gives up.
     """
+    from models._flips import Flipped
+
     files = list_images(images.resolve())  # as every machine sees them
     predictor = make()
     masks = mask_names(files)
