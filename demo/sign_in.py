@@ -229,10 +229,10 @@ def _sits_here(request: Any) -> bool:
     """
     if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
         return False
-    asked_for = request.headers.get("host", "").rpartition("@")[2]
-    name = asked_for[1:].partition("]")[0] if asked_for[:1] == "[" else asked_for.partition(":")[0]
+    host = request.headers.get("host", "").lower()  # name:port, [IPv6 address]:port
+    asked_for = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     came_from = request.client.host if request.client is not None else ""
-    return _is_loopback(name.lower()) and _is_loopback(came_from)
+    return _is_loopback(asked_for) and _is_loopback(came_from)
 
 
 def _is_loopback(host: str) -> bool:
