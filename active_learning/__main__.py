@@ -150,7 +150,7 @@ def calibrate(
         fit_novelty(release, dataset, device=device)
         config = fit_reference(release, dataset, device=device)
         fitted = config.calibration
-        numbers = {k: v for k, v in fitted.items() if isinstance(v, int | float)}
+        numbers = {k: round(v, 4) for k, v in fitted.items() if isinstance(v, int | float)}
         _print({"revision": config.revision, **numbers}, as_json=False)
 
 

@@ -46,6 +46,15 @@ class Curve(Record):
         return np.asarray(np.interp(scores, self.x, self.y))
 
 
+class Claimed(Record):
+    """A point of a reliability diagram: what was claimed in a tenth of [0, 1], and what was so."""
+
+    tenth: int  # 0 is from 0 to 0.1
+    claimed: float  # mean score or probability
+    right: float  # share of these that was right
+    n: int
+
+
 class ScoreCalibration(Record):
     """One curve per class; `pooled` serves the classes without one of their own."""
 
@@ -55,6 +64,8 @@ class ScoreCalibration(Record):
     n: int
     dece_before: float
     dece_after: float  # cross-validated: no image judges a curve it has shaped
+    diagram_before: tuple[Claimed, ...] = ()  # older releases have none
+    diagram_after: tuple[Claimed, ...] = ()  # cross-validated
 
 
 class TemperatureCalibration(Record):
@@ -65,6 +76,8 @@ class TemperatureCalibration(Record):
     n: int
     ece_before: float
     ece_after: float  # cross-validated
+    diagram_before: tuple[Claimed, ...] = ()
+    diagram_after: tuple[Claimed, ...] = ()
 
 
 _CALIBRATION: Final[TypeAdapter[ScoreCalibration | TemperatureCalibration]] = TypeAdapter(
@@ -168,8 +181,32 @@ def d_ece(scores: ArrayLike, correct: ArrayLike, *, bins: int = BINS) -> float:
     if not s.size:
         return 0.0
     gap = s - np.asarray(correct, dtype=np.float64)
-    place = np.minimum((s * bins).astype(np.int64), bins - 1)  # a score of 1 is in the last bin
-    return float(np.abs(np.bincount(place, weights=gap, minlength=bins)).sum() / s.size)
+    return float(np.abs(np.bincount(_bin_of(s, bins), weights=gap)).sum() / s.size)
+
+
+def diagram(scores: ArrayLike, correct: ArrayLike) -> tuple[Claimed, ...]:
+    """The points of a reliability diagram, from the lowest score up; an empty tenth has none.
+
+    Args:
+        scores: (n,), of detections, or of the class an image was given.
+        correct: (n,), whether each was right.
+    """
+    s, right = np.asarray(scores, np.float64), np.asarray(correct, np.bool_)
+    place = _bin_of(s, BINS)
+    return tuple(
+        Claimed(
+            tenth=int(k),
+            claimed=round(float(s[place == k].mean()), 4),
+            right=round(float(right[place == k].mean()), 4),
+            n=int((place == k).sum()),
+        )
+        for k in np.unique(place)
+    )
+
+
+def _bin_of(scores: Floats, bins: int) -> NDArray[np.int64]:
+    """The bin (n,) of each score; a score of 1 is in the last one."""
+    return np.minimum((scores * bins).astype(np.int64), bins - 1)
 
 
 def ece(probabilities: ArrayLike, truth: ArrayLike, *, bins: int = BINS) -> float:

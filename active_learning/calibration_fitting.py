@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from active_learning.calibration import (
+    Claimed,
     Curve,
     Floats,
     ScoreCalibration,
     TemperatureCalibration,
     d_ece,
+    diagram,
     ece,
     soften,
     to_logits,
@@ -86,15 +88,17 @@ def fit_detection(pairs: Pairs) -> dict[str, Any]:
     if not len(pairs.scores):
         return {}
     counted = pairs.scores >= ACQUISITION_THRESHOLD
-    before = d_ece(pairs.scores[counted], pairs.correct[counted])
-    after = d_ece(_crossed(pairs)[counted], pairs.correct[counted])
+    before, after = pairs.scores[counted], _crossed(pairs)[counted]
+    correct = pairs.correct[counted]
     per_class, pooled = _fit_curves(pairs, np.ones(len(pairs.scores), dtype=np.bool_))
     return ScoreCalibration(
         per_class=per_class,
         pooled=pooled,
         n=len(pairs.scores),
-        dece_before=before,
-        dece_after=after,
+        dece_before=d_ece(before, correct),
+        dece_after=d_ece(after, correct),
+        diagram_before=diagram(before, correct),
+        diagram_after=diagram(after, correct),
     ).model_dump(mode="json")
 
 
@@ -120,7 +124,16 @@ def fit_temperature(probabilities: ArrayLike, truth: ArrayLike) -> dict[str, Any
         n=len(true),
         ece_before=ece(probabilities, true),
         ece_after=ece(crossed, true),
+        diagram_before=_diagram_of_classes(np.asarray(probabilities), true),
+        diagram_after=_diagram_of_classes(crossed, true),
     ).model_dump(mode="json")
+
+
+def _diagram_of_classes(
+    probabilities: NDArray[Any], truth: NDArray[np.int64]
+) -> tuple[Claimed, ...]:
+    """Of the class that each image was given; (n, C) against (n,)."""
+    return diagram(probabilities.max(axis=-1), probabilities.argmax(axis=-1) == truth)
 
 
 def _crossed(pairs: Pairs) -> Floats:

@@ -8,6 +8,7 @@ and puts what the paper reported in a column of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from core.records import Evaluation, Metric, ReleaseConfig
 from models._spec import ModelSpec, ReportedMetric
@@ -181,6 +182,42 @@ def _calibration(config: ReleaseConfig) -> list[str]:
     return [
         f"Probabilities come from {how}, fitted on {fitted['n']} {items} of the validation split: "
         f"{error[1]} {_percent(before)} % before, {_percent(after)} % after (cross-validated).",
+        "",
+        *_diagram(fitted, items),
+    ]
+
+
+def _diagram(fitted: Mapping[str, Any], items: str) -> list[str]:
+    """The reliability diagram in numbers: a model that keeps its word is right as often as it says.
+
+    Args:
+        fitted: the calibration; one that was fitted before diagrams were kept has none.
+        items: what is counted.
+    """
+    sides = [
+        {point["tenth"]: point for point in fitted.get(key, ())}
+        for key in ("diagram_before", "diagram_after")
+    ]
+    if not any(sides):
+        return []
+
+    def cells(point: Mapping[str, Any] | None) -> str:
+        if point is None:
+            return "– | – | –"
+        return f"{_percent(point['claimed'])} | {_percent(point['right'])} | {point['n']}"
+
+    return [
+        f"How often {items} were right (%), by what was claimed; *before*: the raw score, *after*: "
+        "the probability:",
+        "",
+        "| claimed | before: mean | right | n | after: mean | right | n |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {10 * k} to {10 * k + 10} | "
+            + " | ".join(cells(side.get(k)) for side in sides)
+            + " |"
+            for k in sorted(sides[0].keys() | sides[1].keys())
+        ),
         "",
     ]
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from active_learning.calibration import (
+    Claimed,
     apply,
     apply_temperature,
     d_ece,
+    diagram,
     ece,
 )
 from active_learning.calibration_fitting import Pairs, fit_detection, fit_temperature
@@ -101,6 +103,15 @@ def test_a_calibration_of_the_other_kind_is_refused():
 # --- measuring ---------------------------------------------------------------------------------
 
 
+def test_a_diagram_holds_what_was_claimed_in_each_tenth_and_what_was_so():
+    # 0.62 and 0.66: mean 0.64, one of two; 0.92 and 1.0: mean 0.96, both.
+    assert diagram([0.62, 0.66, 0.92, 1.0], [True, False, True, True]) == (
+        Claimed(tenth=6, claimed=0.64, right=0.5, n=2),
+        Claimed(tenth=9, claimed=0.96, right=1.0, n=2),
+    )
+    assert diagram([], []) == ()
+
+
 def test_d_ece_weighs_each_bin_by_its_detections():
     # Bin [0.6, 0.7): scores 0.62, 0.66, one right: |0.5 - 0.64| = 0.14, weight 2/4.
     # Bin [0.9, 1]: scores 0.92 and 1.0, both right: |1 - 0.96| = 0.04, weight 2/4.
@@ -141,6 +152,11 @@ def test_isotonic_finds_the_precision_behind_each_score():
     assert apply(fitted, [0.3, 0.6, 0.9], "a") == pytest.approx([0.09, 0.36, 0.81], abs=0.1)
     assert fitted["dece_before"] == pytest.approx(1 / 6, abs=0.02)  # mean of s - s² over [0, 1]
     assert fitted["dece_after"] < 0.2 * fitted["dece_before"]
+    # Of scores in [0.5, 0.6) the mean of s² is 0.3033; 421 or so boxes: ± 0.022 is one sigma.
+    [before] = [point for point in fitted["diagram_before"] if point["tenth"] == 5]
+    assert (before["claimed"], before["right"]) == pytest.approx((0.55, 0.3033), abs=0.06)
+    for after in fitted["diagram_after"]:
+        assert after["right"] == pytest.approx(after["claimed"], abs=0.1)
 
 
 def test_little_support_gets_a_logistic_curve_and_almost_none_the_pooled_one():

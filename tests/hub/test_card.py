@@ -86,6 +86,20 @@ def test_the_card_says_how_probabilities_were_calibrated_or_that_they_were_not()
     assert "162 images of the validation split: ECE 5.0 % before, 1.2 % after" in text
 
 
+def test_the_card_shows_how_often_what_was_claimed_was_right():
+    fitted = {
+        **{"kind": "curves", "n": 30, "dece_before": 0.21, "dece_after": 0.034},
+        "diagram_before": [
+            {"tenth": 0, "claimed": 0.052, "right": 0.5, "n": 20},
+            {"tenth": 9, "claimed": 0.95, "right": 0.8, "n": 10},
+        ],
+        "diagram_after": [{"tenth": 9, "claimed": 1.0, "right": 0.9667, "n": 30}],
+    }
+    text = write_card(make_config(calibration=fitted), get_spec("grace"))
+    assert "| 0 to 10 | 5.2 | 50.0 | 20 | – | – | – |" in text
+    assert "| 90 to 100 | 95.0 | 80.0 | 10 | 100.0 | 96.7 | 30 |" in text
+
+
 def test_the_card_says_what_of_the_papers_recipe_was_left_out():
     def training(model, **recipe):
         text = write_card(make_config(run=make_run(recipe=recipe)), get_spec(model))
