@@ -22,6 +22,7 @@ from demo.markup import swatch
 from demo.reviewing import THUMB_PX, Chosen, Listed
 from demo.words import age, count, headline
 
+PAGE: Final = 24  # images listed at first, and added by “Show more”
 EMPTY: Final = (
     "No image is in the queue. What the models doubt, and what you flag under “Not right?”, "
     "comes here."
@@ -109,7 +110,7 @@ def queue(
     rows = "".join(_row(one, is_selected=one.entry.item.id == selected, now=now) for one in listed)
     more = total - len(listed)
     button = (
-        f'<li><button type="button" class="plain" data-more="1">Show {min(more, len(listed))} '
+        f'<li><button type="button" class="plain" data-more="1">Show {min(more, PAGE)} '
         f"more of {count(more, 'image')}</button></li>"
         if more > 0
         else ""

@@ -16,6 +16,7 @@ from core.settings import Settings
 from demo import review_markup as markup
 from demo.handlers import PRIVATE, sentence_of
 from demo.markup import note, refused
+from demo.review_markup import PAGE
 from demo.reviewing import Reviewing, known_place
 from demo.service import Service
 from demo.sign_in import acts
@@ -24,7 +25,6 @@ from demo.words import count
 
 TITLE: Final = "Review"
 _TICK_S: Final = 2
-_PAGE: Final = 24  # images listed at first, and added by “Show more”
 _QUIET: Final[dict[str, Any]] = {"show_progress": "hidden", **PRIVATE}
 _DETAILS: Final = 4  # parts of the page that tell of the chosen image
 _FILLED: Final = 8 + _DETAILS  # parts that are kept fresh
@@ -41,7 +41,7 @@ class Told:
 
     mark: int = -1  # of the queue
     minute: int = -1  # of the overview: what was put off may be sent again
-    view: View = (None, _PAGE)
+    view: View = (None, PAGE)
     errands: tuple[Reach, Carried] | None = None
     failure: str = ""
 
@@ -55,7 +55,7 @@ class _Page:
     def lay_out(self) -> None:
         """Make the components."""
         self.told = gr.State(Told())
-        self.view = gr.State((None, _PAGE))
+        self.view = gr.State((None, PAGE))
         self.selected = gr.State("")
         self.timer = gr.Timer(_TICK_S, active=False)
         self.sentence = gr.HTML(markup.working(), elem_id="review-sentence")
@@ -173,11 +173,11 @@ class _Page:
 
     def choose_place(self, event: gr.EventData) -> View:
         """List the images of another place, from the first one on."""
-        return known_place(event.place), _PAGE
+        return known_place(event.place), PAGE
 
     def show_more(self, view: View) -> View:
         """List more images of the same place."""
-        return view[0], view[1] + _PAGE
+        return view[0], view[1] + PAGE
 
     def show(self, selected: str, *, is_new: bool = False) -> tuple[Any, ...]:
         """The chosen image; a question that is open about the same one stays open."""

@@ -281,6 +281,15 @@ def test_a_model_is_called_by_its_title_and_an_unsure_one_says_what_it_leans_to(
     assert "<dt>DA-YOLO</dt><dd>Most likely Inclusion, 0.60 probable · 1 place</dd>" in facts
 
 
+def test_the_button_for_more_says_how_many_it_brings(
+    reviewing: Reviewing, service: Service
+) -> None:
+    flag(service)
+    two_pages = reviewing.listed(None, limit=1) * 48
+    assert "Show 24 more of 52 images" in markup.queue(two_pages, None, 100, selected="", now=NOW)
+    assert "Show 2 more of 2 images" in markup.queue(two_pages, None, 50, selected="", now=NOW)
+
+
 def test_bars_are_as_long_as_their_numbers() -> None:
     shown = markup.bars("By class", {"scratches": 4, "": 1}, "nothing")
     assert 'style="width:100%;background:#D55E00"></span></span>4' in shown
