@@ -142,6 +142,7 @@ def describe(configs: Sequence[ReleaseConfig], tuning: CommitteeTuning | None) -
             "calibration": tuning.calibration if tuning else {},
             "novelty": None,
             "drift": {},
+            "int8": None,
             "evaluations": (),
         }
     )
