@@ -26,11 +26,11 @@ def head(progress: Progress) -> str:
         if job.state in ("waiting", "running", "stopped")
         else ""
     )
-    said = remarks(progress)
+    said = " · ".join(filter(None, [job.title, remarks(progress)]))
     link = f'<a href="?batch={escape(job.id)}">Link to this batch</a>'
     return (
         f'<p class="sentence">{escape(sentence(progress))}</p>{bar}'
-        f'<p class="quiet">{escape(job.title)} · {escape(said)} {link}</p>'
+        f'<p class="quiet">{escape(said)} {link}</p>'
     )
 
 
