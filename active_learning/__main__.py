@@ -139,6 +139,7 @@ def calibrate(
 ) -> None:
     """Teach a release how often it is right and what it has seen; the test split is not read."""
     with _errors_on_one_line():
+        from active_learning.asking import fit_asking
         from active_learning.calibrate import calibrate as fit
         from active_learning.drift import fit_reference
         from active_learning.novelty_fitting import fit_novelty
@@ -147,6 +148,7 @@ def calibrate(
 
         dataset = open_dataset(data, load_settings().paths.datasets)
         fit(release, dataset, device=device)
+        fit_asking(release, dataset, device=device)
         fit_novelty(release, dataset, device=device)
         config = fit_reference(release, dataset, device=device)
         fitted = config.calibration

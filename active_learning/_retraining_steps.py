@@ -259,6 +259,7 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
     Returns:
         Its evaluation on the validation split.
     """
+    from active_learning.asking import fit_asking
     from active_learning.calibrate import calibrate
     from active_learning.drift import fit_reference
     from active_learning.novelty_fitting import fit_novelty
@@ -267,6 +268,7 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
     from training.evaluate import evaluate
 
     calibrate(release, dataset, device=device)
+    fit_asking(release, dataset, device=device)
     config = read_release(release)
     validation = evaluate(
         load(release, device=device), dataset, protocol=config.protocol, split="val", resamples=0

@@ -210,7 +210,7 @@ def _opinions(
     from training.evaluate import predictions
 
     return [
-        strongest(to_inspection(found, release=config, review_threshold=1.0, score_threshold=None))
+        strongest(to_inspection(found, release=config, score_threshold=None))
         for _, found in predictions(predictor, dataset.split(config.protocol, "val"))
     ]
 

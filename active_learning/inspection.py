@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from active_learning import uncertainty as measure
 from active_learning.calibration import apply, apply_temperature
 from active_learning.novelty import doubt
-from active_learning.uncertainty import LIKELY, NOT_SURE, SURE
+from active_learning.uncertainty import ASK_FROM, LIKELY, NOT_SURE, SURE
 from active_learning.wording import count, listed, named, number
 from core.errors import InputError
 from core.geometry import mask_record, regions
@@ -60,8 +60,8 @@ def to_inspection(
     prediction: Prediction,
     *,
     release: ReleaseConfig,
-    review_threshold: float,
     score_threshold: float | None,
+    review_threshold: float | None = None,
     novelty: float | None = None,
 ) -> Inspection:
     """Read a prediction: calibrated findings, verdict and reasons.
@@ -69,9 +69,10 @@ def to_inspection(
     Args:
         prediction: boxes down to `uncertainty.ACQUISITION_THRESHOLD`, whatever is shown.
         release: of the model that predicted; its calibration and its own score threshold.
-        review_threshold: uncertainty from which on a person should look, in [0, 1].
         score_threshold: lowest raw score of a box, or probability of a region, that is shown, in
             [0, 1]; None: the release's own.
+        review_threshold: uncertainty from which on a person should look, in [0, 1]; None: the
+            release's own, and `ASK_FROM` for novelty and where none was fitted.
         novelty: of `novelty.novelty_of`, in [0, 1); None where the release cannot tell.
 
     Raises:
@@ -79,7 +80,9 @@ def to_inspection(
         WeightsError: if the release's calibration is damaged or of another task.
     """
     shown_from = release.score_threshold if score_threshold is None else score_threshold
-    for name, value in (("Review", review_threshold), ("Score", shown_from)):
+    strange_from = ASK_FROM if review_threshold is None else review_threshold
+    unsure_from = (release.ask_from or ASK_FROM) if review_threshold is None else review_threshold
+    for name, value in (("Review", unsure_from), ("Score", shown_from)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} threshold is {value:g}; it must lie in [0, 1].")
     match prediction:
@@ -91,8 +94,9 @@ def to_inspection(
             answer = _read_classes(prediction, release)
         case _:
             assert_never(prediction)
-    uncertainty = max(answer.uncertainty, doubt(novelty or 0.0))
-    verdict, reasons = _judge(answer, uncertainty, novelty or 0.0, review_threshold)
+    verdict, reasons = _judge(
+        answer, novelty or 0.0, unsure_from=unsure_from, strange_from=strange_from
+    )
     source = prediction.source
     return Inspection(
         model=source.model,
@@ -103,7 +107,7 @@ def to_inspection(
         segments=answer.segments,
         probabilities=answer.probabilities or {},
         mask=answer.mask,
-        uncertainty=round(uncertainty, 4),
+        uncertainty=round(max(answer.uncertainty, doubt(novelty or 0.0)), 4),
         verdict=verdict,
         reasons=reasons,
         latency_ms=round(source.latency_ms, 2),
@@ -111,22 +115,25 @@ def to_inspection(
 
 
 def _judge(
-    answer: _Answer, uncertainty: float, novelty: float, review_threshold: float
+    answer: _Answer, novelty: float, *, unsure_from: float, strange_from: float
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict and why; a review names its doubts, any other verdict what it is sure of."""
     doubts = list(answer.doubts)
     if answer.hidden:
         doubts.insert(0, answer.hidden)
-    if doubt(novelty) >= min(_TELL, review_threshold) > 0:
+    strangeness = doubt(novelty)
+    if strangeness >= min(_TELL, strange_from) > 0:
         doubts.insert(
             0,
             f"unlike anything seen in training: further from it than {100 * novelty:.1f} % of "
             "ordinary images",
         )
-    if uncertainty >= review_threshold or answer.hidden:
+    if answer.uncertainty >= unsure_from or strangeness >= strange_from or answer.hidden:
+        asked, limit = answer.uncertainty, unsure_from
+        if asked < limit:
+            asked, limit = strangeness, strange_from
         return "review", tuple(doubts) or (
-            f"{answer.summary}, yet uncertainty {number(uncertainty)} reaches "
-            f"{number(review_threshold)}",
+            f"{answer.summary}, yet uncertainty {number(asked)} reaches {number(limit)}",
         )
     return ("defect" if answer.likely else "accept"), (answer.summary, *doubts)
 

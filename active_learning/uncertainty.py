@@ -29,6 +29,8 @@ ACQUISITION_THRESHOLD: Final = 0.05
 # box, 1 - |2p - 1|, is at least one half.
 NOT_SURE: Final = 0.25
 SURE: Final = 0.75
+# From here on an answer is as open as a tossed coin, or more: a person is asked.
+ASK_FROM: Final = 0.5
 LIKELY: Final = 0.5  # from here on a finding is more likely a defect than not
 
 _BAND_SHARE: Final = 0.02  # of the short side, to either side of an outline

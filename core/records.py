@@ -134,6 +134,7 @@ class ReleaseConfig(Record):
     # of a pixel, by label, in (0, 1); a segmenter without them takes the most probable class
     class_thresholds: dict[str, float] = Field(default_factory=dict)
     calibration: dict[str, Any] = Field(default_factory=dict)
+    ask_from: float | None = None  # uncertainty from which a person is asked, if that was fitted
     novelty: SideFile | None = None  # what its training images look like to it, if that was fitted
     # how its images are spread in brightness and its opinions in class, if that was fitted
     drift: dict[str, Any] = Field(default_factory=dict)

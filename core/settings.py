@@ -229,9 +229,11 @@ class LabelStudioSettings(Group):
 class ReviewSettings(Group):
     """When an image asks for a person."""
 
-    review_threshold: Fraction = Field(
-        0.5,
-        description="Uncertainty from which on an image asks for a person; a fraction in [0, 1].",
+    review_threshold: Fraction | None = Field(
+        None,
+        description="Uncertainty or disagreement from which on an image asks for a person; empty: "
+        "each release's own, chosen on validation, and 0.5 where there is none; a fraction in "
+        "[0, 1].",
     )
     queue_unsure: bool = Field(
         True,

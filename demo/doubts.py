@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from active_learning.committee import Committee
+from active_learning.uncertainty import ASK_FROM
 from active_learning.wording import number
 from core.errors import RollmarkError
 from core.records import Inspection, ReviewItem
@@ -100,7 +101,8 @@ class Doubts:
             return Queued()
         image = inspections[0].image.sha256
         titles = {r.config.name: short(r.config.title) for r in releases}
-        threshold = self._settings.review_threshold
+        asked_from = self._settings.review_threshold
+        threshold = ASK_FROM if asked_from is None else asked_from
         doubt = doubt_of(inspections, committee, threshold, titles=titles)
         if doubt is None or image in sample_hashes():
             return Queued()

@@ -14,7 +14,7 @@ from typing import Final
 
 from active_learning.committee import compare
 from active_learning.inspection import to_inspection
-from active_learning.uncertainty import ACQUISITION_THRESHOLD
+from active_learning.uncertainty import ACQUISITION_THRESHOLD, ASK_FROM
 from core.records import Inspection, ReleaseConfig
 from core.settings import Settings
 from core.types import Predictor
@@ -78,7 +78,8 @@ class Shadow:
         live = answered.inspection
         taught = dict.fromkeys((live.model, said.model), config.labels)
         found = compare([live, said], labels=taught)
-        if found.disagreement < self._settings.review.review_threshold:
+        asked_from = self._settings.review.review_threshold
+        if found.disagreement < (ASK_FROM if asked_from is None else asked_from):
             return
         self.disagreed += 1
         if answered.data is None:

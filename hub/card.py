@@ -287,6 +287,12 @@ def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
     if not config.evaluations:
         lines += ["Not evaluated yet.", ""]
     lines += ["## Calibration", "", *_calibration(config)]
+    if config.ask_from is not None:
+        lines += [
+            f"It asks for a person from an uncertainty of {config.ask_from:g} on: at most a "
+            "quarter of its validation images.",
+            "",
+        ]
     lines += _eight_bits(config)
     lines += ["## Training", "", *_own_recipe(config.run.recipe, spec), *_training(config)]
     if paper is not None:

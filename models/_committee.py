@@ -140,6 +140,7 @@ def describe(configs: Sequence[ReleaseConfig], tuning: CommitteeTuning | None) -
             "weights_sha256": revision(identities, tuning),
             "score_threshold": shown,
             "calibration": tuning.calibration if tuning else {},
+            "ask_from": None,
             "novelty": None,
             "drift": {},
             "int8": None,

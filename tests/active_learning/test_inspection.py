@@ -20,9 +20,10 @@ SEG = ("inclusion", "patches", "scratches")
 
 def inspect(prediction: Prediction, **changes: Any) -> Inspection:
     task = {"Detections": "detect", "Segmentation": "segment", "Classification": "classify"}
-    options = {"review_threshold": 0.5, "score_threshold": None} | changes
-    calibration = options.pop("calibration", {})
+    options = {"score_threshold": None} | changes
+    calibration, ask_from = options.pop("calibration", {}), options.pop("ask_from", None)
     config = release(task[type(prediction).__name__], calibration=calibration)
+    config = config.model_copy(update={"ask_from": ask_from})
     return to_inspection(prediction, release=config, **options)
 
 
@@ -250,6 +251,16 @@ def test_a_classifier_of_one_class_is_sure():
 
 
 # --- all ---------------------------------------------------------------------------------------
+
+
+def test_a_release_that_asks_later_does_so_for_its_own_doubts_alone():
+    open_between_two = classes(crazing=0.6, inclusion=0.3, patches=0.1)  # 1 - (0.6 - 0.3) = 0.7
+    assert inspect(open_between_two).verdict == "review"
+    found = inspect(open_between_two, ask_from=0.701)
+    assert (found.verdict, found.uncertainty) == ("defect", 0.7)
+    assert inspect(open_between_two, ask_from=0.699).verdict == "review"
+    assert inspect(open_between_two, ask_from=0.701, novelty=0.99).verdict == "review"
+    assert inspect(open_between_two, ask_from=0.701, review_threshold=0.6).verdict == "review"
 
 
 def test_an_image_unlike_anything_seen_asks_for_a_person_however_sure_the_model_is():

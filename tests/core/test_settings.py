@@ -31,7 +31,7 @@ def test_defaults_serve_on_this_machine_alone():
     settings = load_settings(None)
     assert (settings.serving.host, settings.serving.port) == ("127.0.0.1", 7860)
     assert settings.serving.score_threshold is None
-    assert settings.review.review_threshold == 0.5
+    assert settings.review.review_threshold is None
     assert settings.paths.bundled == Path(__file__).resolve().parents[2] / "hub" / "bundled"
 
 
