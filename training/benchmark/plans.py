@@ -51,7 +51,7 @@ SEEDS: Mapping[Table, tuple[int, ...]] = {
 }
 
 PAPERS = (("grace", "GRACE"), ("gms2_yolo", "GMS2-YOLO"), ("da_yolo", "DA-YOLO"))
-# The papers' networks without the part of their training that cost accuracy here.
+# The papers' networks without a part of their training that is suspected of costing accuracy here.
 _OUR_RECIPES: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     ("grace", "GRACE, images drawn alike", {"balance": "none"}),
     ("da_yolo", "DA-YOLO, YOLO11's loss", {"loss": "stock"}),

@@ -48,9 +48,8 @@ DETECT = Sheet(
         "networks": Block("Scale n", "Baseline: YOLO11, n.", _BOXES, _AP50),
         "recipes": Block(
             "Our recipes",
-            "The papers' networks without the part of their training that costs accuracy here: "
-            "GRACE without its sampler, DA-YOLO without its loss. Baseline: YOLO11, n, of the "
-            "table above.",
+            "The papers' networks without one part of their training: GRACE without its sampler, "
+            "DA-YOLO without its loss. Baseline: YOLO11, n, of the table above.",
             _BOXES,
             _AP50,
         ),
