@@ -372,11 +372,11 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder with the prepared neu-cls.")] = Path(
         "data/datasets"
     ),
-    side_px: int = 64,
+    side_px: int = 96,
     first_epochs: Annotated[int, typer.Option(help="Of the model that knows four kinds.")] = 6,
     epochs: Annotated[int, typer.Option(help="Of each retraining; 20 is the product's own.")] = 20,
-    reviews: Annotated[int, typer.Option(help="Reviewed images of each unseen kind.")] = 80,
-    careless: Annotated[int, typer.Option(help="Images that are answered wrongly.")] = 80,
+    reviews: Annotated[int, typer.Option(help="Reviewed images of each unseen kind.")] = 100,
+    careless: Annotated[int, typer.Option(help="Images that are answered wrongly.")] = 60,
     output: Path = REPORT,
 ) -> None:
     """Go round once and write the report; exit code 1 if a promise was not kept."""
