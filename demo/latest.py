@@ -45,6 +45,14 @@ class Latest:
                 self._newest.popitem(last=False)
         return lambda: self._newest.get(visitor, number) == number
 
+    def has_asked(self, request: Any) -> bool:
+        """Whether the visitor has wished for anything yet.
+
+        Args:
+            request: a `gr.Request`, whose session is the visitor.
+        """
+        return str(request.session_hash) in self._newest
+
     def is_repeated(self, request: Any, wish: object) -> bool:
         """Whether the visitor wished the very same a moment ago: a drop-down tells a choice twice.
 

@@ -183,7 +183,13 @@ class _Page:
         return tuple(gr.skip() for _ in self.answer())
 
     def open(self, request: gr.Request, model: str | None) -> Iterator[tuple[Any, ...]]:
-        """The first sample, so that the page never opens empty."""
+        """The first sample, so that the page never opens empty.
+
+        Nothing where a visitor was faster than the page: the picture they gave stays.
+        """
+        if self.answers.has_asked(request):
+            yield self._unchanged()
+            return
         sample = self.samples[0]
         yield from self.look(request, str(sample.path), sample.path.name, model or AUTO, None)
 

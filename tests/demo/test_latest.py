@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from demo.latest import Latest
+from demo.tabs.inspect import _Page
 
 ANNA, BEN = SimpleNamespace(session_hash="anna"), SimpleNamespace(session_hash="ben")
 
@@ -19,6 +22,18 @@ def test_a_wish_is_the_newest_until_the_same_visitor_has_another() -> None:
     assert first()
     second = latest.begin(ANNA)
     assert (first(), second(), other()) == (False, True, True)
+
+
+def test_the_first_sample_gives_way_to_a_picture_that_was_given_while_the_page_opened() -> None:
+    page: Any = SimpleNamespace(
+        answers=Latest(),
+        samples=[SimpleNamespace(path=Path("first.png"))],
+        look=lambda request, path, name, model, threshold: iter([(name, model)]),
+        _unchanged=lambda: "what stands there stays",
+    )
+    page.answers.begin(ANNA)  # her picture, before the page had asked for its models
+    assert list(_Page.open(page, ANNA, "grace")) == ["what stands there stays"]
+    assert list(_Page.open(page, BEN, "grace")) == [("first.png", "grace")]
 
 
 def test_a_choice_that_is_told_twice_at_once_is_one_choice(
