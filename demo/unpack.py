@@ -155,7 +155,7 @@ def _opened(path: Path, name: str, limits: BatchLimits) -> zipfile.ZipFile:
         if end is not None and end[_DIRECTORY_SIZE] > _DIRECTORY_BYTES * limits.pictures:
             raise InputError(f"{name} lists too many files; pack the pictures alone.")
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as exc:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as exc:
         raise InputError(f"{name} is no readable zip archive; pack it again.") from exc
 
 

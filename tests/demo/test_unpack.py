@@ -146,3 +146,12 @@ def test_a_compression_that_is_not_known_is_said_to_be_that(pack: Pack) -> None:
     files[0][0].write_bytes(data)
     [(_, what)] = taken(files)
     assert str(what).startswith("It is compressed in a way that is not read here")
+
+
+def test_a_zip_of_a_later_format_is_refused(pack: Pack) -> None:
+    [(path, name)] = pack({"a.png": b"A"})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\1\2") + 6] = 99  # version needed to extract: 9.9
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.zip is no readable zip archive"):
+        list_pictures([(path, name)], LIMITS)
