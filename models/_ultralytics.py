@@ -41,10 +41,13 @@ class DetectionNetwork(DetectionModel):  # type: ignore[misc]
         criterion_factory: called with the network when the first loss is asked for, by the trainer
             and again by the validator's averaged copy; None keeps ultralytics' `v8DetectionLoss`.
         autocast_dtype: reduced precision of the forward pass in training on a CPU that has it.
+        soft_loss: called with predictions, batch, strides and loss in training, for the loss that
+            is minimised; None minimises the criterion's own.
     """
 
     criterion_factory: Callable[[DetectionNetwork], Any] | None = None
     autocast_dtype: torch.dtype | None = None
+    soft_loss: Callable[[Any, Mapping[str, Any], Tensor, Tensor], Tensor] | None = None
 
     def init_criterion(self) -> Any:
         """The loss of this network."""
@@ -58,7 +61,11 @@ class DetectionNetwork(DetectionModel):  # type: ignore[misc]
             with torch.autocast("cpu", dtype=self.autocast_dtype):
                 preds = self.forward(batch["img"])
             preds = _to_float(preds)
-        return super().loss(batch, preds)
+        if not self.training or self.soft_loss is None:
+            return super().loss(batch, preds)
+        preds = self.forward(batch["img"]) if preds is None else preds
+        loss, told = super().loss(batch, preds)
+        return self.soft_loss(preds, batch, self.stride, loss), told
 
 
 def _to_float(value: Any) -> Any:

@@ -81,6 +81,10 @@ def train(
     init: Annotated[
         Path | None, typer.Option(help="NPZ file of COCO weights to start a detector from.")
     ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="Release that a detector learns from beside the labels; repeatable."),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(help="Name or folder of a run to go on with.")
     ] = None,
@@ -122,6 +126,7 @@ def train(
                 device=place,
                 initial_weights=first,
                 workers=workers,
+                teachers=tuple(teacher or ()),
             )
             folder = run.root
         else:
@@ -140,6 +145,7 @@ def train(
                 initial_weights=first,
                 overrides=overrides,
                 workers=workers,
+                teachers=tuple(teacher or ()),
             )
             folder = settings.paths.runs / record.id
         typer.echo(folder)

@@ -14,7 +14,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from copy import copy
 from pathlib import Path
@@ -37,6 +37,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from core.files import write_atomically
 from training._network_state import modules_of, network_state
 from training.detector_recipe import ema_decay
+from training.distillation import SoftLoss, Teacher
 from training.plots import draw_curves
 from training.progress import TrainingProgress
 from training.runs import RunFolder, save_checkpoint
@@ -73,6 +74,8 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         validate_every: epochs between two validations; the last epoch is always validated.
         checkpoint: what `save_model` stored, to go on from.
         on_epoch: called after each checkpoint with the epochs done, from 1.
+        teachers: to learn from beside the labels.
+        teaching: their share of the loss.
     """
 
     def __init__(
@@ -90,11 +93,13 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         checkpoint: Mapping[str, Any] | None,
         progress: Callable[..., TrainingProgress],
         on_epoch: Callable[[int], None],
+        teachers: Sequence[Teacher] = (),
+        teaching: float = 0.0,
     ) -> None:
         self._spec, self._run, self._seed = spec, run, seed
         self._splits, self._labels = splits, labels
         self._validate_every, self._on_epoch = validate_every, on_epoch
-        self._checkpoint = checkpoint
+        self._checkpoint, self._teachers, self._teaching = checkpoint, teachers, teaching
         self._new_progress = progress
         self._progress: TrainingProgress | None = None
         self._sampler: Any = None
@@ -166,6 +171,9 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         self.ema.decay = ema_decay(steps)
         # Made after the averaged copy: the copy must not share what listens to the loss.
         self.model.criterion = self.model.init_criterion()
+        if self._teachers:
+            gains = {name: getattr(self.args, name) for name in ("box", "cls", "dfl")}
+            self.model.soft_loss = SoftLoss(self._teachers, share=self._teaching, gains=gains)
         if self._checkpoint is not None:
             self._restore(self._checkpoint)
             self._checkpoint = None

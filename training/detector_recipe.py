@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from core.errors import TrainingError
@@ -36,8 +36,10 @@ SHORT = 0.5  # of the recipe's epochs
 # The averaged weights look back over this share of the run. Ultralytics' own average is meant for
 # runs of 100,000 steps: after 3,000 it still forgets everything older than five.
 EMA_SHARE, EMA_SLOWEST = 0.05, 0.9999
-# Ours, not ultralytics': the schedule taken, whose loss, and what is done about rare classes.
-OURS = ("schedule", "loss", "balance", "balance_strength")
+# Ours, not ultralytics': the schedule taken, whose loss, what is done about rare classes, and what
+# is learnt from other detectors.
+OURS = ("schedule", "loss", "balance", "balance_strength", "teachers", "teaching")
+SHARE = 0.5  # α: what teachers say counts as much as what labels say
 LOSSES = ("paper", "stock")  # "stock": of YOLO11, whatever the paper proposes
 # How the run is carried out, not what is learnt: not for overriding.
 FIXED = {
@@ -55,17 +57,24 @@ FIXED = {
 
 
 def make_recipe(
-    spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[str, Any] | None = None
+    spec: ModelSpec,
+    *,
+    epochs: int,
+    batch: int,
+    overrides: Mapping[str, Any] | None = None,
+    teachers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Ultralytics' training arguments: steel's defaults, then the paper's, then `overrides`.
 
     The keys in `OURS` are not for ultralytics: "schedule" says which learning-rate schedule was
     taken, "paper" or "short"; "loss" is one of `LOSSES`; "balance" and its strength are those of
-    `training.balance`.
+    `training.balance`; "teachers" names the releases that teach and "teaching" is their share α of
+    the loss (`training.distillation`), both only where there are some.
 
     Raises:
         TrainingError: if an override is not a training argument, or decides what is fixed, or
-            there is no such loss, or the balancing method means nothing for a detector.
+            there is no such loss, the balancing method means nothing for a detector, or teachers
+            have no share or a share has no teachers.
     """
     paper = spec.recipe
     short = epochs < SHORT * paper.epochs
@@ -93,6 +102,9 @@ def make_recipe(
     recipe["loss"] = chosen.pop("loss", "paper")
     if recipe["loss"] not in LOSSES:
         raise TrainingError(f"loss is {recipe['loss']!r}: it must be {' or '.join(LOSSES)}.")
+    share = chosen.pop("teaching", SHARE if teachers else None)
+    if share is not None:
+        recipe |= {"teachers": list(teachers), "teaching": _share_of(teachers, share)}
     if recipe["balance"] == "class_weights":
         recipe["cls_pw"] = recipe["balance_strength"]
     taken = {"epochs", "batch", "imgsz", "seed", "device", "workers", "schedule", *FIXED}
@@ -101,10 +113,20 @@ def make_recipe(
             raise TrainingError(
                 f"Cannot override {name!r}: it must be one of ultralytics' training arguments "
                 f"that the run does not decide itself, such as lr0, optimizer, mosaic or degrees, "
-                f"or loss, balance or balance_strength."
+                f"or loss, balance, balance_strength or teaching."
             )
         _check_value(name, chosen[name])
     return {**recipe, **chosen}
+
+
+def _share_of(teachers: Sequence[str], share: object) -> float:
+    if not teachers:
+        raise TrainingError(f"teaching is {share!r}, but there are no teachers: give --teacher.")
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        raise TrainingError(
+            f"teaching is {share!r}: it must be a share of the loss between 0 and 1, such as 0.5."
+        )
+    return float(share)
 
 
 def _is_argument(name: str) -> bool:

@@ -1,15 +1,19 @@
-"""Where a run's first weights come from: chance, or an earlier release."""
+"""Where a run's first weights come from: chance, an earlier release, or one of stock YOLO11."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from torch import nn
+from torch import Tensor, nn
 
 from core.errors import WeightsError, WeightsNotFoundError
 from models import get_spec
 from models._release import load_weights, read_release
+
+STOCK: Final = "yolo11"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,18 @@ def release_folder(path: Path) -> Path:
     raise WeightsNotFoundError(f"No weights at {path}: give a release folder.")
 
 
-def initialise(network: nn.Module, release: Path | None) -> Origin:
+def initialise(
+    network: nn.Module, release: Path | None, *, stock_layers: Mapping[int, int] | None = None
+) -> Origin:
     """Fill a new network with what fits it of an earlier release.
 
-    A release with other classes lends all but the layers whose shape depends on them.
+    A release with other classes lends all but the layers whose shape depends on them. One of stock
+    YOLO11 lends a paper's detector the layers that the paper left as they are.
 
     Args:
         network: with random weights; its matching tensors are replaced.
         release: a release folder or the weights file in one; None leaves the network random.
+        stock_layers: `ModelSpec.coco_layers` of a network that was made of YOLO11.
 
     Raises:
         WeightsNotFoundError: if there is no release.
@@ -53,14 +61,30 @@ def initialise(network: nn.Module, release: Path | None) -> Origin:
     donor = get_spec(config.name).build(len(config.labels), config.scale)
     load_weights(donor, folder, config)
     own, given = network.state_dict(), donor.state_dict()
-    if own.keys() != given.keys():
+    lends = config.name == STOCK and stock_layers is not None
+    if lends and stock_layers is not None:
+        given = _moved(given, stock_layers)
+    elif own.keys() != given.keys():
         raise WeightsError(
             f"{folder} holds {config.name}, scale {config.scale}: its layers are not those of the "
             "network to be trained; start from a release of the same model and scale."
         )
-    fitting = {name: given[name] for name in own if own[name].shape == given[name].shape}
+    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     network.load_state_dict(fitting, strict=False)
     words = f"release {config.revision} of {config.name}"
+    if lends:
+        return Origin(f"{words}, {len(fitting)} of {len(own)} tensors")
     if len(fitting) < len(own):
         words += f", {len(own) - len(fitting)} of {len(own)} tensors new for other classes"
     return Origin(words, config.revision)
+
+
+def _moved(stock: Mapping[str, Tensor], layers: Mapping[int, int]) -> dict[str, Tensor]:
+    """Tensors of stock YOLO11 by the names they have where `layers` puts theirs."""
+    moved = {}
+    for ours, theirs in layers.items():
+        for name, tensor in stock.items():
+            before, index, rest = name.split(".", 2)
+            if int(index) == theirs:
+                moved[f"{before}.{ours}.{rest}"] = tensor
+    return moved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +40,7 @@ def start_run(
     workers: int = 2,
     go_on: bool = False,
     watch: Watch | None = None,
+    teachers: Sequence[Path] = (),
 ) -> RunRecord:
     """Train a model in a new run folder; whatever is None is as the spec has it.
 
@@ -76,6 +77,7 @@ def start_run(
             resume=go_on and run.has_record(),
             overrides=dict(overrides or {}),
             workers=workers,
+            teachers=teachers,
         )
     except EnoughTrained:
         return conclude(run)
@@ -92,6 +94,7 @@ def resume_run(
     device: str,
     initial_weights: Path | None = None,
     workers: int = 2,
+    teachers: Sequence[Path] = (),
 ) -> RunRecord:
     """Go on with a run as it was begun, from its last checkpoint.
 
@@ -101,9 +104,10 @@ def resume_run(
         device: where to go on.
         initial_weights: only for a run that was killed before its first checkpoint.
         workers: as for `start_run`.
+        teachers: the releases that the run learns from, if any.
 
     Raises:
-        TrainingError: if the folder is no run, or its first weights are needed again.
+        TrainingError: if the folder is no run, or its first weights or teachers are needed again.
         RollmarkError: as `start_run`.
     """
     record = run.load_record()
@@ -113,12 +117,18 @@ def resume_run(
             f"Run {run.id} began from {record.initialisation} and was stopped before its first "
             "checkpoint: give those weights again."
         )
+    taught_by = record.recipe.get("teachers", [])
+    if len(taught_by) != len(teachers):
+        raise TrainingError(
+            f"Run {run.id} learns from {', '.join(taught_by) or 'labels alone'}: give the same "
+            "teachers again."
+        )
     batch = int(record.recipe["batch"])
     usual = recipe_of(spec, epochs=record.epochs_planned, batch=batch)
     chosen = {
         name: value
         for name, value in record.recipe.items()
-        if name not in usual or usual[name] != value
+        if name != "teachers" and (name not in usual or usual[name] != value)
     }
     return _train(
         spec,
@@ -135,6 +145,7 @@ def resume_run(
         resume=True,
         overrides=chosen,
         workers=workers,
+        teachers=teachers,
     )
 
 
@@ -177,11 +188,15 @@ def _named(run_id: str, runs_root: Path) -> RunFolder:
     return RunFolder(root)
 
 
-def _train(spec: ModelSpec, dataset: Dataset, **arguments: Any) -> RunRecord:
+def _train(
+    spec: ModelSpec, dataset: Dataset, *, teachers: Sequence[Path], **arguments: Any
+) -> RunRecord:
     if spec.task == "detect":
         from training.yolo_trainer import train_detector
 
-        return train_detector(spec, dataset, **arguments)
+        return train_detector(spec, dataset, teachers=teachers, **arguments)
+    if teachers:
+        raise TrainingError(f"{spec.name} is made to {spec.task}: only detectors have teachers.")
     from training.torch_trainer import train_network
 
     return train_network(spec, dataset, **arguments)

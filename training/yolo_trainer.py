@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,7 @@ from training._beginning import check_begin, first_record
 from training._ultralytics_trainer import METRICS, SteelTrainer
 from training.balance import detector_spec
 from training.detector_recipe import FIXED, OURS, make_recipe
+from training.distillation import load_teachers
 from training.export import to_yolo_folder
 from training.initial import Origin, initialise
 from training.progress import TrainingProgress, run_log
@@ -62,6 +63,7 @@ def train_detector(
     overrides: Mapping[str, Any] | None = None,
     workers: int = 0,
     validate_every: int = 1,
+    teachers: Sequence[Path] = (),
 ) -> RunRecord:
     """Train on the train split, choose the best epoch on val, write the release; test is not read.
 
@@ -84,15 +86,24 @@ def train_detector(
             `training.balance`.
         workers: processes that load images; 0 loads them in this one.
         validate_every: epochs between two validations; the last epoch is always validated.
+        teachers: releases to learn from beside the labels, see `training.distillation`.
 
     Raises:
         ConfigError: if there is no such scale.
-        TrainingError: if the run cannot start or be resumed, or its loss diverges.
+        TrainingError: if the run cannot start or be resumed, a teacher does not fit, or the loss
+            diverges.
         WeightsError: if the initial weights do not fit.
     """
     if spec.task != "detect":
         raise TrainingError(f"{spec.name} is made to {spec.task}: it is not trained as a detector.")
-    recipe = make_recipe(spec, epochs=epochs, batch=batch, overrides=overrides)
+    taught_by = load_teachers(teachers, dataset.labels, device=device)
+    recipe = make_recipe(
+        spec,
+        epochs=epochs,
+        batch=batch,
+        overrides=overrides,
+        teachers=[teacher.words for teacher in taught_by],
+    )
     asked = {
         "model": spec.name,
         "scale": scale,
@@ -164,6 +175,8 @@ def train_detector(
                 checkpoint=checkpoint,
                 progress=partial(TrainingProgress, console=console),
                 on_epoch=keep_record,
+                teachers=taught_by,
+                teaching=recipe.get("teaching", 0.0),
             ).train()
         record = release_best(run, spec)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -188,7 +201,7 @@ def _initialise(
         WeightsError: if nothing in the source fits.
     """
     if source is None or source.suffix != ".npz":
-        return initialise(network, source)
+        return initialise(network, source, stock_layers=spec.coco_layers)
     samples = dataset.split(protocol, "train")
     chosen = np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)
     images = to_tensor([letterbox(decode(samples[i].path).pixels, image_size)[0] for i in chosen])
