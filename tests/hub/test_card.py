@@ -108,6 +108,9 @@ def test_the_card_says_what_of_the_papers_recipe_was_left_out():
     assert "with YOLO11's loss in place of the paper's" in training("da_yolo", loss="stock")
     assert "drawn alike, not by the paper's sampler" in training("grace", balance="none")
     assert "paper's" not in training("grace", loss="stock", balance="paper")
+    taught = training("grace", teachers=["yolo11 0123456789ab", "da_yolo ba98"], teaching=0.25)
+    assert "with 25 % of the loss, they were taught by" in taught
+    assert "find on the training images: yolo11 0123456789ab, da_yolo ba98." in taught
 
 
 def test_the_card_tells_the_size_of_training_from_that_of_serving():
