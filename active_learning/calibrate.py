@@ -80,7 +80,8 @@ def _fit(
         case "segment":
             return fit_detection(pixel_pairs(predictor, samples, labels))
         case "classify":
-            return fit_temperature(*class_answers(predictor, samples, labels))
+            answers = class_answers(predictor, samples, labels)
+            return fit_temperature(*answers, [sample.group for sample in samples])
 
 
 def box_pairs(predictor: Predictor, samples: Sequence[Sample], labels: Sequence[str]) -> Pairs:
@@ -89,7 +90,7 @@ def box_pairs(predictor: Predictor, samples: Sequence[Sample], labels: Sequence[
     from training.evaluate import detection_scenes
 
     rankings = rank(detection_scenes(predictor, samples, labels), len(labels))
-    return Pairs.from_rankings(rankings, labels)
+    return Pairs.from_rankings(rankings, labels, [sample.group for sample in samples])
 
 
 def class_answers(
@@ -112,8 +113,9 @@ def pixel_pairs(predictor: Predictor, samples: Sequence[Sample], labels: Sequenc
     from training.evaluate import predictions
     from training.truth import read_mask
 
-    scores, correct, class_ids, images = [], [], [], []
-    for number, (sample, found) in enumerate(predictions(predictor, samples)):
+    _, member = np.unique([sample.group for sample in samples], return_inverse=True)
+    scores, correct, class_ids, groups = [], [], [], []
+    for group, (sample, found) in zip(member, predictions(predictor, samples), strict=True):
         if not isinstance(found, Segmentation):
             continue
         thin = (slice(None, None, PIXEL_STRIDE), slice(None, None, PIXEL_STRIDE))
@@ -122,11 +124,11 @@ def pixel_pairs(predictor: Predictor, samples: Sequence[Sample], labels: Sequenc
         scores.append(found.scores[thin].ravel()[defects].astype(np.float64))
         correct.append(claimed[defects] == truth[defects])
         class_ids.append(claimed[defects].astype(np.int64) - 1)
-        images.append(np.full(int(defects.sum()), number, np.int64))
+        groups.append(np.full(int(defects.sum()), group, np.int64))
     return Pairs(
         scores=np.concatenate(scores),
         correct=np.concatenate(correct),
         class_ids=np.concatenate(class_ids),
-        images=np.concatenate(images),
+        groups=np.concatenate(groups),
         labels=tuple(labels),
     )

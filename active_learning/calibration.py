@@ -63,7 +63,7 @@ class ScoreCalibration(Record):
     pooled: Curve
     n: int
     dece_before: float
-    dece_after: float  # cross-validated: no image judges a curve it has shaped
+    dece_after: float  # cross-validated: no strip judges a curve it has shaped
     diagram_before: tuple[Claimed, ...] = ()  # older releases have none
     diagram_after: tuple[Claimed, ...] = ()  # cross-validated
 

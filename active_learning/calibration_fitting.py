@@ -1,12 +1,12 @@
 """Fitting a calibration to what a model said about the validation images, and what was true.
 
 Matched boxes come from the same evaluation that measures mAP50. The errors that a fit reports are
-cross-validated by image, so that they promise nothing the curve has only learned by heart.
+cross-validated by strip: no image judges a curve that it, or another of the same steel, has shaped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -25,13 +25,13 @@ from active_learning.calibration import (
     soften,
     to_logits,
 )
+from active_learning.folds import FOLDS, folds
 from active_learning.uncertainty import ACQUISITION_THRESHOLD
 from core.errors import InputError
 
 if TYPE_CHECKING:
     from training.detection_metrics import Ranking
 
-FOLDS: Final = 5
 # Isotonic regression overfits where either outcome is rare; a logistic curve has two parameters.
 ISOTONIC_SUPPORT: Final = 50  # right ones, and wrong ones, at least
 LOGISTIC_SUPPORT: Final = 10
@@ -50,26 +50,35 @@ class Pairs:
     scores: Floats  # (n,), raw
     correct: NDArray[np.bool_]  # (n,)
     class_ids: NDArray[np.int64]  # (n,), index into labels
-    images: NDArray[np.int64]  # (n,), number of the image each pair is from
+    groups: NDArray[np.int64]  # (n,), number of the group of the image each pair is from
     labels: tuple[str, ...]
 
     def __post_init__(self) -> None:
         n = len(self.scores)
-        if {len(self.correct), len(self.class_ids), len(self.images)} != {n}:
+        if {len(self.correct), len(self.class_ids), len(self.groups)} != {n}:
             raise InputError(
-                f"{n} scores need as many outcomes, classes and images, got {len(self.correct)}, "
-                f"{len(self.class_ids)} and {len(self.images)}."
+                f"{n} scores need as many outcomes, classes and groups, got {len(self.correct)}, "
+                f"{len(self.class_ids)} and {len(self.groups)}."
             )
 
     @classmethod
-    def from_rankings(cls, rankings: Sequence[Ranking], labels: Sequence[str]) -> Pairs:
-        """The boxes of an evaluation, matched to the truth at IoU 0.5 by COCO's rules."""
+    def from_rankings(
+        cls, rankings: Sequence[Ranking], labels: Sequence[str], groups: Sequence[str]
+    ) -> Pairs:
+        """The boxes of an evaluation, matched to the truth at IoU 0.5 by COCO's rules.
+
+        Args:
+            rankings: one for each class.
+            labels: names of the classes.
+            groups: name of the group of each image that was ranked.
+        """
+        _, member = np.unique(np.asarray(groups), return_inverse=True)
         sizes = [len(ranking.score) for ranking in rankings]
         return cls(
             scores=np.concatenate([np.asarray(r.score, np.float64) for r in rankings]),
             correct=np.concatenate([r.hit[0] for r in rankings]),
             class_ids=np.repeat(np.arange(len(rankings)), sizes),
-            images=np.concatenate([r.image for r in rankings]),
+            groups=member[np.concatenate([r.image for r in rankings])],
             labels=tuple(labels),
         )
 
@@ -102,22 +111,28 @@ def fit_detection(pairs: Pairs) -> dict[str, Any]:
     ).model_dump(mode="json")
 
 
-def fit_temperature(probabilities: ArrayLike, truth: ArrayLike) -> dict[str, Any]:
+def fit_temperature(
+    probabilities: ArrayLike, truth: ArrayLike, groups: ArrayLike
+) -> dict[str, Any]:
     """The temperature at which the truth is most likely (Guo et al. 2017, section 4.2).
 
     Args:
         probabilities: (n, C), softmax of the validation images.
         truth: (n,), index of the true class.
+        groups: (n,), name or number of the group of each image.
 
     Returns:
-        A `TemperatureCalibration` as a JSON-ready dictionary; empty with fewer than FOLDS images.
+        A `TemperatureCalibration` as a JSON-ready dictionary; empty with images of fewer than
+        FOLDS groups.
     """
     logits = to_logits(np.asarray(probabilities, dtype=np.float64))
     true = np.asarray(truth, dtype=np.int64)
-    if len(true) < FOLDS:
+    fold_of = folds(groups)
+    if len(np.unique(fold_of)) < FOLDS:
         return {}
     crossed = np.empty_like(logits)
-    for held in _folds(np.arange(len(true))):
+    for fold in range(FOLDS):
+        held = fold_of == fold
         crossed[held] = soften(logits[held], _best_temperature(logits[~held], true[~held]))
     return TemperatureCalibration(
         T=_best_temperature(logits, true),
@@ -137,22 +152,16 @@ def _diagram_of_classes(
 
 
 def _crossed(pairs: Pairs) -> Floats:
-    """Probabilities (n,) of each pair by curves fitted to the images of the other folds."""
+    """Probabilities (n,) of each pair by curves fitted to the groups of the other folds."""
     out = np.empty(len(pairs.scores))
-    for held in _folds(pairs.images):
+    fold_of = folds(pairs.groups)
+    for fold in range(FOLDS):
+        held = fold_of == fold
         per_class, pooled = _fit_curves(pairs, ~held)
         for class_id, label in enumerate(pairs.labels):
             rows = held & (pairs.class_ids == class_id)
             out[rows] = per_class.get(label, pooled)(pairs.scores[rows])
     return out
-
-
-def _folds(images: NDArray[np.int64]) -> Iterable[NDArray[np.bool_]]:
-    """Masks (n,) of the pairs held out, whole images at a time, in a fixed random order."""
-    names, index = np.unique(images, return_inverse=True)
-    fold = np.random.default_rng(0).permutation(len(names)) % FOLDS
-    for k in range(FOLDS):
-        yield fold[index] == k
 
 
 def _fit_curves(pairs: Pairs, used: NDArray[np.bool_]) -> tuple[dict[str, Curve], Curve]:

@@ -75,7 +75,9 @@ def tune_committee(
         ),
         iou_threshold=overlap,
         score_threshold=round(best_confidence(rankings), 3),
-        calibration=fit_detection(Pairs.from_rankings(rankings, labels)),
+        calibration=fit_detection(
+            Pairs.from_rankings(rankings, labels, [s.group for s in samples])
+        ),
         dataset=dataset.name,
         protocol=protocol,
         val_id=dataset.test_id(protocol, "val"),

@@ -212,7 +212,8 @@ class BoxPool:
             own_seed = seed + _MEMBER_SEEDS * member
             head = self._trainer.train(self._views, labelled, seed=own_seed, steps=steps)
             rankings = self._rankings(head, CALIBRATED_ON)
-            calibration = fit_detection(Pairs.from_rankings(rankings, self.labels))
+            groups = [sample.group for sample in self._judged[CALIBRATED_ON].samples]
+            calibration = fit_detection(Pairs.from_rankings(rankings, self.labels, groups))
             if len(self._learners) >= _KEPT:
                 del self._learners[list(self._learners)[1]]  # that of the first draw stays
             self._learners[key] = _Learner(head, calibration, rankings)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from active_learning.folds import FOLDS, folds
 from core.errors import ConfigError, DatasetError, InputError
 from models._release import read_release, write_config
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GRID: Final = np.round(np.arange(0.05, 0.96, 0.01), 2)  # of thresholds
-FOLDS: Final = 5
 _BINS: Final = 100  # of probability: one per hundredth
 
 Counts = NDArray[np.int64]
@@ -73,10 +73,10 @@ def fit_thresholds(release: Path, dataset: Dataset, *, device: str = "cpu") -> T
     counts = np.stack(
         [_histograms(maps, read_mask(s, labels)) for s, _, maps in _maps(predictor, samples)]
     )
-    folds = _folds([sample.group for sample in samples])
+    fold_of = folds([sample.group for sample in samples])
     chosen = best_thresholds(counts.sum(0))
-    crossed = [best_thresholds(counts[folds != fold].sum(0)) for fold in range(FOLDS)]
-    plain, fitted = _judge(predictor, samples, labels, [crossed[fold] for fold in folds])
+    crossed = [best_thresholds(counts[fold_of != fold].sum(0)) for fold in range(FOLDS)]
+    plain, fitted = _judge(predictor, samples, labels, [crossed[fold] for fold in fold_of])
     kept = dict(zip(labels, chosen.tolist(), strict=True)) if fitted > plain else {}
     config = config.model_copy(update={"class_thresholds": kept})
     write_config(release, config)
@@ -156,10 +156,3 @@ def _maps(
         except InputError as exc:
             raise DatasetError(f"An image of the split cannot be read: {exc}") from exc
         yield sample, image, predictor.maps(image)[0]
-
-
-def _folds(groups: Sequence[str]) -> NDArray[np.int64]:
-    """A fold (n,) for each image; images of one strip are in one fold."""
-    _, member = np.unique(np.asarray(groups), return_inverse=True)
-    place = np.random.default_rng(0).permutation(int(member.max()) + 1)
-    return np.asarray(place[member] % FOLDS, np.int64)

@@ -140,7 +140,7 @@ def overconfident(n: int, *, seed: int = 0, labels: tuple[str, ...] = ("a",)) ->
         scores=scores,
         correct=rng.uniform(size=n) < scores**2,
         class_ids=np.arange(n) % len(labels),
-        images=np.arange(n) // 5,
+        groups=np.arange(n) // 5,
         labels=labels,
     )
 
@@ -167,7 +167,7 @@ def test_little_support_gets_a_logistic_curve_and_almost_none_the_pooled_one():
             scores=np.concatenate([p.scores for p in parts]),
             correct=np.concatenate([p.correct for p in parts]),
             class_ids=np.repeat([0, 1, 2], [400, 60, 15]),
-            images=np.arange(475),
+            groups=np.arange(475),
             labels=("many", "some", "few"),
         )
     )
@@ -189,7 +189,7 @@ def test_scores_that_mislead_become_one_precision_not_a_falling_curve():
         scores=np.repeat([0.2, 0.8], 30),
         correct=np.repeat([True, False], 30),
         class_ids=np.zeros(60, np.int64),
-        images=np.arange(60),
+        groups=np.arange(60),
         labels=("a",),
     )
     assert apply(fit_detection(pairs), [0.1, 0.5, 0.9], "a") == pytest.approx([0.5] * 3, abs=1e-3)
@@ -201,7 +201,7 @@ def test_no_finite_sample_makes_a_probability_certain():
         scores=np.repeat([0.1, 0.9], 100),
         correct=np.repeat([False, True], 100),
         class_ids=np.zeros(200, np.int64),
-        images=np.arange(200),
+        groups=np.arange(200),
         labels=("a",),
     )
     found = apply(fit_detection(pairs), [0.0, 1.0], "a")
@@ -222,12 +222,42 @@ def test_the_error_after_a_fit_is_measured_on_other_images():
         scores=np.repeat(rng.uniform(0.4, 0.6, 60), 10),
         correct=np.repeat(rng.uniform(size=60) < 0.5, 10),
         class_ids=np.zeros(600, np.int64),
-        images=images,
+        groups=images,
         labels=("a",),
     )
     fitted = fit_detection(pairs)
     seen = d_ece(apply(fitted, pairs.scores, "a"), pairs.correct)
     assert seen < 0.01 < 0.05 < fitted["dece_after"]
+
+
+def test_a_strip_is_judged_by_curves_of_other_strips_alone():
+    # Strips 0 to 3: 40 boxes of score 0.55 each, half of them right; strip 4: 80, all right.
+    # Strip 4 is judged by the others, 80 / 160 = 0.5; each other one by 140 / 200 = 0.7.
+    strips = np.r_[np.repeat([0, 1, 2, 3], 40), np.full(80, 4)]
+    pairs = Pairs(
+        scores=np.full(240, 0.55),
+        correct=np.r_[np.tile([True, False], 80), np.ones(80, bool)],
+        class_ids=np.zeros(240, np.int64),
+        groups=strips,
+        labels=("a",),
+    )
+    fitted = fit_detection(pairs)
+    assert fitted["diagram_after"] == [
+        {"tenth": 5, "claimed": 0.5, "right": 1.0, "n": 80},
+        {"tenth": 7, "claimed": 0.7, "right": 0.5, "n": 160},
+    ]
+    assert fitted["dece_after"] == pytest.approx((80 * 0.5 + 160 * 0.2) / 240)
+    assert apply(fitted, [0.55], "a") == pytest.approx([160 / 240], abs=1e-6)  # of all together
+
+
+def test_the_temperature_of_a_strip_is_that_of_other_strips():
+    # Four strips of 25 images claimed 0.6, 16 right; one of which all are. The last is judged by
+    # the others, 64 / 100; each other one by (48 + 25) / 100.
+    rows = np.tile([0.6, 0.4], (125, 1))
+    truth = np.r_[np.tile([0] * 16 + [1] * 9, 4), np.zeros(25, int)]
+    fitted = fit_temperature(rows, truth, np.repeat(list("abcde"), 25))
+    assert [(p["tenth"], p["n"]) for p in fitted["diagram_after"]] == [(6, 25), (7, 100)]
+    assert fitted["ece_after"] == pytest.approx((25 * 0.36 + 100 * 0.09) / 125, abs=1e-4)
 
 
 def test_pairs_come_from_the_same_matching_that_measures_map50():
@@ -239,11 +269,11 @@ def test_pairs_come_from_the_same_matching_that_measures_map50():
         scores=np.array([0.6, 0.9, 0.3]),
         class_ids=np.array([0, 0, 1]),
     )
-    pairs = Pairs.from_rankings(rank([scene, scene], 2), ("a", "b"))
+    pairs = Pairs.from_rankings(rank([scene, scene], 2), ("a", "b"), ["strip 2", "strip 1"])
     assert pairs.scores.tolist() == [0.9, 0.9, 0.6, 0.6, 0.3, 0.3]
     assert pairs.correct.tolist() == [True, True, False, False, False, False]
     assert pairs.class_ids.tolist() == [0, 0, 0, 0, 1, 1]
-    assert pairs.images.tolist() == [0, 1, 0, 1, 0, 1]
+    assert pairs.groups.tolist() == [1, 0, 1, 0, 1, 0]
 
 
 def test_pairs_of_unequal_length_are_refused():
@@ -258,14 +288,14 @@ def test_temperature_is_found_again():
     claimed = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     deserved = apply_temperature(temperature(2.5), claimed)
     truth = np.array([rng.choice(4, p=row) for row in deserved])
-    fitted = fit_temperature(claimed, truth)
+    fitted = fit_temperature(claimed, truth, np.arange(1500))
     assert fitted["T"] == pytest.approx(2.5, rel=0.1)
     assert fitted["ece_after"] < 0.3 * fitted["ece_before"]
 
 
 def test_a_set_with_hardly_a_mistake_makes_no_model_surer():
     rows = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
-    fitted = fit_temperature(rows, np.tile([0, 1], 10))
+    fitted = fit_temperature(rows, np.tile([0, 1], 10), np.arange(20))
     assert fitted["T"] == pytest.approx(1, abs=1e-4)
 
 
@@ -273,18 +303,19 @@ def test_enough_mistakes_may_make_a_timid_model_surer():
     # 0.6 claimed, 90 of 100 right: T with sigmoid(0.405 / T) = 0.9 is 0.405 / 2.197 = 0.185
     rows = np.tile([0.6, 0.4], (100, 1))
     truth = np.r_[np.zeros(90, int), np.ones(10, int)]
-    assert fit_temperature(rows, truth)["T"] == pytest.approx(0.185, abs=0.002)
+    assert fit_temperature(rows, truth, np.arange(100))["T"] == pytest.approx(0.185, abs=0.002)
 
 
-def test_too_few_images_give_no_temperature():
-    rows = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1))
-    assert fit_temperature(rows[:4], [0, 1, 0, 1]) == {}
+def test_images_of_too_few_strips_give_no_temperature():
+    rows, truth = np.tile([[0.9, 0.1], [0.1, 0.9]], (10, 1)), np.tile([0, 1], 10)
+    assert fit_temperature(rows, truth, np.arange(20) % 4) == {}
+    assert fit_temperature(rows, truth, np.arange(20) % 5) != {}
 
 
 def test_what_was_fitted_survives_json():
     for fitted in (
         fit_detection(overconfident(300)),
-        fit_temperature([[0.8, 0.2]] * 10, [0] * 7 + [1] * 3),
+        fit_temperature([[0.8, 0.2]] * 10, [0] * 7 + [1] * 3, np.arange(10)),
     ):
         assert json.loads(json.dumps(fitted)) == fitted
 

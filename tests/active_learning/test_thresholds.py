@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from active_learning import thresholds as module
-from active_learning.thresholds import _folds, _histograms, best_thresholds, fit_thresholds
+from active_learning.thresholds import _histograms, best_thresholds, fit_thresholds
 from core.errors import ConfigError
 from core.types import DecodedImage
 from models import load
@@ -41,12 +41,6 @@ def test_pixels_are_counted_by_probability_at_the_picture_s_own_size():
     assert counts.sum() == 11
 
 
-def test_images_of_one_strip_are_judged_together():
-    folds = _folds(["x", "y", "x", "z", "y"])
-    assert folds[0] == folds[2]
-    assert folds[1] == folds[4]
-
-
 @pytest.fixture(scope="module")
 def all_val(tiny_neu_seg):
     """The six images of the fixtures, all for validation: two of each class in a row."""
@@ -67,7 +61,7 @@ def written(tmp_path_factory, all_val):
 @pytest.fixture
 def segmenter(tmp_path, written, monkeypatch):
     monkeypatch.setattr(module, "FOLDS", 2)
-    monkeypatch.setattr(module, "_folds", lambda groups: np.arange(len(groups)) % 2)
+    monkeypatch.setattr(module, "folds", lambda groups: np.arange(len(groups)) % 2)
     return Path(shutil.copytree(written, tmp_path / "sme"))
 
 
