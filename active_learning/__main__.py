@@ -139,18 +139,16 @@ def calibrate(
 ) -> None:
     """Teach a release how often it is right and what it has seen; the test split is not read."""
     with _errors_on_one_line():
-        from active_learning.asking import fit_asking
         from active_learning.calibrate import calibrate as fit
-        from active_learning.drift import fit_reference
         from active_learning.novelty_fitting import fit_novelty
+        from active_learning.ordinary import fit_ordinary
         from core.settings import load_settings
         from training.datasets import open_dataset
 
         dataset = open_dataset(data, load_settings().paths.datasets)
         fit(release, dataset, device=device)
-        fit_asking(release, dataset, device=device)
-        fit_novelty(release, dataset, device=device)
-        config = fit_reference(release, dataset, device=device)
+        fit_ordinary(release, dataset, device=device)
+        config = fit_novelty(release, dataset, device=device)
         fitted = config.calibration
         numbers = {k: round(v, 4) for k, v in fitted.items() if isinstance(v, int | float)}
         _print({"revision": config.revision, **numbers}, as_json=False)

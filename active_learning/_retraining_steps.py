@@ -259,27 +259,25 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
     Returns:
         Its evaluation on the validation split.
     """
-    from active_learning.asking import fit_asking
     from active_learning.calibrate import calibrate
-    from active_learning.drift import fit_reference
     from active_learning.novelty_fitting import fit_novelty
+    from active_learning.ordinary import fit_ordinary
     from models import load
     from models._release import read_release, write_config
     from training.evaluate import evaluate
 
     calibrate(release, dataset, device=device)
-    fit_asking(release, dataset, device=device)
     config = read_release(release)
     validation = evaluate(
         load(release, device=device), dataset, protocol=config.protocol, split="val", resamples=0
     )
     threshold = complete(config, (validation,)).score_threshold
     write_config(release, config.model_copy(update={"score_threshold": threshold}))
+    fit_ordinary(release, dataset, device=device)
     try:
         fit_novelty(release, dataset, device=device)
     except DatasetError as exc:  # too few images; the release then knows of nothing unlike them
         logger.warning("%s", exc)
-    fit_reference(release, dataset, device=device)
     return validation
 
 

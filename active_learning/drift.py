@@ -17,21 +17,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from pydantic import ValidationError
 
 from core.errors import WeightsError
-from core.images import decode
 from core.records import Inspection, Record, ReleaseConfig
 from core.types import Image
-from models._release import read_release, write_config
-
-if TYPE_CHECKING:
-    from core.types import Predictor
-    from training.datasets import Dataset
 
 NOTHING: Final = "nothing"  # the class of an image on which nothing probable was found
 BINS: Final = 10
@@ -174,45 +167,6 @@ def read_reference(config: ReleaseConfig) -> Reference | None:
         raise WeightsError(
             f"The drift reference of {config.name} {config.revision} is damaged: fit it again."
         ) from exc
-
-
-def fit_reference(release: Path, dataset: Dataset, *, device: str = "cpu") -> ReleaseConfig:
-    """Look at a release's training and validation images, and store the reference in its config.
-
-    Args:
-        release: its folder.
-        dataset: the very data set it was trained on; its test split is not read.
-        device: where the network runs.
-
-    Raises:
-        DatasetError: if it is another data set, or an image cannot be read.
-        WeightsError: if the release is damaged.
-    """
-    from active_learning.calibrate import check_dataset
-    from models import load
-
-    config = read_release(release)
-    check_dataset(config, dataset)
-    pictures = [
-        light(decode(sample.path).pixels) for sample in dataset.split(config.protocol, "train")
-    ]
-    reference = describe(pictures, _opinions(load(release, device=device), config, dataset))
-    config = config.model_copy(update={"drift": reference.model_dump(mode="json")})
-    write_config(release, config)
-    return config
-
-
-def _opinions(
-    predictor: Predictor, config: ReleaseConfig, dataset: Dataset
-) -> list[tuple[str, float]]:
-    """Class and probability of the strongest finding on each validation image."""
-    from active_learning.inspection import to_inspection
-    from training.evaluate import predictions
-
-    return [
-        strongest(to_inspection(found, release=config, score_threshold=None))
-        for _, found in predictions(predictor, dataset.split(config.protocol, "val"))
-    ]
 
 
 def _deciles(values: Sequence[float]) -> Shares:

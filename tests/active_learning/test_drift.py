@@ -12,7 +12,6 @@ from active_learning.drift import (
     Seen,
     compare,
     describe,
-    fit_reference,
     light,
     observe,
     psi,
@@ -20,10 +19,8 @@ from active_learning.drift import (
     strongest,
 )
 from core.errors import WeightsError
-from models._release import read_release
 from tests.active_learning.answers import by_classifier, by_detector, by_segmenter
-from tests.records import make_run, write_folder
-from tests.training.canned import Canned
+from tests.records import make_config
 
 BOX = (1.0, 2.0, 30.0, 40.0)
 
@@ -114,22 +111,11 @@ def test_a_number_that_is_mostly_zero_has_fewer_bins():
     assert reference.probability.shares == (0.0, 1.0)
 
 
-def test_a_reference_is_kept_in_the_release(tmp_path, tiny_neu_det, monkeypatch):
-    dataset = tiny_neu_det
-    run = make_run(dataset_id=dataset.id, labels=dataset.labels)
-    write_folder(tmp_path / "r", run=run)
-    boxes = {s.sha256: [(0, 0.9, *BOX)] for s in dataset.samples}
-    monkeypatch.setattr(
-        "models.load", lambda folder, *, device: Canned("detect", dataset.labels, boxes)
-    )
-    before = read_release(tmp_path / "r")
-    assert read_reference(before) is None
-    config = fit_reference(tmp_path / "r", dataset)
-    assert config == read_release(tmp_path / "r")
-    assert config.model_copy(update={"drift": {}}) == before
-    fitted = read_reference(config)
-    assert fitted.n == len(dataset.split("leak-free", "train"))
-    assert fitted.labels == {dataset.labels[0]: 1.0}
+def test_a_damaged_reference_is_told_from_none(reference):
+    config = make_config()
+    assert read_reference(config) is None
+    kept = config.model_copy(update={"drift": reference.model_dump(mode="json")})
+    assert read_reference(kept) == reference
     with pytest.raises(WeightsError, match=r"drift reference of grace .* is damaged"):
         read_reference(config.model_copy(update={"drift": {"n": 1}}))
 

@@ -1,0 +1,75 @@
+"""What a release says of ordinary images, those of its own validation split, looked at once.
+
+From it come two things that are kept in its config: from which uncertainty on it asks for a person
+(`asking`), and what incoming images are compared with (`drift`). The test split is not read.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from active_learning.asking import ask_from
+from active_learning.calibrate import check_dataset
+from active_learning.drift import describe, light, strongest
+from active_learning.inspection import to_inspection
+from core.errors import DatasetError, InputError
+from core.images import decode
+from models import load
+from models._release import read_release, write_config
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.records import ReleaseConfig
+    from training.datasets import Dataset, Sample
+
+logger = logging.getLogger(__name__)
+
+
+def fit_ordinary(release: Path, dataset: Dataset, *, device: str = "cpu") -> ReleaseConfig:
+    """Find when a release asks and what drift is measured from, and write both into its config.
+
+    Its calibration and its score threshold must stand already: both look at what people are shown.
+
+    Args:
+        release: its folder.
+        dataset: the very data set it was trained on. The network sees the validation images; of
+            the training images only the light is measured.
+        device: "cpu" or "cuda:N".
+
+    Raises:
+        DatasetError: if it is another data set, or an image cannot be read.
+        WeightsError: if the release is damaged.
+    """
+    from training.evaluate import predictions
+
+    config = read_release(release)
+    check_dataset(config, dataset)
+    pictures = _light_of(dataset.split(config.protocol, "train"))
+    validation = dataset.split(config.protocol, "val")
+    inspections = [
+        to_inspection(said, release=config, score_threshold=None)
+        for _, said in predictions(load(release, device=device), validation)
+    ]
+    threshold = ask_from([inspection.uncertainty for inspection in inspections])
+    reference = describe(pictures, [strongest(inspection) for inspection in inspections])
+    config = config.model_copy(
+        update={"ask_from": threshold, "drift": reference.model_dump(mode="json")}
+    )
+    write_config(release, config)
+    logger.info(
+        "%s %s asks for a person from uncertainty %g on: %d of %d validation images",
+        *(config.name, config.revision, threshold),
+        *(sum(i.uncertainty >= threshold for i in inspections), len(inspections)),
+    )
+    return config
+
+
+def _light_of(samples: Sequence[Sample]) -> list[tuple[float, float]]:
+    """Brightness and contrast of each sample's picture, fractions of full scale."""
+    try:
+        return [light(decode(sample.path).pixels) for sample in samples]
+    except InputError as exc:
+        raise DatasetError(f"An image of the split cannot be read: {exc}") from exc
