@@ -189,15 +189,17 @@ class LabelStudio:
         """A task with its predictions and all its annotations, skipped ones too."""
         return self._read(f"api/tasks/{task_id}/")
 
+    def tasks(self, project_id: int, task_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Those of these tasks that are in the project, each as `task` reads it."""
+        tasks = self._tasks_in(project_id, "id", "Number", task_ids, fields="all")
+        return {int(task["id"]): task for task in tasks}
+
     def tasks_with(self, project_id: int, dedupe_keys: Sequence[str]) -> dict[str, list[int]]:
         """Ids of the tasks that carry each key, lowest first; keys without a task are absent."""
         found: dict[str, list[int]] = {}
-        for start in range(0, len(dedupe_keys), PAGE):  # the question is part of the address
-            keys = list(dedupe_keys[start : start + PAGE])
-            for task in self._pages(
-                project_id, _filter("data.dedupe_key", "in_list", "Unknown", keys), fields=None
-            ):
-                found.setdefault(str(task["data"]["dedupe_key"]), []).append(int(task["id"]))
+        tasks = self._tasks_in(project_id, "data.dedupe_key", "Unknown", dedupe_keys, fields=None)
+        for task in tasks:
+            found.setdefault(str(task["data"]["dedupe_key"]), []).append(int(task["id"]))
         return {key: sorted(ids) for key, ids in found.items()}
 
     def delete_task(self, task_id: int) -> None:
@@ -278,16 +280,19 @@ class LabelStudio:
                 return None
             page += 1
 
-    def _pages(
-        self, project_id: int, where: Mapping[str, Any], *, fields: str | None
+    def _tasks_in(
+        self, project_id: int, column: str, kind: str, values: Sequence[Any], *, fields: str | None
     ) -> Iterator[dict[str, Any]]:
-        page = 1
-        while True:
-            tasks = self._page(project_id, where, ordering="tasks:id", page=page, fields=fields)
-            yield from tasks
-            if len(tasks) < PAGE:
-                return
-            page += 1
+        """Tasks whose column has one of these values, by id."""
+        for start in range(0, len(values), PAGE):  # the question is part of the address
+            where = _filter(column, "in_list", kind, list(values[start : start + PAGE]))
+            page = 1
+            while True:
+                tasks = self._page(project_id, where, ordering="tasks:id", page=page, fields=fields)
+                yield from tasks
+                if len(tasks) < PAGE:
+                    break
+                page += 1
 
     def _page(
         self,

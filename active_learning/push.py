@@ -4,32 +4,28 @@ An import that is sent twice makes two tasks, and an answer that is lost tells n
 item carries a key of its own, is sent once, and whenever its outcome is not certain, Label Studio
 is asked for the key before anything is sent again. What it accepted is read back and compared,
 because it also accepts what it will never show.
+
+Keys are asked for, and tasks read back, many at once; sent they are one by one, or one lost answer
+would leave many outcomes open. An answer about keys stays true until the items are sent: only the
+holder of the push lease makes tasks, and claiming an item fails once another process has held it.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import sqlalchemy as sa
-
-from active_learning._review_rows import ReviewItemRow
 from active_learning.choosing import choose
-from active_learning.label_format import (
-    MODEL_VERSION,
-    check_prediction,
-    task_score,
-    to_prediction,
-    to_task_data,
-)
+from active_learning.label_format import to_task_data
 from active_learning.label_studio import LabelStudio, Project
 from active_learning.labelling import Labelling
 from active_learning.outbox import LEASE_S, SETTLE_S, Outbox, pushing
+from active_learning.outgoing import Outgoing, difference
 from active_learning.queue import OnPoint, ReviewQueue
-from active_learning.shown_image import ShownImage, shown_image
+from active_learning.shown_image import ShownImage
 from core.errors import (
     InputError,
     LabelFormatError,
@@ -39,12 +35,13 @@ from core.errors import (
     RequestNotSent,
     RequestRefused,
 )
-from core.records import Inspection, ReviewItem
+from core.records import ReviewItem
 
 logger = logging.getLogger(__name__)
 
 STOPPED: Final = "It was stopped by hand."
 PATIENCE: Final = 3  # failures in a row after which Label Studio is left alone until the next pass
+AT_ONCE: Final = 20  # items asked about, or read back, in one request; a mask may take a megabyte
 # Of these the item is innocent: the token, the permission or the project is at fault.
 _NOT_THE_ITEM: Final = frozenset({401, 403, 404})
 
@@ -133,80 +130,103 @@ class _Pass:
         self._studio = studio
         self._outbox = outbox
         self._project = project
-        self._mask_labels = mask_labels
-        self._priorities = _priorities(queue)
+        self._outgoing = Outgoing(queue, project, mask_labels)
         self._reached = on_point or (lambda point: None)
         self._failures = 0  # in a row
+        self._unread: list[ReviewItem] = []  # sent, and not read back yet
 
     def settle(self) -> str:
-        """Ask for each item of which nobody knows whether it arrived."""
-        for item in self._outbox.due_unknown():
+        """Ask for the items of which nobody knows whether they arrived."""
+        for items in _batches(self._outbox.due_unknown()):
             try:
-                found = self._studio.tasks_with(self._project.id, [item.dedupe_key])
+                found = self._tasks_of(items)
             except (RequestNotSent, OutcomeUnknown) as exc:
-                self._outbox.ask_later(item.id, error=str(exc))
+                for item in items:
+                    self._outbox.ask_later(item.id, error=str(exc))
                 if self._gives_up():
                     return str(exc)
                 continue
             self._failures = 0
-            tasks = found.get(item.dedupe_key)
-            self._outbox.resolve_unknown(item.id, task_id=tasks[0] if tasks else None)
-            if tasks:
-                self.done = replace(self.done, sent=self.done.sent + 1)
-            logger.info("item %s had %sarrived", item.id, "" if tasks else "not ")
+            for item in items:
+                tasks = found.get(item.dedupe_key)
+                self._outbox.resolve_unknown(item.id, task_id=tasks[0] if tasks else None)
+                if tasks:
+                    self.done = replace(self.done, sent=self.done.sent + 1)
+                logger.info("item %s had %sarrived", item.id, "" if tasks else "not ")
         return ""
 
     def verify(self) -> str:
-        """Read back what was sent, in this pass or by one that was interrupted."""
+        """Read back what an earlier pass, or the first step of this one, has left as sent."""
         after = 0
-        while items := self._queue.items(state="sent", limit=100, offset=after):
-            for item in items:
-                stopped = self._read_back(item)
-                if stopped:
-                    return stopped
+        while items := self._queue.items(state="sent", limit=AT_ONCE, offset=after):
+            stopped = self._read_back(items)
+            if stopped:
+                return stopped
             # What could not be read stays where it is; what was read is no longer listed.
             after += sum(self._is_still_sent(item) for item in items)
         return ""
 
     def send(self, ranking: Ranking, is_stopped: Callable[[], bool]) -> str:
         """Send what is due."""
+        due = {item.id: item for item in self._outbox.due()}
         chosen = choose(
-            self._outbox.due(),
+            tuple(due.values()),
             ranking.budget,
             labelled_counts=ranking.labelled_counts,
             random_share=ranking.random_share,
             seed=ranking.seed,
         )
-        for item_id in chosen:
+        for items in _batches([due[item_id] for item_id in chosen]):
+            try:
+                made = self._tasks_of(items)
+            except (RequestNotSent, OutcomeUnknown) as exc:  # none was claimed: they wait as before
+                if self._gives_up():
+                    return str(exc)
+                continue
+            self._unread = []
+            stopped = self._send_all(items, made, is_stopped)
+            if stopped in ("", STOPPED):  # else what arrived is read back by the next pass
+                stopped = self._read_back(self._unread) or stopped
+            if stopped:
+                return stopped
+        return ""
+
+    def _send_all(
+        self,
+        items: Sequence[ReviewItem],
+        made: Mapping[str, Sequence[int]],
+        is_stopped: Callable[[], bool],
+    ) -> str:
+        """Send items one by one, each once it is claimed; `made`: the tasks there are, by key."""
+        for item in items:
             if is_stopped():
                 return STOPPED
-            for item in self._outbox.claim(1, ids=[item_id]):
-                stopped = self._send(item)
+            for claimed in self._outbox.claim(1, ids=[item.id]):
+                stopped = self._send(claimed, made.get(item.dedupe_key, ()))
                 if stopped:
                     return stopped
         return ""
 
-    def _send(self, item: ReviewItem) -> str:
+    def _send(self, item: ReviewItem, made: Sequence[int]) -> str:
         try:
-            shown, prediction = self._prepare(item)
+            shown, prediction = self._outgoing.prepare(item)
         except (InputError, LabelFormatError, LedgerError) as exc:
             self._park(item, exc)
             return ""
+        if made:  # by an earlier life of this item
+            self._sent(item, made[0])
+            return ""
         try:
-            found = self._studio.tasks_with(self._project.id, [item.dedupe_key])
-            tasks = found.get(item.dedupe_key)
-            url = "" if tasks else self._upload(shown)
+            url = self._upload(shown)
         except (RequestNotSent, OutcomeUnknown) as exc:  # at most an image too many was uploaded
             return self._put_off(item, exc)
         except RequestRefused as exc:
             return self._refused(item, exc)
-        if tasks:  # made by an earlier life of this item
-            return self._sent(item, tasks[0])
         data = to_task_data(
             image_url=url, reasons=item.reasons, note=item.note, dedupe_key=item.dedupe_key
         )
-        # Asking and uploading may have outlasted the lease: its new holder asks for the key once,
-        # and would not see a task that is made after that.
+        # Uploading may have outlasted the lease: its new holder asks for the key once, and would
+        # not see a task that is made after that.
         self._outbox.renew()
         try:
             task_id = self._studio.create_task(self._project.id, data, prediction)
@@ -218,54 +238,59 @@ class _Pass:
             self._outbox.mark_unknown(item.id, error=str(exc))
             return str(exc) if self._gives_up() else ""
         self._reached("push:created")
-        return self._sent(item, task_id)
+        self._sent(item, task_id)
+        return ""
 
-    def _prepare(self, item: ReviewItem) -> tuple[ShownImage, dict[str, Any]]:
-        """The picture and the prediction, both checked; nothing is sent yet."""
-        shown = shown_image(self._queue.images.get(item.image_sha256))
-        prediction = to_prediction(
-            _leading_first(item.predictions),
-            mask_labels=self._mask_labels,
-            score=task_score(item.priority, self._priorities),
-        )
-        check_prediction(prediction, self._project.config, shown.facts)
-        return shown, prediction
+    def _tasks_of(self, items: Sequence[ReviewItem]) -> dict[str, list[int]]:
+        return self._studio.tasks_with(self._project.id, [item.dedupe_key for item in items])
 
     def _upload(self, shown: ShownImage) -> str:
         url = self._studio.upload(self._project.id, shown.name, shown.data, shown.mime)
         self._reached("push:uploaded")
         return url
 
-    def _sent(self, item: ReviewItem, task_id: int) -> str:
-        sent = self._outbox.mark_sent(item.id, task_id=task_id)
+    def _sent(self, item: ReviewItem, task_id: int) -> None:
+        self._unread.append(self._outbox.mark_sent(item.id, task_id=task_id))
         self.done = replace(self.done, sent=self.done.sent + 1)
         self._failures = 0
-        return self._read_back(sent)
 
-    def _read_back(self, item: ReviewItem) -> str:
-        """Compare a task with what it should be; "" also where it has to be parked for that."""
+    def _read_back(self, items: Sequence[ReviewItem]) -> str:
+        """Compare tasks with what they should be, and park those that are not."""
+        ids = [item.task_id for item in items if item.task_id is not None]
+        try:
+            tasks = self._studio.tasks(self._project.id, ids)
+        except (RequestNotSent, OutcomeUnknown) as exc:  # they stay sent for the next pass
+            return str(exc) if self._gives_up() else ""
+        for item in items:
+            stopped = self._compare(item, tasks)
+            if stopped:
+                return stopped
+        return ""
+
+    def _compare(self, item: ReviewItem, tasks: Mapping[int, Mapping[str, Any]]) -> str:
         if item.task_id is None:  # no edge leads here, but a hand in the database might
             self._park(item, LabelFormatError("It is marked as sent and has no task."))
             return ""
         try:
-            shown, prediction = self._prepare(item)
-            task = self._studio.task(item.task_id)
-            difference = _difference(task, item, prediction)
-            if not difference and not self._shows(task["data"]["image"], shown):
-                difference = "the image there is another one"
+            shown, prediction = self._outgoing.prepare(item)
+            # Before a task counts as gone it is asked for by itself: it may have been moved.
+            task = tasks.get(item.task_id) or self._studio.task(item.task_id)
+            wrong = difference(task, item, prediction)
+            if not wrong and not self._shows(task["data"]["image"], shown):
+                wrong = "the image there is another one"
         except (InputError, LabelFormatError, LedgerError) as exc:
             self._park(item, exc)
             return ""
         except RequestRefused as exc:
             if exc.status in (401, 403):
                 raise
-            difference = "it is gone"
+            wrong = "it is gone"
         except LabelStudioError as exc:  # it stays sent, and is read by the next pass
             return str(exc) if self._gives_up() else ""
         self._failures = 0
         self._reached("push:read back")
-        if difference:
-            self._park(item, LabelFormatError(f"Task {item.task_id} is not as sent: {difference}."))
+        if wrong:
+            self._park(item, LabelFormatError(f"Task {item.task_id} is not as sent: {wrong}."))
         else:
             self._outbox.mark_verified(item.id)
             self.done = replace(self.done, verified=self.done.verified + 1)
@@ -301,32 +326,6 @@ class _Pass:
         return self._failures >= PATIENCE
 
 
-def _leading_first(inspections: Sequence[Inspection]) -> list[Inspection]:
-    """The surest model of each task draws: less to correct than what the most doubtful says."""
-    return sorted(inspections, key=lambda inspection: (inspection.uncertainty, inspection.model))
-
-
-def _priorities(queue: ReviewQueue) -> list[float]:
-    query = sa.select(ReviewItemRow.priority).where(ReviewItemRow.project == queue.project)
-    with queue.ledger.reading() as session:
-        return sorted(session.scalars(query))
-
-
-def _difference(task: Mapping[str, Any], item: ReviewItem, prediction: Mapping[str, Any]) -> str:
-    """What of a task is not as it should be, "" where all is; the score may have changed since."""
-    if task["data"].get("dedupe_key") != item.dedupe_key:
-        return "its key is another one"
-    ours = [p for p in task["predictions"] if p["model_version"] == MODEL_VERSION]
-    if len(ours) != 1:
-        return f"it has {len(ours)} predictions of ours"
-    if _drawn(ours[0]) != _drawn(prediction):
-        return "its regions differ"
-    return ""
-
-
-def _drawn(prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a prediction a person sees, by region."""
-    return {
-        region["id"]: (region["from_name"], region["type"], region["value"])
-        for region in prediction["result"]
-    }
+def _batches(items: Sequence[ReviewItem]) -> Iterator[Sequence[ReviewItem]]:
+    for start in range(0, len(items), AT_ONCE):
+        yield items[start : start + AT_ONCE]

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from core.errors import TrainingError
 from models import get_spec
 from models._release import load_network, read_release
+from models._runtime import prepare
 from models._ultralytics import DetectionNetwork  # before ultralytics: it sets its environment
 
 # isort: split
@@ -72,10 +73,7 @@ def load_teachers(
                 f"know {', '.join(labels)}, in this order."
             )
         network: DetectionNetwork = load_network(folder, config)  # type: ignore[assignment]
-        fold = get_spec(config.name).fold
-        network = network.fuse(verbose=False).eval().requires_grad_(False)
-        if fold is not None:
-            fold(network)
+        prepare(network, get_spec(config.name).fold)
         network.model[-1].training = True  # raw answers, while every BatchNorm stays as it was
         teachers.append(Teacher(f"{config.name} {config.revision}", network.to(device)))
     return tuple(teachers)

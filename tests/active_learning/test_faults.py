@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from active_learning import push as push_module
 from active_learning.labelling import NO_DEFECT
 from core.errors import LabelStudioError
 from tests.active_learning.fault_proxy import (
@@ -179,14 +180,48 @@ def test_what_was_sent_and_could_not_be_read_back_is_read_by_the_next_pass(desk,
     project_of(desk, label_studio)
     with fault_proxy(
         label_studio.port,
-        lambda r: (
-            "502 without doing it" if "api/tasks/" in r.path and "query" not in r.path else None
-        ),
+        lambda request: "502 without doing it" if "fields=all" in request.path else None,
     ) as proxy:
         assert desk.push(label_studio.client(url=proxy.url)).sent == 1
     assert desk.item(item.id).state == "sent"
     report = desk.push(label_studio.client())
     assert (report.sent, report.verified) == (0, 1)
+
+
+def test_while_nobody_can_be_asked_for_the_keys_nothing_is_claimed(desk, label_studio, monkeypatch):
+    monkeypatch.setattr(push_module, "AT_ONCE", 2)
+    items = [desk.flag(seed) for seed in range(7)]
+    project_of(desk, label_studio)
+    with fault_proxy(
+        label_studio.port,
+        lambda request: "502 without doing it" if "dedupe_key" in request.path else None,
+    ) as proxy:
+        report = desk.push(label_studio.client(url=proxy.url))
+    assert "502" in report.stopped
+    assert proxy.injected == {"502 without doing it": 3}  # of four pairs; then it is left alone
+    assert [(desk.item(i.id).state, desk.item(i.id).attempts) for i in items] == [
+        ("pending", 0)
+    ] * 7
+
+
+def test_outcomes_that_nobody_could_be_asked_about_stay_unknown_and_are_asked_for_at_once(
+    desk, label_studio
+):
+    items = [desk.flag(seed) for seed in range(2)]
+    project = project_of(desk, label_studio)
+    lost = on_import("answer lost after it was done", times=2)
+    with fault_proxy(label_studio.port, lost) as proxy:
+        studio = label_studio.client(url=proxy.url)
+        assert desk.push(studio).unknown == 2
+        proxy.plan = lambda r: "502 without doing it" if "dedupe_key" in r.path else None
+        assert desk.push(studio).unknown == 2
+        proxy.plan = lambda request: None
+        before = len(proxy.passed)
+        assert desk.push(studio).verified == 2
+        asked = [r for r in proxy.passed[before:] if "dedupe_key" in r.path]
+    assert len(asked) == 1
+    assert all(desk.item(item.id).state == "verified" for item in items)
+    check_history(desk, label_studio, project.id, items=2)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -175,6 +175,22 @@ def test_tasks_are_found_by_their_keys_alone(client, project, project_title):
     assert client.tasks_with(project.id, []) == {}
 
 
+def test_tasks_are_read_many_at_once_as_each_is_read_alone(
+    client, project, project_title, monkeypatch
+):
+    monkeypatch.setattr(client_module, "PAGE", 2)
+    mine = [send(client, project.id, f"k{n}") for n in range(3)]
+    elsewhere = client.project(f"{project_title} b", LABELLING)
+    theirs = send(client, elsewhere.id, "k9")
+    read = client.tasks(project.id, [*mine, theirs, 999_999])
+    assert list(read) == mine
+    alone = client.task(mine[1])
+    assert read[mine[1]]["data"] == alone["data"]
+    [there], [also] = read[mine[1]]["predictions"], alone["predictions"]
+    assert (there["model_version"], there["result"]) == (also["model_version"], also["result"])
+    assert client.tasks(project.id, []) == {}
+
+
 def test_changes_are_read_in_order_page_by_page(client, project, label_studio, monkeypatch):
     monkeypatch.setattr(client_module, "PAGE", 2)
     tasks = [send(client, project.id, f"k{n}") for n in range(5)]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from io import BytesIO
 from threading import Event
 
@@ -19,12 +20,14 @@ from active_learning.inbox import Taken
 from active_learning.labelling import NO_DEFECT
 from active_learning.leases import Leases
 from active_learning.outbox import pushing
+from active_learning.push import STOPPED
 from active_learning.shown_image import shown_image
 from active_learning.webhook import MAX_BODY_BYTES, SECRET_HEADER, Webhook
 from core.errors import LeaseHeld, LeaseLost, RequestRefused
 from core.geometry import class_map_from_record
 from core.images import decode
 from core.settings import LabelStudioSettings
+from tests.active_learning.fault_proxy import fault_proxy
 from tests.active_learning.review_desk import LABELLING, open_test_desk, picture
 from tests.records import write_folder
 
@@ -100,6 +103,59 @@ def test_the_most_urgent_items_go_first_and_the_rest_waits(desk, studio, label_s
     # Whatever the order of sending, Label Studio serves by priority.
     served = label_studio.ask("GET", f"projects/{project.id}/next")
     assert served["data"]["dedupe_key"] == items[0.9].dedupe_key
+
+
+def test_many_items_cost_one_question_for_their_keys_and_one_reading(desk, label_studio, project):
+    for seed in range(3):
+        desk.flag(seed)
+    with fault_proxy(label_studio.port, lambda request: None) as proxy:
+        assert desk.push(label_studio.client(url=proxy.url)).verified == 3
+        asked = Counter(
+            "keys" if "dedupe_key" in request.path else "tasks"
+            for request in proxy.passed
+            if request.method == "GET" and "api/tasks/" in request.path
+        )
+    assert asked == {"keys": 1, "tasks": 1}
+
+
+def test_what_was_sent_before_a_person_stopped_it_is_read_back(desk, studio):
+    items = [desk.flag(seed, priority=1 - seed / 10) for seed in range(3)]
+    sent = []
+    report = desk.push(studio, on_point=sent.append, is_stopped=lambda: "push:created" in sent)
+    assert (report.sent, report.verified, report.stopped) == (1, 1, STOPPED)
+    assert [desk.item(item.id).state for item in items] == ["verified", "pending", "pending"]
+
+
+def test_a_task_that_is_deleted_before_it_is_read_back_is_parked_alone(
+    desk, studio, label_studio, project
+):
+    items = [desk.flag(seed, priority=1 - seed / 10) for seed in range(2)]
+
+    def delete_the_first(point):
+        tasks = label_studio.tasks(project.id)
+        if point == "push:created" and len(tasks) == 1:
+            studio.delete_task(tasks[0]["id"])
+
+    report = desk.push(studio, on_point=delete_the_first)
+    assert (report.sent, report.parked, report.verified) == (2, 1, 1)
+    gone = desk.item(items[0].id)
+    assert gone.parked_reason == f"Task {gone.task_id} is not as sent: it is gone."
+
+
+def test_a_task_whose_drawing_was_changed_before_it_is_read_back_is_parked(
+    desk, studio, label_studio, project
+):
+    item = desk.flag(1)
+
+    def redraw(point):
+        if point == "push:created":
+            [task] = label_studio.tasks(project.id)
+            [prediction] = task["predictions"]
+            kept = prediction["result"][:1]
+            label_studio.ask("PATCH", f"predictions/{prediction['id']}/", {"result": kept})
+
+    assert desk.push(studio, on_point=redraw).parked == 1
+    assert desk.item(item.id).parked_reason.endswith("its regions differ.")
 
 
 def test_an_image_flagged_by_hand_that_no_model_saw_is_sent_without_drawings(
