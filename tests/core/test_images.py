@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import resource
-import struct
 import time
 import warnings
 import zlib
@@ -18,35 +16,21 @@ from PIL import Image, ImageFile
 
 from core.errors import InputError
 from core.images import ImageLimits, decode
-
-RGB = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-GREY = np.random.default_rng(1).integers(0, 256, (9, 7), dtype=np.uint8)
-LOSSLESS = ["PNG", "BMP", "TIFF", "WEBP"]
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    if kind == "WEBP":
-        options.setdefault("lossless", True)
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def png_header(width: int, height: int, *, bits: int = 8, colour: int = 0) -> bytes:
-    """A PNG that ends after its header: decoding it is impossible, refusing it is not."""
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
-    return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-
-
-def tiff(tags: dict[int, int], content: bytes) -> bytes:
-    """An uncompressed grey TIFF whose content starts at byte 8; tags 259, 262 and 277 are given."""
-    assert len(content) <= 4
-    entries = sorted({259: 1, 262: 1, 277: 1, **tags}.items())
-    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
-    head = b"II*\0" + struct.pack("<I", 12) + content.ljust(4, b"\0")
-    return head + struct.pack("<H", len(entries)) + directory + struct.pack("<I", 0)
-
+from tests.core.bad_images import (
+    GREY,
+    LOSSLESS,
+    NO_IMAGES,
+    RGB,
+    bomb,
+    cut_off,
+    damaged,
+    encoded,
+    huge_tiles,
+    png_header,
+    seeds,
+    several_pictures,
+    tiff,
+)
 
 # --- formats and modes -------------------------------------------------------------------------
 
@@ -201,31 +185,7 @@ def test_a_line_of_the_longest_side_is_an_image():
 # --- refusals ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        pytest.param(b"", "The file is empty; PNG, JPEG, BMP, TIFF and WebP", id="empty"),
-        pytest.param(b"hello", "not an image file; PNG, JPEG", id="text"),
-        pytest.param(b"<svg xmlns='x'></svg>", "type SVG; PNG", id="svg"),
-        pytest.param(b"<?xml version='1.0'?>\n<svg/>", "type SVG", id="svg with prolog"),
-        pytest.param(b"\n<!DOCTYPE html><p>", "type HTML", id="html"),
-        pytest.param(encoded(Image.new("L", (2, 2)), "GIF"), "type GIF", id="gif"),
-        pytest.param(b"\0\0\0\x18ftypheic" + b"\0" * 50, "type HEIC", id="heic"),
-        pytest.param(b"%PDF-1.7", "type PDF", id="pdf"),
-        pytest.param(b"\x89PNG\r\n\x1a\n", "PNG header cannot be read", id="png without header"),
-        pytest.param(b"\xff\xd8\xff\xe0", "JPEG header cannot be read", id="jpeg without header"),
-        pytest.param(b"RIFF\x10\0\0\0WEBPVP8 ", "WebP header", id="webp without header"),
-        pytest.param(
-            encoded(Image.new("L", (1, 65_535)), "PNG"),
-            "1 × 65535 pixels; at most 20000 pixels a side",
-            id="1 x 65535",
-        ),
-        pytest.param(png_header(0, 5), "PNG header|nothing to see", id="no width"),
-        pytest.param(
-            png_header(8000, 5001), r"8000 × 5001 = 40.0 megapixels; at most 40", id="pixels"
-        ),
-    ],
-)
+@pytest.mark.parametrize(("data", "says"), NO_IMAGES.values(), ids=NO_IMAGES)
 def test_what_is_no_acceptable_image_is_refused_in_one_sentence(data, says):
     with pytest.raises(InputError, match=says) as caught:
         decode(data)
@@ -236,17 +196,14 @@ def test_what_is_no_acceptable_image_is_refused_in_one_sentence(data, says):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
 def test_cut_off_file_is_refused(kind):
-    data = encoded(Image.fromarray(np.tile(RGB, (20, 20, 1))), kind)
     with pytest.raises(InputError, match=r"file is (cut off|damaged)"):
-        decode(data[: len(data) * 2 // 3])
+        decode(cut_off(kind))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_several_pictures_in_one_file_are_refused(kind):
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     with pytest.raises(InputError, match="holds several pictures"):
-        decode(data)
+        decode(several_pictures(kind))
 
 
 def test_multi_picture_jpeg_is_its_main_picture():
@@ -310,13 +267,11 @@ def resident_mb() -> float:
 
 
 def test_twenty_kilobyte_bomb_is_refused_before_it_is_decoded():
-    rows = zlib.compress(b"\0" * (13_000 * (13_000 // 8 + 1)), 9)
-    idat = struct.pack(">I", len(rows)) + b"IDAT" + rows
-    bomb = png_header(13_000, 13_000, bits=1)[:33] + idat + struct.pack(">I", zlib.crc32(idat[4:]))
-    assert len(bomb) < 30_000
+    data = bomb()
+    assert len(data) < 30_000
     before, start = resident_mb(), time.perf_counter()
     with pytest.raises(InputError, match=r"13000 × 13000 = 169.0 megapixels; at most 40"):
-        decode(bomb)
+        decode(data)
     assert time.perf_counter() - start < 0.5
     assert resident_mb() - before < 50
 
@@ -333,49 +288,11 @@ def test_bombs_are_refused_whatever_pillow_is_set_to(monkeypatch, side):
 
 
 def test_small_tiff_of_huge_tiles_is_refused():
-    # The decoder would allocate one whole tile of 400 MB for a picture of 16 x 16.
-    data = tiff({256: 16, 257: 16, 258: 8, 322: 20_000, 323: 20_000, 324: 8, 325: 4}, b"\0" * 4)
     with pytest.raises(InputError, match=r"tiles of 400.0 megapixels"):
-        decode(data)
+        decode(huge_tiles())
 
 
 # --- damage ------------------------------------------------------------------------------------
-
-
-def damaged(data: bytes, random: np.random.Generator) -> bytes:
-    """A few flipped bits, or an end that is missing, or a stretch of zeros."""
-    broken = bytearray(data)
-    kind = random.integers(3)
-    if kind == 0:
-        for position in random.integers(0, len(data), random.integers(1, 9)):
-            broken[position] ^= 1 << int(random.integers(8))
-    elif kind == 1:
-        del broken[int(random.integers(len(data))) :]
-    else:
-        start = int(random.integers(len(data)))
-        broken[start : start + 16] = bytes(len(broken[start : start + 16]))
-    return bytes(broken)
-
-
-def seeds() -> dict[str, bytes]:
-    colour = Image.fromarray(np.tile(RGB, (4, 4, 1)))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return {
-        "png": encoded(colour, "PNG", exif=exif),
-        "png palette": encoded(colour.convert("P"), "PNG", transparency=3),
-        "png alpha": encoded(colour.convert("RGBA"), "PNG"),
-        "png 16 bit": encoded(Image.fromarray(np.full((20, 20), 700, np.uint16)), "PNG"),
-        "jpeg": encoded(colour, "JPEG", exif=exif),
-        "jpeg progressive": encoded(colour, "JPEG", progressive=True),
-        "jpeg cmyk": encoded(colour.convert("CMYK"), "JPEG"),
-        "bmp": encoded(colour, "BMP"),
-        "tiff": encoded(colour, "TIFF", exif=exif),
-        "tiff deflate": encoded(colour, "TIFF", compression="tiff_deflate"),
-        "tiff lzw": encoded(colour.convert("L"), "TIFF", compression="tiff_lzw"),
-        "webp": encoded(colour, "WEBP"),
-        "webp lossy": encoded(colour, "WEBP", lossless=False, exif=exif),
-    }
 
 
 @pytest.mark.parametrize("name", seeds())
