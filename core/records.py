@@ -148,6 +148,12 @@ class ReleaseConfig(Record):
         return (self.novelty,) if self.novelty else ()
 
     @property
+    def tested(self) -> Evaluation | None:
+        """What was measured on a test split: the leak-free one, else another; None without one."""
+        tests = [e for e in self.evaluations if e.split == "test"]
+        return next((e for e in tests if e.protocol == "leak-free"), tests[0] if tests else None)
+
+    @property
     def revision(self) -> str:
         """Short name of these very weights: the first 12 hex digits of their SHA-256."""
         return self.weights_sha256[:12]
@@ -316,6 +322,7 @@ class ServedModel(Record):
     task: Task
     revision: str
     labels: tuple[str, ...]
-    metrics: tuple[Metric, ...]
+    metrics: tuple[Metric, ...]  # on a test split, if there was one
+    protocol: Literal["paper", "leak-free"] | None = None  # of that split
     source: Source
     parameters: int

@@ -42,6 +42,8 @@ def list_releases(
         table.add_column(head, no_wrap=head in ("model", "revision"))
     for line in lines:
         metrics = "\n".join(f"{m.name} {100 * m.value:.1f}" for m in line.metrics[:2])
+        if line.protocol == "paper":
+            metrics += "\non the paper's split"
         table.add_row(
             line.name, line.task, line.revision, line.source, f"{line.parameters:,}", metrics
         )

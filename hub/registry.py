@@ -27,14 +27,15 @@ class Release:
 
     def served(self) -> ServedModel:
         """The line of `/models` about this release."""
-        test = [e for e in self.config.evaluations if e.split == "test"]
+        test = self.config.tested
         return ServedModel(
             name=self.config.name,
             title=self.config.title,
             task=self.config.task,
             revision=self.config.revision,
             labels=self.config.labels,
-            metrics=test[0].metrics if test else (),
+            metrics=test.metrics if test else (),
+            protocol=test.protocol if test else None,
             source=self.source,
             parameters=self.config.parameters,
         )

@@ -106,7 +106,6 @@ def _sentence(n: int) -> str:
 
 def _row(release: Release, *, is_first: bool) -> str:
     config, run = release.config, release.config.run
-    test = next((e for e in config.evaluations if e.split == "test"), None)
     name = (
         f'<button type="button" class="plain" data-name="{escape(config.name)}" '
         f'aria-pressed="{str(is_first).lower()}">{escape(config.title)}</button>'
@@ -118,7 +117,7 @@ def _row(release: Release, *, is_first: bool) -> str:
         f"{count(run.epochs, 'epoch')}, {config.image_size} px"
     )
     origin = f"<code>{escape(config.revision)}</code><br>{SOURCES[release.source]}"
-    cells = (what, _figures(config, test), trained, origin)
+    cells = (what, _figures(config, config.tested), trained, origin)
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
@@ -133,6 +132,8 @@ def _figures(config: ReleaseConfig, test: Evaluation | None) -> str:
         for name in dict.fromkeys([*measured, *reported])
     )
     n = count(test.metrics[0].n if test.metrics else 0, "test image") if test else "not measured"
+    if test and test.protocol == "paper":
+        n += " of the paper's split"
     where = {" ".join(filter(None, (r.dataset, r.split))) for r in reported.values()}
     paper = f"; paper: {', '.join(sorted(where))}" if where else ""
     return (

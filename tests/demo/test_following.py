@@ -14,6 +14,7 @@ from hub.publish import publish
 from hub.registry import Release, resolve
 from tests.demo import releases
 from tests.hub.loopback import settings_for
+from tests.records import make_evaluation
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +54,18 @@ def test_a_running_app_serves_what_is_published_meanwhile(loopback_hub, tmp_path
 def test_the_models_page_says_where_a_release_comes_from(tmp_path, source, words):
     config = releases.describe(tmp_path / "grace", "grace", task="detect")
     assert words in models_table((Release(tmp_path / "grace", config, source),))
+
+
+def test_the_models_page_says_where_figures_are_of_the_paper_s_split(tmp_path):
+    config = releases.describe(tmp_path / "grace", "grace", task="detect")
+    measured = make_evaluation(config, protocol="paper")
+    figures = config.model_copy(update={"evaluations": (measured,)})
+    words = "324 test images of the paper&#x27;s split"
+    assert words in models_table((Release(tmp_path / "grace", figures, "bundled"),))
+    measured = make_evaluation(config, protocol="leak-free")
+    figures = config.model_copy(update={"evaluations": (measured,)})
+    page = models_table((Release(tmp_path / "grace", figures, "bundled"),))
+    assert "<caption>324 test images;" in page
 
 
 def test_the_models_page_shows_the_class_that_a_paper_names_beside_its_figure():

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from core.errors import WeightsError, WeightsNotFoundError
+from core.records import Metric
 from core.settings import PathSettings
 from hub.registry import resolve, resolve_all
 from tests.records import make_config, make_evaluation, write_folder
@@ -65,3 +66,19 @@ def test_the_served_line_shows_the_metrics_of_the_test_split_only(paths):
     line = resolve("grace", paths).served()
     assert [(m.name, m.value) for m in line.metrics] == [("mAP50", 0.7)]
     assert (line.name, line.revision, line.source) == ("grace", config.revision, "bundled")
+
+
+def test_of_two_test_splits_the_leak_free_one_is_shown_whichever_comes_first(paths):
+    config = make_config()
+    on_paper = make_evaluation(
+        config, protocol="paper", metrics=(Metric(name="mAP50", value=0.9, n=360),)
+    )
+    leak_free = make_evaluation(config, protocol="leak-free")
+    write_folder(paths.bundled / "grace", evaluations=(on_paper, leak_free))
+    line = resolve("grace", paths).served()
+    assert ([m.value for m in line.metrics], line.protocol) == ([0.7], "leak-free")
+    write_folder(paths.bundled / "da_yolo", evaluations=(on_paper,))
+    line = resolve("da_yolo", paths).served()
+    assert ([m.value for m in line.metrics], line.protocol) == ([0.9], "paper")
+    write_folder(paths.bundled / "gms2_yolo")
+    assert resolve("gms2_yolo", paths).served().protocol is None
