@@ -172,7 +172,7 @@ def _training(config: ReleaseConfig) -> list[str]:
         ("time", f"{run.wall_time_s / 60:.0f} min"),
         ("run", f"`{run.id}`, code `{run.git_commit[:12]}`"),
     ]
-    return ["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows), ""]
+    return ["| what | value |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows), ""]
 
 
 def _calibration(config: ReleaseConfig) -> list[str]:

@@ -38,6 +38,7 @@ def test_the_card_states_data_split_recipe_seed_and_n():
     nested = make_config(run=make_run(recipe={"augment": {"crop": 0.875}}))
     assert "| recipe | augment.crop 0.875 |" in write_card(nested, get_spec("grace"))
     assert "28 of 30 planned, weights of epoch 25 kept" in text
+    assert "| what | value |\n| --- | --- |\n| data | NEU-DET" in text
 
 
 def test_every_class_has_its_row():
