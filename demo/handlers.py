@@ -70,14 +70,20 @@ def sentence_of(error: Exception) -> str:
 
 
 def inspect(
-    service: Service, path: str, name: str, *, model: str, score_threshold: float | None
+    service: Service,
+    path: str,
+    name: str,
+    *,
+    image: DecodedImage,
+    model: str,
+    score_threshold: float | None,
 ) -> tuple[Shown, Look]:
-    """Let a model look at a file.
+    """Let a model look at a file, whose picture is `image`.
 
     Raises:
         RollmarkError: whatever `Service.inspect` raises.
     """
-    look = service.inspect(Path(path), model, score_threshold=score_threshold)
+    look = service.inspect(Path(path), model, score_threshold=score_threshold, image=image)
     return Shown(path, name, look.inspection, look.prediction.labels, look.title), look
 
 

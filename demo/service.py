@@ -142,6 +142,7 @@ class Service:
         model: str = AUTO,
         *,
         score_threshold: float | None = None,
+        image: DecodedImage | None = None,
     ) -> Look:
         """Let one model look at one image; one that it is unsure of is queued for review.
 
@@ -151,6 +152,7 @@ class Service:
             model: name of a served model, or `auto`.
             score_threshold: lowest score of a finding, in [0, 1]; None: the settings', else the
                 release's own.
+            image: `source`, where it is decoded already.
 
         Raises:
             InputError: if the image or the threshold cannot be used.
@@ -158,7 +160,7 @@ class Service:
             WeightsError: if its weights are damaged.
             WeightsNotFoundError: if no model is served at all.
         """
-        look = self._look(source, model, score_threshold)
+        look = self._look(image or source, model, score_threshold)
         self._observer.note(look.image, look.inspection, _encoded(source, self._settings))
         if isinstance(source, DecodedImage):
             return look

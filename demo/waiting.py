@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from core.taxonomy import native_side
+from core.types import DecodedImage
 from demo.service import Service
 from demo.words import short
 
 _FROM: Final = 12  # tiles; fewer are answered before a sentence could be read
 
 
-def announcement(service: Service, path: Path, model: str) -> str:
+def announcement(service: Service, image: DecodedImage, model: str) -> str:
     """ "GRACE looks at 12,000 × 200 px in 80 tiles …"; empty where the answer is there at once.
 
     Args:
         service: what will look.
-        path: of the picture.
+        image: the picture.
         model: name of a served model, or `auto`.
 
     Raises:
-        RollmarkError: what `Service.decode` and `Service.choose` raise.
+        RollmarkError: what `Service.choose` raises.
     """
     from models._tiling import tile
 
     config = service.choose(model).config
-    image = service.decode(path)
     native_px = native_side(config.dataset) or config.image_size
     cut = tile(image.width, image.height, native_px=native_px, image_size=config.image_size)
     if cut is None or len(cut.corners) < _FROM:

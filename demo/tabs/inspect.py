@@ -130,10 +130,11 @@ class _Page:
         """
         is_wanted = self.answers.begin(request)
         try:
-            if waiting := announcement(self.service, Path(path), model):
+            image = self.service.decode(Path(path))
+            if waiting := announcement(self.service, image, model):
                 yield self._working(markup.working(waiting), (path, name))
             shown, look = handlers.inspect(
-                self.service, path, name, model=model, score_threshold=threshold
+                self.service, path, name, image=image, model=model, score_threshold=threshold
             )
             inspection = look.inspection
             possible, usual = LAYERS[inspection.task]

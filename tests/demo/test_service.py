@@ -297,6 +297,15 @@ def test_a_detector_is_asked_for_near_misses_too(
     assert asked == [0.05, 0.001]
 
 
+def test_a_picture_that_is_decoded_already_is_not_decoded_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = service.decode(PICTURE)
+    decoded = _counted(monkeypatch, service_module, "decode")
+    assert service.inspect(PICTURE, "grace", image=image).image is image
+    assert decoded == []
+
+
 def _counted(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[Any]:
     calls: list[Any] = []
     original: Callable[..., Any] = getattr(module, name)

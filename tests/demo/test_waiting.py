@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
-from core.errors import InputError
 from demo.service import Service
 from demo.waiting import announcement
 from tests.demo.releases import PICTURE
@@ -20,16 +18,11 @@ def test_a_long_look_is_announced_with_the_number_of_tiles(
     Image.new("L", (4000, 200), 90).save(strip)
     # Learned from 200 px scaled to 64: the strip becomes 1280 × 64 px; tiles of 64 px overlap by
     # a quarter, so a new one begins every 48 px: 1 + (1280 - 64) / 48, rounded up, are 27.
-    assert announcement(service, strip, "grace") == "GRACE looks at 4,000 × 200 px in 27 tiles …"
+    assert (
+        announcement(service, service.decode(strip), "grace")
+        == "GRACE looks at 4,000 × 200 px in 27 tiles …"
+    )
 
 
 def test_an_answer_that_is_there_at_once_is_not_announced(service: Service) -> None:
-    assert announcement(service, PICTURE, "auto") == ""
-
-
-def test_a_file_that_is_no_picture_is_refused_before_anything_is_announced(
-    service: Service, tmp_path: Path
-) -> None:
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(InputError, match="not an image file"):
-        announcement(service, tmp_path / "text.png", "auto")
+    assert announcement(service, service.decode(PICTURE), "auto") == ""
