@@ -97,7 +97,9 @@ def grow(
             left_out[sha256] = "it is a test image"
         elif is_new and split_of.get(group) == "test":
             left_out[sha256] = "it shows the same steel as a test image"
-        elif reason := (unfit or {}).get(sha256) or _unfit(base, annotation):
+        elif reason := (unfit or {}).get(sha256) or unfit_for(
+            annotation, task=base.task, labels=base.labels, dataset=base.name
+        ):
             left_out[sha256] = reason
         else:
             sources[sha256] = annotation
@@ -214,16 +216,16 @@ def write(growth: Growth, base: Dataset, images: ImageStore, data_root: Path) ->
     return open_dataset(final.name, data_root)
 
 
-def _unfit(base: Dataset, annotation: Annotation) -> str:
-    """Why an annotation cannot train this set; empty if it can."""
-    named = labels_given(annotation, base.task)
-    if not named and base.task == "classify":
+def unfit_for(annotation: Annotation, *, task: Task, labels: Sequence[str], dataset: str) -> str:
+    """Why a model of this task and these classes cannot learn from an annotation; "" if it can."""
+    named = labels_given(annotation, task)
+    if not named and task == "classify":
         return "nobody said which class the image is"
     if not named and set(all_labels_given(annotation)) - {NO_DEFECT}:
-        how = "no box was drawn" if base.task == "detect" else "nothing was brushed"
+        how = "no box was drawn" if task == "detect" else "nothing was brushed"
         return f"a defect was named and {how}"
-    strangers = sorted(set(named) - set(base.labels))
-    return f"{base.name} has no class {strangers[0]!r}" if strangers else ""
+    strangers = sorted(set(named) - set(labels))
+    return f"{dataset} has no class {strangers[0]!r}" if strangers else ""
 
 
 def _drawn(group: str) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 
 from active_learning.desk import Desk
 from active_learning.drift import Drift, compare, read_reference
+from active_learning.growth import unfit_for
 from active_learning.incoming import Incoming
 from active_learning.labelling import labels_given
 from active_learning.retraining import RetrainingRun, RetrainingRuns
@@ -38,7 +39,7 @@ class Outlook:
     dataset: str
     revision: str
     due: Due
-    new_reviews: int
+    new_reviews: int  # that this model can learn from
     new_labels: dict[str, int]
     training_labels: dict[str, int]  # before the new ones; empty where masks were not counted
     drift: Drift | None
@@ -77,7 +78,9 @@ def outlook(settings: Settings, desk: Desk, release: Release) -> Outlook:
     last = next(iter(runs.newest(model=config.name, limit=1)), None)
     versions = versions_of(settings, desk)
     used = last.version if last and last.version else config.run.dataset_id
-    new = versions.answers_since(config.dataset, used)
+    new = tuple(
+        said for said in versions.answers_since(config.dataset, used) if _can_learn(config, said)
+    )
     new_labels = count_labels(new, config.task)
     training_labels, missing = _training_labels(settings, versions, config)
     drift = _drift(settings, desk, config)
@@ -107,6 +110,10 @@ def outlook(settings: Settings, desk: Desk, release: Release) -> Outlook:
 def count_labels(annotations: tuple[Annotation, ...], task: Task) -> dict[str, int]:
     """What annotations name, by class: boxes, classes of masks, or classes of images."""
     return dict(Counter(label for said in annotations for label in labels_given(said, task)))
+
+
+def _can_learn(config: ReleaseConfig, said: Annotation) -> bool:
+    return not unfit_for(said, task=config.task, labels=config.labels, dataset=config.dataset)
 
 
 def _due(state: State, settings: Settings, open_run: RetrainingRun | None, missing: str) -> Due:

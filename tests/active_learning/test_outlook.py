@@ -7,6 +7,7 @@ import pytest
 
 from active_learning.drift import Seen, describe
 from active_learning.incoming import Incoming
+from active_learning.labelling import NO_DEFECT
 from active_learning.outlook import count_labels, outlook, outlooks, versions_of
 from active_learning.status import read_status
 from core.geometry import mask_record
@@ -54,6 +55,13 @@ def test_what_the_new_answers_name_is_counted_beside_what_training_has(installat
     assert set(found.training_labels) == set(installation.labels)
     assert found.due.now
     assert found.drift is None  # the release has no reference
+
+
+def test_an_answer_that_the_model_cannot_learn_from_is_not_new_for_it(installation, ledger):
+    # A classifier of defects has no class for sound steel.
+    installation.answer(installation.desk(ledger), 2, label=NO_DEFECT)
+    found = look(installation, ledger)
+    assert (found.new_reviews, found.new_labels, found.due.now) == (0, {}, False)
 
 
 def test_a_data_set_that_is_not_prepared_is_told_instead_of_trained_on(installation, ledger):
