@@ -24,7 +24,7 @@ def with_committee(releases: Sequence[Release], paths: PathSettings) -> tuple[Re
     sitting = _members(releases)
     if not sitting:
         return tuple(releases)
-    return (*releases, _as_release(sitting, _tuning(paths), paths))
+    return (*releases, _as_release(sitting, _tuning(sitting, paths), paths))
 
 
 def ready(
@@ -47,8 +47,9 @@ def ready(
     from models._committee import Committee
 
     sitting = [loaded.load(member) for member in _members(releases)]
-    tuning = _tuning(paths)
-    answering = _as_release([held.release for held in sitting], tuning, paths)
+    members = [held.release for held in sitting]
+    tuning = _tuning(members, paths)
+    answering = _as_release(members, tuning, paths)
     return answering, Committee([held.predictor for held in sitting], tuning)
 
 
@@ -66,10 +67,11 @@ def _as_release(
     return Release(folder=paths.bundled / COMMITTEE, config=config, source="local")
 
 
-def _tuning(paths: PathSettings) -> CommitteeTuning | None:
-    """What was tuned; a damaged file costs the tuning, not the answer."""
+def _tuning(sitting: Sequence[Release], paths: PathSettings) -> CommitteeTuning | None:
+    """What was tuned for them; a damaged file costs the tuning, not the answer."""
+    members = [(release.config.name, release.config.revision) for release in sitting]
     try:
-        return read_tuning(paths.bundled, paths.releases)
+        return read_tuning(paths.bundled, paths.releases, members)
     except WeightsError as exc:
         logger.error("%s", exc)
         return None

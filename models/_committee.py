@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -149,25 +150,49 @@ def describe(configs: Sequence[ReleaseConfig], tuning: CommitteeTuning | None) -
     )
 
 
-def read_tuning(bundled: Path, releases: Path) -> CommitteeTuning | None:
-    """The tuning made on this machine, else the bundled one, else None.
+def read_tuning(
+    bundled: Path, releases: Path, members: Sequence[tuple[str, str]]
+) -> CommitteeTuning | None:
+    """The tuning that was made for these members: this machine's own, else the bundled one.
+
+    Args:
+        bundled: folder of the releases that come with the code.
+        releases: folder of those that were promoted here.
+        members: name and revision of each.
+
+    Returns:
+        None where there is none for them; if there is one for others, the log says so once.
 
     Raises:
-        WeightsError: if the file is damaged.
+        WeightsError: if a file is damaged.
     """
+    others = False
     for folder in (releases, bundled):
         path = folder / COMMITTEE / TUNING_FILE
-        if path.is_file():
-            try:
-                return CommitteeTuning.model_validate_json(path.read_bytes())
-            except ValidationError as exc:
-                fault = exc.errors()[0]["msg"]
-                raise WeightsError(f"{path} is no tuning of a committee: {fault}.") from exc
+        if not path.is_file():
+            continue
+        try:
+            tuning = CommitteeTuning.model_validate_json(path.read_bytes())
+        except ValidationError as exc:
+            fault = exc.errors()[0]["msg"]
+            raise WeightsError(f"{path} is no tuning of a committee: {fault}.") from exc
+        if fitting(tuning, members):
+            return tuning
+        others = True
+    if others:
+        _warn_untuned(frozenset(members))
     return None
 
 
+@cache
+def _warn_untuned(members: frozenset[tuple[str, str]]) -> None:
+    """Once for the same weights: an app reads the tuning with every answer."""
+    told = ", ".join(f"{name} {weights}" for name, weights in sorted(members))
+    logger.warning("no committee was tuned with %s: all members have an equal say", told)
+
+
 def open_committee(members: Sequence[Predictor], bundled: Path, releases: Path) -> Committee:
-    """The committee of these members with the tuning that lies there.
+    """The committee of these members with the tuning that lies there for them.
 
     Raises:
         WeightsNotFoundError: if there are fewer than two members.
@@ -177,7 +202,5 @@ def open_committee(members: Sequence[Predictor], bundled: Path, releases: Path) 
         raise WeightsNotFoundError(
             f"A committee needs weights of two detectors or more, there are {len(members)}."
         )
-    tuning = read_tuning(bundled, releases)
-    if tuning and not fitting(tuning, [(m.spec.name, m.revision) for m in members]):
-        logger.warning("the committee was tuned with other weights: all members have an equal say")
+    tuning = read_tuning(bundled, releases, [(m.spec.name, m.revision) for m in members])
     return Committee(members, tuning)

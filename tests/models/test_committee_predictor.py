@@ -119,16 +119,38 @@ def test_one_detector_is_no_committee(tmp_path):
         open_committee(_members()[:1], tmp_path, tmp_path)
 
 
+def _lay(folder, tuning):
+    (folder / "committee").mkdir(parents=True, exist_ok=True)
+    (folder / "committee" / "committee.json").write_text(tuning.model_dump_json())
+
+
 def test_a_tuning_of_this_machine_comes_before_the_bundled_one(tmp_path):
     bundled, own = tmp_path / "bundled", tmp_path / "releases"
-    assert read_tuning(bundled, own) is None
-    for folder, n in ((bundled, 1), (own, 2)):
-        (folder / "committee").mkdir(parents=True)
-        (folder / "committee" / "committee.json").write_text(_tuning(n=n).model_dump_json())
-    assert read_tuning(bundled, own).n == 2
+    members = [(m.name, m.revision) for m in _tuning().members]
+    assert read_tuning(bundled, own, members) is None
+    _lay(bundled, _tuning(n=1))
+    _lay(own, _tuning(n=2))
+    assert read_tuning(bundled, own, members).n == 2
     (own / "committee" / "committee.json").write_text("{}")
     with pytest.raises(WeightsError, match="no tuning of a committee"):
-        read_tuning(bundled, own)
+        read_tuning(bundled, own, members)
+
+
+def test_a_tuning_that_fits_comes_before_a_newer_one_of_other_weights(tmp_path, caplog):
+    bundled, own = tmp_path / "bundled", tmp_path / "releases"
+    fits = _tuning(n=1)
+    members = [(m.name, m.revision) for m in fits.members]
+    [first, *others] = fits.members
+    trained_since = (first.model_copy(update={"revision": "f" * 12}), *others)
+    _lay(bundled, fits)
+    _lay(own, fits.model_copy(update={"n": 2, "members": trained_since}))
+    assert read_tuning(bundled, own, members).n == 1
+    assert caplog.text == ""
+    stranger = [("grace", "0123456789ab"), *members[1:]]
+    for _ in range(2):  # as an app does with every answer
+        assert read_tuning(bundled, own, stranger) is None
+    assert caplog.text.count("all members have an equal say") == 1
+    assert "grace 0123456789ab" in caplog.text
 
 
 def test_a_description_adds_up_the_cost_and_takes_the_tuned_threshold(tmp_path):
