@@ -1,4 +1,4 @@
-"""Writing a file so that a crash leaves the old bytes or the new ones, never a mixture."""
+"""Writing a file so that a crash leaves the old bytes or the new ones; what of a zip is read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import os
 import shutil
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Final
 
 STALE_S: Final = 3600  # what one process works on is done long before
+# zipfile undoes these a piece at a time; of the others it unpacks all that was read at once, and
+# some hundred bytes become gigabytes.
+ZIP_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

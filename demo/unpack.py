@@ -6,24 +6,24 @@ of its own sizes is checked first, and what comes out of it is counted again.
 
 from __future__ import annotations
 
+import io
 import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from core.errors import InputError
+from core.files import ZIP_METHODS
 from core.images import MEGA, SUFFIXES
 from core.settings import ServingSettings
 
 _ENCRYPTED: Final = 0x1  # of a member's flag bits
-# zipfile undoes these a piece at a time; of the others it unpacks all that was read at once, and
-# some hundred bytes become gigabytes.
-_READ: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DIRECTORY_BYTES: Final = 1000  # of an archive's list of files, for each picture a job may have
-_DIRECTORY_SIZE: Final = 5  # its place in what zipfile reads of an archive's end
+_END_BYTES: Final = 66_000  # of an archive's end: 22, a comment of up to 65,535, and some
 _NAME_LENGTH: Final = 120
 
 
@@ -127,7 +127,7 @@ def _members(path: Path, name: str, limits: BatchLimits) -> Iterator[Picture]:
 def _extract(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, limits: BatchLimits
 ) -> bytes | InputError:
-    if member.compress_type not in _READ:
+    if member.compress_type not in ZIP_METHODS:
         return InputError("It is compressed in a way that is not read here; pack it again as zip.")
     try:
         with archive.open(member) as stream:
@@ -148,15 +148,44 @@ def _checked(data: bytes, limits: BatchLimits) -> bytes | InputError:
     return data
 
 
-def _opened(path: Path, name: str, limits: BatchLimits) -> zipfile.ZipFile:
-    try:
-        with path.open("rb") as file:  # opening the archive makes an object of every entry
-            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-        if end is not None and end[_DIRECTORY_SIZE] > _DIRECTORY_BYTES * limits.pictures:
-            raise InputError(f"{name} lists too many files; pack the pictures alone.")
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as exc:
-        raise InputError(f"{name} is no readable zip archive; pack it again.") from exc
+@contextmanager
+def _opened(path: Path, name: str, limits: BatchLimits) -> Iterator[zipfile.ZipFile]:
+    """An archive whose list of files was read and is not endless."""
+    with ExitStack() as held:
+        try:
+            file = held.enter_context(_Bounded(path))
+            file.most_bytes = _END_BYTES + _DIRECTORY_BYTES * limits.pictures
+            archive = held.enter_context(zipfile.ZipFile(file))
+            file.most_bytes = None
+        except _TooMuch as exc:
+            raise InputError(f"{name} lists too many files; pack the pictures alone.") from exc
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as exc:
+            raise InputError(f"{name} is no readable zip archive; pack it again.") from exc
+        yield archive
+
+
+class _TooMuch(Exception):
+    """More would be read at once than is allowed."""
+
+
+class _Bounded(io.FileIO):
+    """A file of which no more is read at once than `most_bytes`, unless that is None.
+
+    zipfile reads the whole list of files in one go, makes an object of every entry, and believes
+    what the archive says of the list's size, in a place that depends on the archive's format.
+    """
+
+    most_bytes: int | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file; raises _TooMuch."""
+        most = self.most_bytes
+        if most is None:
+            return super().read(size)
+        data = super().read(most + 1 if size is None or size < 0 else min(size, most + 1))
+        if len(data) > most:
+            raise _TooMuch
+        return data
 
 
 def _is_archive(name: str) -> bool:

@@ -13,14 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from core.errors import DatasetError, InputError
+from core.files import ZIP_METHODS
 
 MAX_MEMBERS = 100_000
 MAX_TOTAL_BYTES = 8 * 1024**3  # GC10-DET, the largest public set, is about 1 GiB
 MAX_MEMBER_BYTES = 64 * 1024**2
-
-# zipfile undoes these a piece at a time; of the others it unpacks all that was read at once, and
-# some hundred bytes become gigabytes.
-_PIECEMEAL = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Archive(Protocol):
@@ -62,7 +59,7 @@ class ZipSource:
     def read(self, name: str) -> bytes:
         """Bytes of one member, its checksum verified; InputError if it is broken or too large."""
         try:
-            if self._zip.getinfo(name).compress_type not in _PIECEMEAL:
+            if self._zip.getinfo(name).compress_type not in ZIP_METHODS:
                 raise InputError(f"{name} is compressed in a way that is not read here.")
             with self._zip.open(name) as member:
                 # the directory may lie about the size: never inflate more than the cap

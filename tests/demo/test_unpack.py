@@ -132,9 +132,21 @@ def test_what_can_only_be_unpacked_whole_is_not_unpacked(tmp_path: Path, method:
 
 
 def test_an_endless_list_of_files_is_refused_before_it_is_read(pack: Pack) -> None:
-    files = pack({"a.png": b"A"} | {f"{k:04d}.txt": b"" for k in range(60)})  # 54 bytes each
-    with pytest.raises(InputError, match=r"a\.zip lists too many files"):
-        list_pictures(files, LIMITS)
+    # 54 bytes each: 1,277 of them and that of a.png are 69,009 of the 66,000 + 3 · 1,000 allowed.
+    for others, is_endless in ((1276, False), (1277, True)):
+        files = pack({"a.png": b"A"} | {f"{k:04d}.txt": b"" for k in range(others)})
+        if is_endless:
+            with pytest.raises(InputError, match=r"a\.zip lists too many files"):
+                list_pictures(files, LIMITS)
+        else:
+            assert list_pictures(files, LIMITS) == (1, others)
+
+
+def test_an_archive_with_the_longest_comment_is_read(pack: Pack) -> None:
+    files = pack({"a.png": b"A"})
+    with zipfile.ZipFile(files[0][0], "a") as archive:
+        archive.comment = b"-" * 65_535
+    assert list_pictures(files, LIMITS) == (1, 0)
 
 
 def test_a_compression_that_is_not_known_is_said_to_be_that(pack: Pack) -> None:
