@@ -19,6 +19,7 @@ from core.records import Inspection, ReleaseConfig
 from core.settings import Settings
 from core.types import Predictor
 from demo.observing import Answered
+from demo.words import short
 from models import choose_device, load
 from models._release import read_release
 
@@ -77,14 +78,16 @@ class Shadow:
     def _compare(self, answered: Answered, said: Inspection, config: ReleaseConfig) -> None:
         live = answered.inspection
         taught = dict.fromkeys((live.model, said.model), config.labels)
-        found = compare([live, said], labels=taught)
+        title = short(config.title)
+        titles = {live.model: title, said.model: f"{title}{_SUFFIX}"}
+        found = compare([live, said], labels=taught, titles=titles)
         asked_from = self._settings.review.review_threshold
         if found.disagreement < (ASK_FROM if asked_from is None else asked_from):
             return
         self.disagreed += 1
         if answered.data is None:
             return
-        reason = f"the live {live.model} {live.revision} and the candidate {said.revision} disagree"
+        reason = f"the live {title} {live.revision} and the candidate {said.revision} disagree"
         self._queue(answered.data, (live,), (reason, *found.reasons), found.disagreement)
 
     def _opened(self, folder: Path) -> tuple[Predictor, ReleaseConfig]:

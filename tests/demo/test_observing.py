@@ -111,7 +111,8 @@ def test_where_the_candidate_disagrees_the_image_goes_into_the_queue(shadowed: S
     assert answer.inspection.detections  # the live model's answer, whatever the candidate says
     shadowed._observer.settle()
     [item] = shadowed.review.open(shadowed.releases()).queue.items()
-    assert "the live grace dddddddddddd and the candidate eeeeeeeeeeee disagree" in item.reasons
+    assert "the live GRACE dddddddddddd and the candidate eeeeeeeeeeee disagree" in item.reasons
+    assert not [reason for reason in item.reasons if "grace" in reason]  # the name, not the title
 
 
 def test_the_candidate_looks_at_so_many_images_and_no_more(shadowed: Service) -> None:
