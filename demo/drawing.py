@@ -26,6 +26,11 @@ LAYERS: Final[dict[Task, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 }
 # The button that hands a file out stays out of sight; it is pressed when the file is ready.
 _HAND_OUT: Final = "() => document.getElementById('export').click()"
+# No link leads to an answer: what a visitor looks at here is cleared from the server.
+_SENDING: Final = (
+    '<p class="quiet">A result here has no link. To send it, download it, or drop the picture on '
+    "Batch, which keeps it under a link.</p>"
+)
 
 
 class DrawingPanel:
@@ -52,6 +57,7 @@ class DrawingPanel:
                 kind: gr.Button(f"Download {kind.upper()}", size="sm", min_width=90)
                 for kind in KINDS
             }
+        gr.HTML(_SENDING)
         self._export = gr.DownloadButton("Export", visible="hidden", elem_id="export")
 
     def wire(self, shown: Any, picture: Any, findings: Any) -> None:
