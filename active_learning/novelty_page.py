@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from active_learning.novelty import ALARM
 from active_learning.novelty_benchmark import NoveltyResult
 from core.files import write_atomically
+from training.plots import COLOURS, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE: Final = "novelty.md"
 PLOT: Final = "novelty.png"
 RECORD: Final = "novelty.json"
-_COLOURS: Final = ("#1f4e79", "#c2571a", "#4b7f52", "#7a4b8c")  # test images, then the sets
 
 _HEAD: Final = f"""# Unlike anything seen
 
@@ -69,7 +71,7 @@ def write_page(folder: Path, results: Sequence[NoveltyResult], *, command: str, 
         "results": [result.model_dump(mode="json") for result in results],
     }
     write_atomically(folder / RECORD, (json.dumps(record) + "\n").encode())
-    write_atomically(folder / PLOT, _plot(results))
+    save_figure(_plot(results), folder / PLOT)
     rows = [row for result in results for row in _rows(result)]
     table = "\n".join(
         [
@@ -105,21 +107,18 @@ def _rows(result: NoveltyResult) -> list[str]:
     ]
 
 
-def _plot(results: Sequence[NoveltyResult]) -> bytes:
+def _plot(results: Sequence[NoveltyResult]) -> Figure:
     """The share of each set that lies nearer than a distance, a panel a release."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-    figure = Figure(figsize=(5.6 * len(results), 3.8), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(5.6 * len(results), 3.8)
     axes = figure.subplots(1, len(results), squeeze=False)[0]
     for ax, result in zip(axes, results, strict=True):
         sets = [
             ("its test images", result.distances),
             *((s.name, s.distances) for s in result.sets),
         ]
-        for (name, distances), colour in zip(sets, _COLOURS, strict=False):
+        for (name, distances), colour in zip(sets, COLOURS, strict=False):
             rising = np.sort(distances)
             share = np.arange(1, len(rising) + 1) / len(rising)
             ax.step(rising, share, where="post", color=colour, lw=1.6, label=name)
@@ -135,6 +134,4 @@ def _plot(results: Sequence[NoveltyResult]) -> bytes:
         ax.tick_params(labelsize=8)
     names = axes[0].get_legend_handles_labels()
     figure.legend(*names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    return buffer.getvalue()
+    return figure

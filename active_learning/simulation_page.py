@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from active_learning.simulate import Saving, Simulation
 from active_learning.simulation import OURS, RANDOM
 from active_learning.simulation_boxes import CALIBRATED_ON, COMMITTEE, LEAST_CONFIDENCE
 from active_learning.simulation_classes import DIVERSE, K_CENTRE
 from core.files import write_atomically
+from training.plots import new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE: Final = "active-learning.md"
 PLOT: Final = "active-learning.png"
@@ -52,7 +55,7 @@ def write_page(
     entries = dict(sorted(entries.items()))
     write_atomically(record, (json.dumps(entries, indent=1) + "\n").encode())
     told = {k: Simulation.model_validate(e["simulation"]) for k, e in entries.items()}
-    write_atomically(folder / PLOT, _plot(told))
+    save_figure(_plot(told), folder / PLOT)
     parts = [_HEAD, *(_section(told[k], entries[k]) for k in told), _TAIL]
     write_atomically(folder / PAGE, ("\n\n".join(parts) + "\n").encode())
     return folder / PAGE
@@ -177,9 +180,7 @@ def _saved(name: str, saving: Saving) -> str:
     return f"{100 * saving.saved:.0f} % ({low} to {high})"
 
 
-def _plot(simulations: Mapping[str, Simulation]) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _plot(simulations: Mapping[str, Simulation]) -> Figure:
 
     judged = {s.dataset for s in simulations.values() if s.split != CALIBRATED_ON}
     shown = {  # a split that only chose has its table, and no panel
@@ -189,8 +190,7 @@ def _plot(simulations: Mapping[str, Simulation]) -> bytes:
     }
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(6.2 * columns, 4.2 * rows), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(6.2 * columns, 4.2 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for empty in axes[len(shown) :]:
         empty.axis("off")
@@ -209,6 +209,4 @@ def _plot(simulations: Mapping[str, Simulation]) -> bytes:
         ax.grid(axis="y", color="#e5e5e5", lw=0.8)
         ax.tick_params(labelsize=8)
         ax.legend(frameon=False, fontsize=8, loc="lower right")
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    return buffer.getvalue()
+    return figure
