@@ -62,7 +62,7 @@ class TorchRuntime:
     """A frozen network on one device; one forward pass at a time.
 
     Fused where it can be, channels_last, fp16 on CUDA, bf16 autocast on a CPU that has it, fp32
-    elsewhere.
+    elsewhere. A detector's boxes are decoded in fp32 everywhere.
 
     Args:
         network: trained network; it is changed (evaluation mode, fused, moved) and owned from here.
@@ -87,6 +87,9 @@ class TorchRuntime:
         self.name = f"torch {precision} on {device}"
         if self._half:
             network.half()
+        exact = getattr(network, "decode_in_fp32", None)
+        if callable(exact) and (self._half or self._bf16):
+            exact()
         self._network: nn.Module = network.to(  # type: ignore[call-overload]
             self.device, memory_format=torch.channels_last
         )

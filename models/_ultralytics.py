@@ -9,7 +9,6 @@ else it does on its own account is switched off by the package, before any file 
 from __future__ import annotations
 
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,20 @@ if SETTINGS.get("sync", True):  # "sync" is ultralytics' switch for analytics an
 _BUILD_LOCK = threading.Lock()
 
 
+class InFp32(nn.Module):
+    """A module that computes in fp32 inside a network that does not, halved or under autocast."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the module makes of `x`, in fp32."""
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = self.module(x.float())
+        return out
+
+
 class DetectionNetwork(DetectionModel):  # type: ignore[misc]
     """An ultralytics `DetectionModel` whose loss can be chosen by the paper.
 
@@ -48,6 +61,16 @@ class DetectionNetwork(DetectionModel):  # type: ignore[misc]
     criterion_factory: Callable[[DetectionNetwork], Any] | None = None
     autocast_dtype: torch.dtype | None = None
     soft_loss: Callable[[Any, Mapping[str, Any], Tensor, Tensor], Tensor] | None = None
+
+    def decode_in_fp32(self) -> None:
+        """From here on boxes are decoded in fp32, whatever the network computes in; call it last.
+
+        In fp16 a coordinate beyond 512 px has steps of 0.5 px, in bf16 of 4 px. Anchors of pictures
+        of up to 1024 px are exact in both; from the distances on, everything is promoted.
+        """
+        head = self.model[-1]
+        if not isinstance(head.dfl, InFp32):
+            head.dfl = InFp32(head.dfl)
 
     def init_criterion(self) -> Any:
         """The loss of this network."""
@@ -239,7 +262,7 @@ def load_coco_npz(
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = _renamed({k: file[k] for k in file.files}, layers)
-    except (OSError, ValueError, zipfile.BadZipFile) as exc:
+    except Exception as exc:  # damaged and hostile archives fail in any way there is
         raise WeightsError(f"{path} is not a readable npz of YOLO11 arrays.") from exc
     own = dict(network.named_parameters())
     taken: list[str] = []
