@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +15,7 @@ from core.errors import ConfigError, DatasetError
 from core.settings import PathSettings
 from models import get_spec
 from tests.demo import releases
-from training.benchmark import speed_contenders
+from training.benchmark import speed_app, speed_contenders
 from training.benchmark.speed import served_names, take_turns, use_cpus
 from training.benchmark.speed_aims import PLAIN_TORCH, Aim, aims
 from training.benchmark.speed_contenders import OURS_IN_TORCH, Contender, Subject, contenders
@@ -285,3 +288,20 @@ def test_the_same_network_answers_the_same_for_everyone(
     ready, missing = contenders(subject, tmp_path, only=(PLAIN_TORCH,))
     assert ready == []
     assert missing == {PLAIN_TORCH: "RuntimeError: no such operator"}
+
+
+@pytest.mark.parametrize(
+    ("listens", "code"), [(True, -signal.SIGTERM), (False, -signal.SIGKILL)], ids=["asked", "made"]
+)
+def test_nothing_is_left_of_an_app_that_does_not_end_when_it_is_asked_to(
+    monkeypatch: pytest.MonkeyPatch, listens: bool, code: int
+) -> None:
+    script = "import sys; print('up', flush=True); sys.stdin.read()"
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    monkeypatch.setattr(speed_app, "STOP_S", 60 if listens else 0.05)
+    command = [sys.executable, "-c", script if listens else deaf + script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        speed_app._stop(process)
+        assert process.returncode == code

@@ -31,6 +31,7 @@ _Ask: TypeAlias = Callable[[], float | None]  # one question; its own time in ms
 _APP: Final = Path(__file__).parents[2] / "app.py"
 CLIENTS: Final = (1, 4, 16)
 START_S: Final = 300
+STOP_S: Final = 60
 _COMPARISONS: Final = 9
 EXPORT_S: Final = 900
 
@@ -147,8 +148,17 @@ def _running(root: Path, paths: PathSettings, cpus: int) -> Iterator[_App]:
         try:
             yield _App(f"http://127.0.0.1:{port}", process, log, started)
         finally:
-            process.terminate()
-            process.wait(timeout=60)
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the app: by asking, and where it does not listen, by force. Nothing of it is left."""
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _first_answer(app: _App, data: bytes) -> float:
