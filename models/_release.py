@@ -133,8 +133,8 @@ def load_weights(network: nn.Module, folder: Path, config: ReleaseConfig) -> Non
     try:
         network.load_state_dict(load(data), strict=True)  # load_state_dict casts fp16 to fp32
     except (RuntimeError, SafetensorError) as exc:
-        reason = str(exc).splitlines()[-1].strip()
-        raise WeightsError(f"The weights in {folder} do not fit {config.name}: {reason}") from exc
+        reason = str(exc).splitlines()[-1].strip().rstrip(".")
+        raise WeightsError(f"The weights in {folder} do not fit {config.name}: {reason}.") from exc
 
 
 def load_network(folder: Path, config: ReleaseConfig) -> nn.Module:

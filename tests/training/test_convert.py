@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +17,8 @@ from models._ultralytics import (
     load_coco_npz,
     yolo11_config,
 )
+from tests.training.hostile_checkpoints import Hostile
 from training.__main__ import app
-
-
-class Hostile:
-    """Unpickled without care, it would make a file."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.canary),)
 
 
 def test_a_detector_started_from_a_converted_checkpoint_computes_what_the_checkpoint_did(
