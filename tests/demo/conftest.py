@@ -24,6 +24,8 @@ from tests.demo.fakes import Loader
 
 SECRET = "sesame open"  # of the app's webhook
 APP = Path(__file__).parents[2] / "app.py"
+START_S = 600  # at most; on a machine that is busy otherwise a start takes minutes
+STOP_S = 30
 
 
 @pytest.fixture
@@ -101,7 +103,11 @@ def served(root: Path, bundled: Path, **settings: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             app.terminate()
-            app.wait(timeout=30)
+            try:
+                app.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                app.kill()
+                app.wait()
 
 
 def _environment() -> dict[str, str]:
@@ -111,7 +117,7 @@ def _environment() -> dict[str, str]:
 
 def _wait_until_loaded(app: subprocess.Popen[bytes], address: str, log: Path, wanted: int) -> None:
     """Until every network is in memory; the app's log is shown when it ends or hangs before."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and app.poll() is None:
         if log.read_text().count(" loaded ") == wanted:
             try:
