@@ -7,6 +7,7 @@ It serves all three tasks: rectangles (`box`), brush masks (`mask`), one choice 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ NO_DEFECT: Final = "no defect"  # the choice of a sheet without any
 BOX, MASK, VERDICT, IMAGE = "box", "mask", "verdict", "image"  # names in the configuration
 
 _NO_DEFECT_COLOUR: Final = "#808080"
+_ROW: Final = "display: flex; align-items: center; gap: 12px"
 # Label Studio has had holes where a label's name became HTML.
 _SAFE_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}")
 
@@ -46,11 +48,14 @@ class Labelling:
         # Above the image: below a tall one nobody would see that there is more to answer. In one
         # line each, or the image itself is out of sight.
         if self.boxes:
-            _control(view, "RectangleLabels", BOX, self.boxes, canRotate="false")
+            row = _row(view, "Boxes")
+            _control(row, "RectangleLabels", BOX, self.boxes, canRotate="false")
         if self.masks:
-            _control(view, "BrushLabels", MASK, self.masks)
+            row = _row(view, "Areas")
+            _control(row, "BrushLabels", MASK, self.masks)
         choices = (*self.choices, NO_DEFECT)
-        _control(view, "Choices", VERDICT, choices, choice="single", layout="inline")
+        row = _row(view, "Image")
+        _control(row, "Choices", VERDICT, choices, choice="single", layout="inline")
         # Rotation would make boxes that no detector can learn; it is not offered.
         ElementTree.SubElement(
             view,
@@ -62,8 +67,11 @@ class Labelling:
 
     @property
     def revision(self) -> str:
-        """Short name of this very configuration: 12 hex digits of its SHA-256."""
-        return hashlib.sha256(self.config().encode()).hexdigest()[:12]
+        """Short name of these classes: 12 hex digits of their SHA-256; how they are laid out
+        does not matter, or an image that was answered would be asked about again for its looks.
+        """
+        classes = json.dumps([self.boxes, self.masks, self.choices])
+        return hashlib.sha256(classes.encode()).hexdigest()[:12]
 
     def joined(self, other: Labelling) -> Labelling:
         """The classes of both, ours first: an older project loses none."""
@@ -92,8 +100,8 @@ def read_config(xml: str) -> Labelling:
         view = ElementTree.fromstring(xml)
     except ElementTree.ParseError as exc:
         raise LabelFormatError("The project's labelling configuration is not XML.") from exc
-    image = view.find(f"Image[@name='{IMAGE}']")
-    verdict = view.find(f"Choices[@name='{VERDICT}']")
+    image = view.find(f".//Image[@name='{IMAGE}']")
+    verdict = view.find(f".//Choices[@name='{VERDICT}']")
     if image is None or image.get("value") != "$image" or verdict is None:
         raise LabelFormatError(
             "The project's labelling configuration is not Rollmark's: it needs an Image named "
@@ -101,7 +109,7 @@ def read_config(xml: str) -> Labelling:
         )
 
     def values(path: str) -> tuple[str, ...]:
-        return tuple(str(entry.get("value")) for entry in view.findall(path))
+        return tuple(str(entry.get("value")) for entry in view.findall(f".//{path}"))
 
     return Labelling(
         boxes=values(f"RectangleLabels[@name='{BOX}']/Label"),
@@ -138,6 +146,13 @@ def labels_given(annotation: Annotation, task: Task) -> list[str]:
 def all_labels_given(annotation: Annotation) -> list[str]:
     """What an answer names in any of the three ways."""
     return [label for task in get_args(Task) for label in labels_given(annotation, task)]
+
+
+def _row(view: ElementTree.Element, heading: str) -> ElementTree.Element:
+    """A line of the page that begins with what is marked in it."""
+    row = ElementTree.SubElement(view, "View", style=_ROW)
+    ElementTree.SubElement(row, "Header", value=heading, size="6")
+    return row
 
 
 def _control(

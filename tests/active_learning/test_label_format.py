@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from active_learning import labelling as labelling_module
 from active_learning.brush import decode_brush, encode_brush
 from active_learning.label_format import (
     check_prediction,
@@ -132,7 +133,25 @@ def test_a_way_of_marking_without_classes_is_left_out():
 
 
 def test_choices_stand_in_one_line_so_that_the_image_is_in_sight():
-    assert ElementTree.fromstring(CONFIG).find("Choices").get("layout") == "inline"
+    assert ElementTree.fromstring(CONFIG).find(".//Choices").get("layout") == "inline"
+
+
+def test_each_line_begins_with_what_is_marked_in_it():
+    lines = ElementTree.fromstring(CONFIG).findall("View")
+    assert [(line.find("Header").get("value"), line[1].tag) for line in lines] == [
+        ("Boxes", "RectangleLabels"),
+        ("Areas", "BrushLabels"),
+        ("Image", "Choices"),
+    ]
+
+
+def test_a_project_whose_lines_have_no_headings_yet_is_read():
+    xml = (
+        '<View><RectangleLabels name="box" toName="image"><Label value="a"/></RectangleLabels>'
+        '<Choices name="verdict" toName="image"><Choice value="x"/><Choice value="no defect"/>'
+        '</Choices><Image name="image" value="$image"/></View>'
+    )
+    assert read_config(xml) == Labelling(boxes=("a",), masks=(), choices=("x",))
 
 
 def test_classes_of_models_join_by_task_in_the_order_they_come():
@@ -150,6 +169,14 @@ def test_the_revision_changes_with_the_classes():
     assert len(LABELLING.revision) == 12
     assert LABELLING.revision != other.revision
     assert other.revision == Labelling(("crazing",), (), ()).revision
+    assert other.revision != Labelling((), ("crazing",), ()).revision
+
+
+def test_the_revision_does_not_change_with_the_looks(monkeypatch):
+    before = LABELLING.config(), LABELLING.revision
+    monkeypatch.setattr(labelling_module, "_ROW", "display: block")
+    assert LABELLING.config() != before[0]
+    assert LABELLING.revision == before[1]
 
 
 @pytest.mark.parametrize("name", ["<img onerror=alert(1)>", "", "a" * 41, " a", "ä", 'a"b', "$why"])
