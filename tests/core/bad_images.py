@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -60,6 +61,7 @@ NO_IMAGES: dict[str, tuple[bytes, str]] = {
 }
 
 
+@cache  # squeezing zeros takes a moment
 def bomb(side: int = 13_000) -> bytes:
     """A whole 1-bit PNG of side² pixels, all black: 20 kB that decode to 507 MB of RGB."""
     rows = zlib.compress(b"\0" * (side * (side // 8 + 1)), 9)

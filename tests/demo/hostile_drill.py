@@ -254,13 +254,19 @@ def _leaks(answer: Answer) -> bool:
     return any(mark in answer.body for mark in LEAKS)
 
 
-def page(results: Sequence[Result], command: str) -> str:
-    """The report of all drills."""
+def page(results: Sequence[Result], command: str, *, commit: str) -> str:
+    """The report of the drills so far.
+
+    Args:
+        results: of each drill.
+        command: that has run them.
+        commit: of the code that was run; another may have come while a night went by.
+    """
     broken = [f"{r.title}: {what} {n}" for r in results for what, n in r.wrong.items() if n]
     head = (
         "# What the app stands\n\n"
         f"Written by `{command}`\n"
-        f"at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {git_commit()[:12]}, "
+        f"at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit[:12]}, "
         f"{describe_machine('cpu')}, {os.cpu_count()} CPUs,\nload average {os.getloadavg()[2]:.0f} "
         "(where it is above the number of CPUs, times are upper bounds and rates lower ones).\n"
         "One app process with the bundled models in torch on one thread, its caps as they come, "
@@ -287,6 +293,7 @@ def main(
         f"python -m tests.demo.hostile_drill --damages {damages} --paths {paths} --requests "
         f"{requests} --clients {clients} --seconds {seconds:g} --minutes {minutes:g} --seed {seed}"
     )
+    commit = git_commit()
     serving = ServingSettings()
     caps = {
         "ROLLMARK_SERVING__MAX_IMAGE_MB": f"{serving.max_image_mb:g}",
@@ -311,7 +318,7 @@ def main(
                 results.append(drill())
                 typer.echo(results[-1].render() + "\n")
                 # After each of them: what a night has found is not lost by what comes after.
-                output.write_text(page(results, command), encoding="utf-8")
+                output.write_text(page(results, command, commit=commit), encoding="utf-8")
     if any(any(result.wrong.values()) for result in results):
         raise typer.Exit(1)
 

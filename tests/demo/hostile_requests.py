@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import select
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 TIMEOUT_S: Final = 120
+PATIENCE_S: Final = 2
 _MOST_BYTES: Final = 1 << 20  # of an answer that are read: a leak shows before
 _CLIMBS: Final = (
     *("../" * 9, "..%2f" * 9, "%2e%2e/" * 9, "%2e%2e%2f" * 9, "..%252f" * 9, "....//" * 9),
@@ -69,8 +71,8 @@ def send(address: str, raw: bytes, *, all_of_it: bool = False) -> Answer:
     Args:
         address: of the app, http://host:port.
         raw: the whole request.
-        all_of_it: nothing will follow, whatever it promises; only the head of the answer is read,
-            for a stream of events has no end.
+        all_of_it: nothing will follow, whatever it promises: without an answer for PATIENCE_S the
+            server is told so. Only the head of the answer is read: a stream of events has no end.
     """
     place = urlsplit(address)
     started = time.perf_counter()
@@ -81,7 +83,8 @@ def send(address: str, raw: bytes, *, all_of_it: bool = False) -> Answer:
     ):
         with suppress(OSError):  # refused before all was sent: the answer is there all the same
             wire.sendall(raw)
-            if all_of_it:
+            # Not at once: a server that sees its caller leave takes its answer back.
+            if all_of_it and not select.select([wire], [], [], PATIENCE_S)[0]:
                 wire.shutdown(socket.SHUT_WR)
         response = http.client.HTTPResponse(wire)
         response.begin()

@@ -152,6 +152,8 @@ def soak(app: App, *, minutes: float, seed: int) -> Result:
             "restarts": int(not app.is_well()),
         },
         {"asked": kinds},
+        "After the overload, by the same process. A short soak's slope tells as much of buffers "
+        "that are still\nbeing made as of growth: `--minutes 480` soaks a night.",
     )
 
 

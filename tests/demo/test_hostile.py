@@ -7,9 +7,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.active_learning.drill_results import Result
 from tests.core.bad_images import NO_IMAGES
-from tests.demo.hostile_drill import address_drill, bad_files, climb_drill, file_drill, noise_drill
-from tests.demo.hostile_requests import Answer, climbing, noise
+from tests.demo.hostile_drill import (
+    address_drill,
+    bad_files,
+    climb_drill,
+    file_drill,
+    noise_drill,
+    page,
+)
+from tests.demo.hostile_requests import Answer, ask, climbing, listener, noise
 from tests.demo.load import App, slope_per_hour
 
 
@@ -53,6 +61,24 @@ def test_a_slope_is_told_by_the_hour() -> None:
     # 100, 101 and 102 MB at 0, 36 and 72 s: 1 MB in a hundredth of an hour
     assert slope_per_hour([0, 36, 72], [100, 101, 102]) == pytest.approx(100)
     assert slope_per_hour([5], [100]) == 0
+
+
+def test_the_page_names_every_promise_that_was_not_kept() -> None:
+    kept = Result("Bad files", {"files": 3}, {"restarts": 0})
+    broken = Result("Soak", {}, {"restarts": 2, "answers that were not as they should be": 0})
+    assert page([kept], "the command", commit="0" * 40).endswith(
+        "## Promises\n\nEvery promise was kept.\n"
+    )
+    text = page([kept, broken], "the command", commit="a1b2" * 10)
+    assert text.endswith("## Promises\n\n- not kept: Soak: restarts 2\n")
+    assert "Written by `the command`" in text
+    assert "commit a1b2a1b2a1b2," in text
+
+
+def test_whoever_comes_to_the_inner_server_is_seen() -> None:
+    with listener() as (port, came):
+        assert ask(f"http://127.0.0.1:{port}", "/").status == 0  # it closes without an answer
+        assert len(came) == 1
 
 
 def test_an_answer_that_is_no_json_is_none() -> None:
