@@ -28,8 +28,8 @@ LAYERS: Final[dict[Task, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 _HAND_OUT: Final = "() => document.getElementById('export').click()"
 # No link leads to an answer: what a visitor looks at here is cleared from the server.
 _SENDING: Final = (
-    '<p class="quiet">A result here has no link. To send it, download it, or drop the picture on '
-    "Batch, which keeps it under a link.</p>"
+    '<p class="quiet">No link leads here: to send a result, download it, or drop the picture on '
+    "Batch.</p>"
 )
 
 

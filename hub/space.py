@@ -32,7 +32,7 @@ _KINDS: Final = frozenset(
     {".py", ".css", ".js", ".json", ".safetensors", ".jpg", ".png", ".md", ".mako", ".csv"}
 )
 _MOUNT: Final = "/data"
-_PYTHON: Final = "3.12"  # what ZeroGPU offers, and what the pins allow
+_PYTHON: Final = "3.12"  # ZeroGPU offers 3.10 and 3.12, the pins need 3.11 or newer
 _README: Final = """---
 {front}---
 
