@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.tal import dist2bbox, make_anchors
 
 from training.initial import release_folder
+
+if TYPE_CHECKING:
+    from training.datasets import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,20 @@ class Teacher:
 
 
 def load_teachers(
-    folders: Sequence[Path], labels: Sequence[str], *, device: str
+    folders: Sequence[Path], dataset: Dataset, *, protocol: str, device: str
 ) -> tuple[Teacher, ...]:
     """The released detectors in `folders`, ready to be asked.
 
+    Args:
+        folders: release folders, or weights files in them.
+        dataset: to be trained on; its class names are the teachers'.
+        protocol: which of its splits. A teacher for whom others were the test images would tell
+            the learner of this run's.
+        device: where the teachers answer.
+
     Raises:
-        TrainingError: if one is no detector, or knows other classes than `labels`, in their order.
+        TrainingError: if one is no detector, knows other classes or another order of them, or was
+            kept from other test images.
         WeightsNotFoundError: if there is no release.
         WeightsError: if one is damaged.
     """
@@ -67,10 +78,15 @@ def load_teachers(
         config = read_release(folder)
         if config.task != "detect":
             raise TrainingError(f"{config.name} is made to {config.task}: it teaches no detector.")
-        if tuple(config.labels) != tuple(labels):
+        if tuple(config.labels) != dataset.labels:
             raise TrainingError(
                 f"{config.name} {config.revision} knows {', '.join(config.labels)}: a teacher must "
-                f"know {', '.join(labels)}, in this order."
+                f"know {', '.join(dataset.labels)}, in this order."
+            )
+        if config.run.test_id != dataset.test_id(protocol, "test"):
+            raise TrainingError(
+                f"{config.name} {config.revision} was kept from other test images than those of "
+                f"{dataset.name} {protocol}: it may have learned from the ones of this run."
             )
         network: DetectionNetwork = load_network(folder, config)  # type: ignore[assignment]
         prepare(network, get_spec(config.name).fold)

@@ -38,7 +38,11 @@ def release_folder(path: Path) -> Path:
 
 
 def initialise(
-    network: nn.Module, release: Path | None, *, stock_layers: Mapping[int, int] | None = None
+    network: nn.Module,
+    release: Path | None,
+    *,
+    scale: str,
+    stock_layers: Mapping[int, int] | None = None,
 ) -> Origin:
     """Fill a new network with what fits it of an earlier release.
 
@@ -48,6 +52,7 @@ def initialise(
     Args:
         network: with random weights; its matching tensors are replaced.
         release: a release folder or the weights file in one; None leaves the network random.
+        scale: of the network; another one's tensors would hardly fit, and silently.
         stock_layers: `ModelSpec.coco_layers` of a network that was made of YOLO11.
 
     Raises:
@@ -58,25 +63,33 @@ def initialise(
         return Origin("random")
     folder = release_folder(release)
     config = read_release(folder)
+    stranger = WeightsError(
+        f"{folder} holds {config.name}, scale {config.scale}: its layers are not those of the "
+        f"network to be trained, of scale {scale}; start from a release of the same model and "
+        "scale."
+    )
+    if config.scale != scale:
+        raise stranger
     donor = get_spec(config.name).build(len(config.labels), config.scale)
     load_weights(donor, folder, config)
     own, given = network.state_dict(), donor.state_dict()
-    lends = config.name == STOCK and stock_layers is not None
-    if lends and stock_layers is not None:
-        given = _moved(given, stock_layers)
-    elif own.keys() != given.keys():
-        raise WeightsError(
-            f"{folder} holds {config.name}, scale {config.scale}: its layers are not those of the "
-            "network to be trained; start from a release of the same model and scale."
-        )
-    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    network.load_state_dict(fitting, strict=False)
     words = f"release {config.revision} of {config.name}"
-    if lends:
+    if config.name == STOCK and stock_layers is not None:
+        fitting = _fitting(own, _moved(given, stock_layers))
+        network.load_state_dict(fitting, strict=False)
         return Origin(f"{words}, {len(fitting)} of {len(own)} tensors")
+    if own.keys() != given.keys():
+        raise stranger
+    fitting = _fitting(own, given)
+    network.load_state_dict(fitting, strict=False)
     if len(fitting) < len(own):
         words += f", {len(own) - len(fitting)} of {len(own)} tensors new for other classes"
     return Origin(words, config.revision)
+
+
+def _fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of `given` the network has a place for."""
+    return {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
 
 
 def _moved(stock: Mapping[str, Tensor], layers: Mapping[int, int]) -> dict[str, Tensor]:

@@ -96,7 +96,9 @@ def train_network(
         return run.load_record()
     torch.manual_seed(seed)
     network = spec.build(len(dataset.labels), scale)
-    origin = Origin("its checkpoint") if begun else initialise(network, initial_weights)
+    origin = (
+        Origin("its checkpoint") if begun else initialise(network, initial_weights, scale=scale)
+    )
     place = torch.device(device)
     precision = "bf16 autocast" if has_bf16(place) else "fp32"
     record = (

@@ -96,7 +96,7 @@ def train_detector(
     """
     if spec.task != "detect":
         raise TrainingError(f"{spec.name} is made to {spec.task}: it is not trained as a detector.")
-    taught_by = load_teachers(teachers, dataset.labels, device=device)
+    taught_by = load_teachers(teachers, dataset, protocol=protocol, device=device)
     recipe = make_recipe(
         spec,
         epochs=epochs,
@@ -124,7 +124,13 @@ def train_detector(
     with run_log(run.log, also=("ultralytics",)) as console:
         if checkpoint is None:
             origin = _initialise(
-                network, initial_weights, spec, dataset, protocol=protocol, image_size=image_size
+                network,
+                initial_weights,
+                spec,
+                dataset,
+                protocol=protocol,
+                image_size=image_size,
+                scale=scale,
             )
             run.save_record(
                 first_record(
@@ -194,6 +200,7 @@ def _initialise(
     *,
     protocol: Protocol,
     image_size: int,
+    scale: str,
 ) -> Origin:
     """Give the network its first weights: of a release, of COCO arrays, or its random ones.
 
@@ -201,7 +208,7 @@ def _initialise(
         WeightsError: if nothing in the source fits.
     """
     if source is None or source.suffix != ".npz":
-        return initialise(network, source, stock_layers=spec.coco_layers)
+        return initialise(network, source, scale=scale, stock_layers=spec.coco_layers)
     samples = dataset.split(protocol, "train")
     chosen = np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)
     images = to_tensor([letterbox(decode(samples[i].path).pixels, image_size)[0] for i in chosen])

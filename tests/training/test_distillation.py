@@ -34,6 +34,7 @@ TINY: dict[str, Any] = {
     "seed": 3,
     "device": "cpu",
 }
+KEPT: dict[str, Any] = {"protocol": "leak-free", "device": "cpu"}
 CENTRE = torch.tensor([[2.0, 2.0]])
 
 
@@ -186,7 +187,7 @@ def test_teachers_see_the_views_that_are_trained_on(
 def test_teachers_are_frozen_and_answer_with_probabilities(
     teacher: Path, tiny_neu_det: Dataset
 ) -> None:
-    (found,) = load_teachers([teacher / "model.safetensors"], tiny_neu_det.labels, device="cpu")
+    (found,) = load_teachers([teacher / "model.safetensors"], tiny_neu_det, **KEPT)
     assert not any(p.requires_grad for p in found.network.parameters())
     before = {k: v.clone() for k, v in found.network.state_dict().items()}
     probabilities, distances = found(torch.rand(2, 3, 64, 64))
@@ -196,17 +197,21 @@ def test_teachers_are_frozen_and_answer_with_probabilities(
     assert all(torch.equal(before[k], v) for k, v in found.network.state_dict().items())
 
 
-def test_a_teacher_that_knows_other_classes_or_draws_no_boxes_is_refused(
+def test_a_teacher_of_other_classes_other_test_images_or_no_boxes_is_refused(
     tmp_path: Path, teacher: Path, tiny_neu_det: Dataset
 ) -> None:
     with pytest.raises(TrainingError, match="a teacher must know rust, dent, in this order"):
-        load_teachers([teacher], ("rust", "dent"), device="cpu")
+        load_teachers([teacher], dataclasses.replace(tiny_neu_det, labels=("rust", "dent")), **KEPT)
+    with pytest.raises(
+        TrainingError, match=r"was kept from other test images than those of .* paper"
+    ):
+        load_teachers([teacher], tiny_neu_det, protocol="paper", device="cpu")
     spec = get_spec("mobilenet_v2")
     record = read_release(teacher).run.model_copy(update={"model": spec.name, "scale": "standard"})
     network = spec.build(6, "standard")
     write_release(tmp_path, network, record=record, title=spec.title, task=spec.task)
     with pytest.raises(TrainingError, match="made to classify: it teaches no detector"):
-        load_teachers([tmp_path], tiny_neu_det.labels, device="cpu")
+        load_teachers([tmp_path], tiny_neu_det, **KEPT)
 
 
 def test_classifiers_have_no_teachers(tmp_path: Path, teacher: Path, tiny_neu_det: Dataset) -> None:
@@ -240,10 +245,12 @@ def test_a_share_without_teachers_is_refused() -> None:
 def test_stock_yolo11_lends_its_layers_to_networks_made_of_it_only(teacher: Path) -> None:
     grace = get_spec("grace")
     network = grace.build(6, "n")
-    initialise(network, teacher, stock_layers=grace.coco_layers)
+    initialise(network, teacher, scale="n", stock_layers=grace.coco_layers)
     lent = get_spec("yolo11").build(6, "n")
-    initialise(lent, teacher)
+    initialise(lent, teacher, scale="n")
     head = dict(lent.named_parameters())["model.23.cv3.0.2.weight"]
     assert torch.equal(dict(network.named_parameters())["model.24.cv3.0.2.weight"], head)
     with pytest.raises(WeightsError, match="its layers are not those"):
-        initialise(get_spec("mobilenet_v2").build(6, "standard"), teacher)
+        initialise(get_spec("gms2_yolo").build(6, "n"), teacher, scale="n")
+    with pytest.raises(WeightsError, match=r"holds yolo11, scale n: .*of scale s; start from"):
+        initialise(grace.build(6, "s"), teacher, scale="s", stock_layers=grace.coco_layers)
