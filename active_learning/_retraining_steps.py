@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 # without forgetting, and every old image stays in the training split.
 FINE_TUNING_RATE: Final = 0.1
 TRIALS_FILE: Final = "trials.json"
-_DEFAULT_BALANCE: Final = "paper"  # what a recipe does unless it is told
+MEASURED_BEST: Final = "auto"  # the setting that leaves the balancing method to the measurements
 
 
 class Interrupted(Exception):
@@ -283,12 +283,16 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
 
 def fine_tuning(spec: ModelSpec, settings: RetrainingSettings, *, batch: int) -> Mapping[str, Any]:
     """What a fine-tuning run does otherwise than a run from the beginning."""
+    from training.balance import retraining_method
     from training.launch import recipe_of
 
     usual = recipe_of(spec, epochs=settings.epochs, batch=batch)
     overrides: dict[str, Any] = {"lr0": usual["lr0"] * FINE_TUNING_RATE}
-    if settings.balance != _DEFAULT_BALANCE:
-        overrides["balance"] = settings.balance
+    method = settings.balance
+    if method == MEASURED_BEST:
+        method = retraining_method(spec.task)
+    if method != usual["balance"]:
+        overrides["balance"] = method
     return overrides
 
 

@@ -62,9 +62,10 @@ class RetrainingSettings(Group):
     )
     epochs: int = Field(20, ge=1, le=10_000, description="Longest a candidate is trained; epochs.")
     balance: str = Field(
-        "paper",
+        "auto",
         min_length=1,
-        description="What a run does about rare classes; the name of a method.",
+        description="What a run does about rare classes, `auto` for what was measured best; the "
+        "name of a method.",
     )
     epsilon: Fraction = Field(
         0,

@@ -1,0 +1,29 @@
+"""What a retraining run does otherwise than a run from the beginning."""
+
+from __future__ import annotations
+
+import pytest
+
+from active_learning._retraining_steps import fine_tuning
+from core.settings import RetrainingSettings
+from models import get_spec
+
+
+def chosen(model: str, **settings: str) -> dict[str, object]:
+    spec = get_spec(model)
+    return dict(fine_tuning(spec, RetrainingSettings(epochs=20, **settings), batch=16))
+
+
+def test_weights_that_are_good_already_are_moved_at_a_tenth_of_the_rate():
+    assert chosen("grace") == {"lr0": pytest.approx(0.001)}  # of the short schedule's 0.01
+
+
+def test_a_classifier_weighs_its_classes_as_was_measured_best_and_others_follow_their_papers():
+    assert chosen("mobilesteelnet")["balance"] == "class_weights"
+    assert "balance" not in chosen("grace")
+    assert "balance" not in chosen("sme_deeplabv3plus")
+
+
+def test_a_method_that_was_set_is_taken():
+    assert chosen("mobilesteelnet", balance="dscbsm")["balance"] == "dscbsm"
+    assert "balance" not in chosen("mobilesteelnet", balance="paper")
