@@ -51,7 +51,12 @@ def test_heat_is_painted_under_what_is_drawn_and_computed_once(
 ) -> None:
     service = Service(Settings(paths=bundled, serving=ServingSettings(runtime="torch")))
     shown, _ = handlers.inspect(
-        service, str(PICTURE), "a", model="mobilesteelnet", score_threshold=None
+        service,
+        str(PICTURE),
+        "a",
+        image=service.decode(PICTURE),
+        model="mobilesteelnet",
+        score_threshold=None,
     )
     plain = handlers.redraw(service, shown, Layers())
     heated = handlers.redraw(service, shown, Layers(), heat="layer")
@@ -83,7 +88,12 @@ def test_a_picture_that_is_gone_is_said_in_the_legend_s_place(
     copy = tmp_path / "x.jpg"
     copy.write_bytes(PICTURE.read_bytes())
     shown, _ = handlers.inspect(
-        service, str(copy), "x.jpg", model="mobilesteelnet", score_threshold=None
+        service,
+        str(copy),
+        "x.jpg",
+        image=service.decode(copy),
+        model="mobilesteelnet",
+        score_threshold=None,
     )
     copy.unlink()
     panel = object.__new__(DrawingPanel)
