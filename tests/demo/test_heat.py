@@ -23,6 +23,20 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> PathSettings:
     return PathSettings(bundled=root / "bundled", data=root / "data")
 
 
+def inspected(service: Service, picture: Path) -> handlers.Shown:
+    """What the page shows once the classifier has looked at a picture."""
+    image = service.decode(picture)
+    shown, _ = handlers.inspect(
+        service,
+        str(picture),
+        picture.name,
+        image=image,
+        model="mobilesteelnet",
+        score_threshold=None,
+    )
+    return shown
+
+
 def test_the_colours_are_infernos() -> None:
     import matplotlib
 
@@ -50,14 +64,7 @@ def test_heat_is_painted_under_what_is_drawn_and_computed_once(
     bundled: PathSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = Service(Settings(paths=bundled, serving=ServingSettings(runtime="torch")))
-    shown, _ = handlers.inspect(
-        service,
-        str(PICTURE),
-        "a",
-        image=service.decode(PICTURE),
-        model="mobilesteelnet",
-        score_threshold=None,
-    )
+    shown = inspected(service, PICTURE)
     plain = handlers.redraw(service, shown, Layers())
     heated = handlers.redraw(service, shown, Layers(), heat="layer")
     assert heated.shape == plain.shape
@@ -87,14 +94,7 @@ def test_a_picture_that_is_gone_is_said_in_the_legend_s_place(
     service = Service(Settings(paths=bundled, serving=ServingSettings(runtime="torch")))
     copy = tmp_path / "x.jpg"
     copy.write_bytes(PICTURE.read_bytes())
-    shown, _ = handlers.inspect(
-        service,
-        str(copy),
-        "x.jpg",
-        image=service.decode(copy),
-        model="mobilesteelnet",
-        score_threshold=None,
-    )
+    shown = inspected(service, copy)
     copy.unlink()
     panel = object.__new__(DrawingPanel)
     panel._service = service
