@@ -91,7 +91,7 @@ def _rank_class(scenes: Sequence[Scene], class_id: int) -> Ranking:
         truth = scene.truth[scene.truth_ids == class_id]
         images.append(np.full(len(rows), index))
         scores.append(scene.scores[rows])
-        hits.append(_match(scene.boxes[rows], truth))
+        hits.append(match(scene.boxes[rows], truth) >= 0)
         truths.append(len(truth))
     score = np.concatenate(scores)
     order = np.argsort(-score, kind="stable")
@@ -103,22 +103,23 @@ def _rank_class(scenes: Sequence[Scene], class_id: int) -> Ranking:
     )
 
 
-def _match(boxes: Floats, truth: Floats) -> NDArray[np.bool_]:
-    """Which of one class's boxes, best first, find a truth of their own; (10, n).
+def match(boxes: Floats, truth: Floats) -> NDArray[np.int64]:
+    """Which truth each of one class's boxes, best first, finds for itself; (10, n), -1 for none.
 
     Each box takes the free truth it overlaps most, the later of two equal ones.
     """
-    hit = np.zeros((len(IOU_THRESHOLDS), len(boxes)), dtype=np.bool_)
+    taken = np.full((len(IOU_THRESHOLDS), len(boxes)), -1, dtype=np.int64)
     if not len(truth) or not len(boxes):
-        return hit
+        return taken
     overlap = iou(boxes, truth)[:, ::-1]  # reversed: argmax then prefers the later truth
     free = np.ones((len(IOU_THRESHOLDS), len(truth)), dtype=np.bool_)
     for row in np.flatnonzero(overlap.max(1) >= IOU_THRESHOLDS[0]):
         fits = free & (overlap[row] >= IOU_THRESHOLDS[:, None])
-        taken = np.where(fits, overlap[row], -1.0).argmax(1)
-        hit[:, row] = fits.any(1)
-        free[np.flatnonzero(hit[:, row]), taken[hit[:, row]]] = False
-    return hit
+        levels = np.flatnonzero(fits.any(1))
+        best = np.where(fits, overlap[row], -1.0).argmax(1)[levels]
+        taken[levels, row] = len(truth) - 1 - best
+        free[levels, best] = False
+    return taken
 
 
 def iou(a: Floats, b: Floats) -> Floats:

@@ -15,6 +15,7 @@ from core.errors import DatasetError
 from core.types import Classification, DecodedImage
 from tests.training.canned import Canned
 from training.__main__ import app
+from training.benchmark.box_mistakes import write_boxes
 from training.benchmark.mistakes import (
     ClassStrips,
     Mistake,
@@ -174,11 +175,40 @@ def test_a_segmenters_page_names_the_images_that_it_shows(
     assert (tmp_path / "mistakes-sme_deeplabv3plus.png").is_file()
 
 
-@pytest.mark.parametrize(("task", "data"), [("detect", "detect"), ("segment", "classify")])
-def test_a_model_of_another_task_is_refused(dataset: Dataset, task: str, data: str) -> None:
-    other = dataclasses.replace(dataset, task=data)  # type: ignore[arg-type]
-    with pytest.raises(DatasetError, match="give a segmenter or classifier"):
-        asked(other, Canned(task, LABELS, {}))
+def test_a_detectors_page_tells_what_it_loses_and_shows_labels_beside_findings(
+    tiny_neu_det: Dataset, tmp_path: Path
+) -> None:
+    """All boxes are found but those of crazing, which are drawn at a quarter of their height."""
+    answers = {}
+    for sample in tiny_neu_det.samples:
+        rows = []
+        for name, (x1, y1, x2, y2) in sample.boxes:
+            bottom = y1 + (y2 - y1) / 4 if name == "crazing" else y2
+            rows.append((tiny_neu_det.labels.index(name), 0.9, x1, y1, x2, bottom))
+        answers[sample.sha256] = rows
+    knows = Canned("detect", tiny_neu_det.labels, answers)
+    page = write_boxes(tmp_path, asked(tiny_neu_det, knows, "all"))
+    text = page.read_text().splitlines()
+    assert page.name == "mistakes-grace.md"
+    assert any("12 images, mAP50 83.3 %." in line for line in text)  # five classes of six
+    assert not any("nothing is chosen by it" in line for line in text)
+    assert (
+        "| class | AP50 (%) | place | class | class and place | twice | background | missed |"
+        in text
+    )
+    assert "| crazing | 0.0 | 100.0 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 |" in text
+    assert "| scratches | 100.0 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 | 0.0 |" in text
+    assert any(line.startswith("| **mean** | 83.3 (") and "| 16.7 (" in line for line in text)
+    hard = [s for s in tiny_neu_det.samples if s.boxes[0][0] == "crazing"]
+    rows = [f"| {Path(s.file).stem} | {s.group} | 1 | 1 | 0 |" for s in hard]
+    assert any(row in text for row in rows)
+    with PILImage.open(tmp_path / "mistakes-grace.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_a_model_of_another_task_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(DatasetError, match="give a data set of the model's task"):
+        asked(dataset, Canned("segment", LABELS, {}))
 
 
 def test_the_command_tells_an_unprepared_set_in_one_line(

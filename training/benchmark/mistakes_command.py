@@ -34,10 +34,10 @@ def mistakes(
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Show what a classifier names wrongly, or a segmenter's easy and hard images."""
+    """Show what a model gets wrong, and for a detector what its average precision is lost to."""
     with errors_on_one_line():
         from models import use_threads
-        from training.benchmark.mistakes_page import Asked, write_masks
+        from training.benchmark.mistakes_page import Asked
         from training.datasets import open_dataset
         from training.served import open_predictor, served_release
 
@@ -52,9 +52,20 @@ def mistakes(
             split=split,
             command=f"python -m training benchmark mistakes {model} --data {data} --split {split}",
         )
-        is_segmenter = dataset.task == "segment"
-        page = write_masks(pages, asked) if is_segmenter else _classes(pages, asked, folder)
-        typer.echo(page)
+        write = {"detect": _boxes, "segment": _masks, "classify": _classes}[dataset.task]
+        typer.echo(write(pages, asked, folder))
+
+
+def _boxes(pages: Path, asked: Asked, _: Path) -> Path:
+    from training.benchmark.box_mistakes import write_boxes
+
+    return write_boxes(pages, asked)
+
+
+def _masks(pages: Path, asked: Asked, _: Path) -> Path:
+    from training.benchmark.mistakes_page import write_masks
+
+    return write_masks(pages, asked)
 
 
 def _classes(pages: Path, asked: Asked, folder: Path) -> Path:

@@ -1,4 +1,7 @@
-"""The pages of `training benchmark mistakes`: what a classifier or segmenter gets wrong, to see."""
+"""The pages of `training benchmark mistakes`: what a model gets wrong, to see.
+
+Here a classifier's and a segmenter's; a detector's is in `box_mistakes`.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Asked:
     """Who was asked about which images, and how to ask again.
 
     Raises:
-        DatasetError: if the model is a detector, or the data set is for another task.
+        DatasetError: if the data set is for another task than the model's.
     """
 
     predictor: Predictor
@@ -44,10 +47,10 @@ class Asked:
 
     def __post_init__(self) -> None:
         task = self.predictor.spec.task
-        if task == "detect" or task != self.dataset.task:
+        if task != self.dataset.task:
             raise DatasetError(
                 f"{self.predictor.spec.name} is made to {task}, {self.dataset.name} to "
-                f"{self.dataset.task}: give a segmenter or classifier and a data set of its task."
+                f"{self.dataset.task}: give a data set of the model's task."
             )
 
     @property
@@ -58,14 +61,19 @@ class Asked:
     def head(self, told: str) -> list[str]:
         """Title, and whose answers to which images these are; `told` says what came of it."""
         who, data = self.predictor, self.dataset
+        chosen = (
+            "Looked at after the split was measured: nothing is chosen by it. "
+            if self.split == "test"
+            else ""
+        )
         return [
             f"# What {who.spec.name} gets wrong",
             "",
             f"Release {who.revision} on the {self.protocol} {self.split} split of {data.name}: "
             f"{len(data.split(self.protocol, self.split))} images, {told}. A strip is a group of "
             "images that overlap or are turned copies of one another; leak-free, no strip lies on "
-            "both sides of a split. Looked at after the split was measured: nothing is chosen by "
-            "it. What it means is told in [confusions.md](../confusions.md).",
+            f"both sides of a split. {chosen}What it means is told in "
+            "[confusions.md](../confusions.md).",
             "",
         ]
 
