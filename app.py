@@ -21,6 +21,9 @@ def main() -> None:
     """Read the settings, bring back what was kept, serve until stopped."""
     settings = load_settings()
     set_up_logging(settings=settings)
+    from demo.listening import check_address
+
+    check_address(settings.serving)
     from demo import gpu
     from demo.keeping import kept
 

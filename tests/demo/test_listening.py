@@ -1,0 +1,65 @@
+"""Where the app listens is made sure of before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from core.settings import ServingSettings
+from demo.listening import check_address
+from tests.demo.conftest import APP
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port on which another program listens."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield other.getsockname()[1]
+
+
+def test_a_port_that_is_free_is_free_afterwards_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    for _ in range(2):
+        check_address(ServingSettings(port=port))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "127.0.0.2"])
+def test_a_port_that_another_program_has_is_told_with_the_setting(taken: int, host: str) -> None:
+    wanted = rf"listens at \S+:{taken} already, .* set ROLLMARK_SERVING__PORT to another port\.$"
+    with pytest.raises(ConfigError, match=wanted):
+        check_address(ServingSettings(port=taken, host=host))
+
+
+def test_an_address_of_another_machine_is_told_with_the_setting() -> None:
+    with pytest.raises(
+        ConfigError, match=r"has no address '192\.0\.2\.7' .*ROLLMARK_SERVING__HOST"
+    ):
+        check_address(ServingSettings(host="192.0.2.7", port=50_000))
+
+
+def test_a_space_says_itself_where_to_listen(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "acme/rollmark")
+    check_address(ServingSettings(port=taken))
+
+
+def test_a_second_app_ends_with_one_sentence(taken: int, tmp_path: Path) -> None:
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("ROLLMARK_", "SPACE_"))}
+    done = subprocess.run(
+        [sys.executable, str(APP)],
+        cwd=tmp_path,
+        env=ours | {"ROLLMARK_SERVING__PORT": str(taken), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"Another program listens at 127.0.0.1:{taken} already")
