@@ -160,7 +160,7 @@ class Steps:
             batch=batch,
             device=device,
             initial_weights=incumbent.folder,
-            overrides=fine_tuning(spec, budget, batch=batch),
+            overrides=fine_tuning(spec, budget, batch=batch, before=config.run.recipe),
             workers=0 if spec.task == "detect" else 2,
             go_on=True,
             watch=lambda record: self._look_at(run, record),
@@ -281,8 +281,18 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
     return validation
 
 
-def fine_tuning(spec: ModelSpec, settings: RetrainingSettings, *, batch: int) -> Mapping[str, Any]:
-    """What a fine-tuning run does otherwise than a run from the beginning."""
+def fine_tuning(
+    spec: ModelSpec, settings: RetrainingSettings, *, batch: int, before: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What a fine-tuning run does otherwise than a run from the beginning.
+
+    Args:
+        spec: of the model.
+        settings: how long, and what is done about rare classes.
+        batch: images a step.
+        before: recipe of the live release. A detector keeps its loss: one that learned with
+            YOLO11's would begin anew with its paper's.
+    """
     from training.balance import retraining_method
     from training.launch import recipe_of
 
@@ -293,6 +303,8 @@ def fine_tuning(spec: ModelSpec, settings: RetrainingSettings, *, batch: int) ->
         method = retraining_method(spec.task)
     if method != usual["balance"]:
         overrides["balance"] = method
+    if before.get("loss", usual.get("loss")) != usual.get("loss"):
+        overrides["loss"] = before["loss"]
     return overrides
 
 

@@ -9,9 +9,11 @@ from core.settings import RetrainingSettings
 from models import get_spec
 
 
-def chosen(model: str, **settings: str) -> dict[str, object]:
-    spec = get_spec(model)
-    return dict(fine_tuning(spec, RetrainingSettings(epochs=20, **settings), batch=16))
+def chosen(
+    model: str, *, before: dict[str, object] | None = None, **settings: str
+) -> dict[str, object]:
+    spec, asked = get_spec(model), RetrainingSettings(epochs=20, **settings)
+    return dict(fine_tuning(spec, asked, batch=16, before=before or {}))
 
 
 def test_weights_that_are_good_already_are_moved_at_a_tenth_of_the_rate():
@@ -27,3 +29,10 @@ def test_a_classifier_weighs_its_classes_as_was_measured_best_and_others_follow_
 def test_a_method_that_was_set_is_taken():
     assert chosen("mobilesteelnet", balance="dscbsm")["balance"] == "dscbsm"
     assert "balance" not in chosen("mobilesteelnet", balance="paper")
+
+
+def test_a_detector_goes_on_with_the_loss_that_its_live_weights_have_learned_with():
+    assert chosen("da_yolo", before={"loss": "stock"})["loss"] == "stock"
+    assert "loss" not in chosen("da_yolo", before={"loss": "paper"})
+    assert "loss" not in chosen("da_yolo")  # a release from before the choice
+    assert "loss" not in chosen("sme_deeplabv3plus")
