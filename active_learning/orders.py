@@ -159,11 +159,19 @@ class Orders:
         return next((row.to_record() for row in rows if not _is_out_of_time(row, now)), None)
 
     def newest(self, model: str) -> Order | None:
-        """The latest order for a model, open or not."""
+        """The latest order for a model, open or not; one out of time is told as expired.
+
+        It is closed by the next pass, and where nobody makes one, nobody would ever say so.
+        """
         query = sa.select(OrderRow).where(OrderRow.model == model)
         with self._ledger.reading() as session:
             row = session.scalars(query.order_by(OrderRow.id.desc()).limit(1)).one_or_none()
-            return row.to_record() if row else None
+            if row is None:
+                return None
+            order = row.to_record()
+        if order.state == "open" and _is_out_of_time(row, self._ledger.clock.now()):
+            return order.model_copy(update={"state": "expired", "reason": self._unheard()})
+        return order
 
     def asks_to_stop(self, run_id: str) -> Order | None:
         """The open order to stop a run."""
@@ -207,12 +215,13 @@ class Orders:
             now = self._ledger.clock.now()
             for row in session.scalars(query.order_by(OrderRow.id)).all():
                 if _is_out_of_time(row, now):
-                    hours = self._lasts.total_seconds() / 3600
-                    reason = f"nobody made a pass within {hours:g} h"
-                    self._close(session, row, "expired", reason, who="retraining")
+                    self._close(session, row, "expired", self._unheard(), who="retraining")
                 elif row.what != "train" and _state(session, row.run) != _STATE_OF[row.what]:
                     reason = f"the run is {_state(session, row.run)}"
                     self._close(session, row, "taken", reason, who="retraining")
+
+    def _unheard(self) -> str:
+        return f"nobody made a pass within {self._lasts.total_seconds() / 3600:g} h"
 
     def _give(
         self,
