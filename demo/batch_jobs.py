@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -182,8 +182,15 @@ class Batches:
                     self._work_on(job_id)
                 except (RollmarkError, OSError) as exc:  # the disk, or a batch that was removed
                     logger.error("batch %s cannot go on: %s", job_id[:6], exc)
+                    self._lay_down(job_id)
                 except Exception:  # the thread has to live on
                     logger.exception("batch %s cannot go on", job_id[:6])
+                    self._lay_down(job_id)
+
+    def _lay_down(self, job_id: str) -> None:
+        """Let a batch that failed stand as stopped: a person sees it, and may have it go on."""
+        with suppress(RollmarkError, OSError):
+            self.store.save(self.store.job(job_id).model_copy(update={"state": "stopped"}))
 
     def _work_on(self, job_id: str) -> None:
         job = self.store.job(job_id)

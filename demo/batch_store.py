@@ -13,7 +13,8 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,10 +91,10 @@ class BatchStore:
         fresh = self._root / f"{_FRESH}{job_id}"
         try:
             (fresh / _PICTURES).mkdir(parents=True)
-            names: list[str] = []
+            named: list[tuple[str, str]] = []
             refused: list[Answer] = []
             for index, picture in enumerate(pictures):
-                names.append(picture.name)
+                named.append((picture.name, picture.place))
                 if isinstance(picture.data, InputError):
                     refused.append(Answer(index=index, error=str(picture.data)))
                 else:
@@ -103,7 +104,7 @@ class BatchStore:
                 title=title,
                 model=model,
                 score_threshold=score_threshold,
-                names=tuple(names),
+                names=_told_apart(named),
                 left_out=left_out,
                 created_at=datetime.now(UTC),
             )
@@ -182,3 +183,9 @@ class BatchStore:
         for job in old:
             shutil.rmtree(self._root / job.id, ignore_errors=True)
         return len(old)
+
+
+def _told_apart(named: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Name of each picture; its place where another one has the same name."""
+    often = Counter(name for name, _ in named)
+    return tuple(place if often[name] > 1 else name for name, place in named)

@@ -47,9 +47,14 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture that was dropped: its bytes, or the sentence that says why there are none."""
+    """One picture that was dropped: its bytes, or the sentence that says why there are none.
+
+    Both `name` and `place` are for people: the file's own name, and the same with the archive and
+    the folders that it was in, which tell two pictures of one name apart.
+    """
 
     name: str
+    place: str
     data: bytes | InputError
 
 
@@ -105,7 +110,7 @@ def unpack(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> Iterator[P
         if _is_archive(name):
             found = _members(path, name, limits)
         elif _is_picture(name):
-            found = iter([Picture(_shown(name), _read(path, limits))])
+            found = iter([Picture(_shown(name), _shown(name), _read(path, limits))])
         else:
             continue
         for picture in found:
@@ -121,7 +126,8 @@ def unpack(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> Iterator[P
 def _members(path: Path, name: str, limits: BatchLimits) -> Iterator[Picture]:
     with _opened(path, name, limits) as archive:
         for member in sorted(filter(_is_wanted, archive.infolist()), key=lambda m: m.filename):
-            yield Picture(_shown(member.filename), _extract(archive, member, limits))
+            place = _printable(f"{name}/{member.filename}".replace("\\", "/"))
+            yield Picture(_shown(member.filename), place, _extract(archive, member, limits))
 
 
 def _extract(
@@ -206,5 +212,9 @@ def _is_wanted(member: zipfile.ZipInfo) -> bool:
 
 def _shown(name: str) -> str:
     """The file's own name, for people: without folders, and of a length that fits a table."""
-    last = PurePosixPath(name.replace("\\", "/")).name or "picture"
-    return "".join(c if c.isprintable() else "_" for c in last)[-_NAME_LENGTH:]
+    return _printable(PurePosixPath(name.replace("\\", "/")).name or "picture")
+
+
+def _printable(text: str) -> str:
+    """A text of one line; of a long one the end, where the names differ."""
+    return "".join(c if c.isprintable() else "_" for c in text)[-_NAME_LENGTH:]

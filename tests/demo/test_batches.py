@@ -65,6 +65,24 @@ def test_every_picture_of_a_batch_is_answered(batches: Batches, tmp_path: Path) 
     assert all(len(inspection.detections) == 2 for inspection in found)  # what the fake finds
 
 
+def test_pictures_of_one_name_are_told_apart_by_archive_and_folder(
+    batches: Batches, tmp_path: Path
+) -> None:
+    """Line cameras number their pictures anew for every coil."""
+    data = PICTURES[0].read_bytes()
+    for coil in ("coil 7", "coil 8"):
+        with zipfile.ZipFile(tmp_path / f"{coil}.zip", "w") as archive:
+            archive.writestr("north/001.jpg", data)
+            archive.writestr("south\\001.jpg", data)
+            archive.writestr(f"{coil}.jpg", data)
+    dropped = [(tmp_path / f"{coil}.zip", f"{coil}.zip") for coil in ("coil 7", "coil 8")]
+    job = batches.take(dropped, model="grace", score_threshold=None)
+    assert job.names == (
+        *("coil 7.jpg", "coil 7.zip/north/001.jpg", "coil 7.zip/south/001.jpg"),
+        *("coil 8.jpg", "coil 8.zip/north/001.jpg", "coil 8.zip/south/001.jpg"),
+    )
+
+
 def test_an_unknown_model_is_refused_before_anything_is_kept(
     batches: Batches, paths: PathSettings
 ) -> None:
@@ -87,6 +105,27 @@ def test_a_batch_that_an_earlier_app_left_goes_on_where_it_was(
     assert progress.answers[0] == first  # not done twice
     assert sorted(progress.answers) == [0, 1, 2]
     assert len(answers.read_text().splitlines()) == 3
+
+
+def test_a_batch_that_the_disk_refuses_stops_and_can_go_on(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood as running for good, and nothing but a restart of the app went on with it."""
+    kept = batches.store.append
+
+    def is_full(job_id: str, answer: Answer) -> None:
+        if answer.index == 1:
+            raise OSError(28, "No space left on device")
+        kept(job_id, answer)
+
+    monkeypatch.setattr(batches.store, "append", is_full)
+    job = batches.take(files(), model="grace", score_threshold=None)
+    batches.start()
+    wait(lambda: batches.progress(job.id).job.state == "stopped")
+    assert batches.progress(job.id).done == 1
+    monkeypatch.setattr(batches.store, "append", kept)
+    batches.go_on(job.id)
+    assert finished(batches, job).done == 3
 
 
 def test_a_stopped_batch_keeps_its_answers_and_can_go_on(batches: Batches) -> None:
