@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from active_learning.uncertainty import Floats
 from core.errors import WeightsError
 from core.files import write_atomically
-from core.images import decode
+from core.images import KEPT, decode
 from core.types import DecodedImage
 from models import get_spec, load
 from models._release import read_release
@@ -51,7 +51,7 @@ class Embedder:
         """Features (n, D) of images of a data set, in their order."""
         return self._features(
             [sample.sha256 for sample in samples],
-            lambda part: [decode(sample.path) for sample in samples[part]],
+            lambda part: [decode(sample.path, limits=KEPT) for sample in samples[part]],
         )
 
     def images(self, images: Sequence[DecodedImage]) -> Floats:

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from active_learning.labelling import NO_DEFECT, all_labels_given, labels_given
 from core.errors import DatasetError, InputError
 from core.geometry import class_map_from_record
-from core.images import ImageStore, decode
+from core.images import KEPT, ImageStore, decode
 from core.records import Annotation
 from core.types import FloatArray, Task
 from training._grouping import content_groups, fingerprint
@@ -149,7 +150,7 @@ def look_at(parent: Dataset, images: ImageStore, annotations: Sequence[Annotatio
             continue
         data = images.get(sha256)
         try:
-            image = decode(data)
+            image = decode(data, limits=KEPT)
         except InputError as exc:
             unfit[sha256] = str(exc)
             continue
@@ -170,7 +171,7 @@ def _groups(parent: Dataset, prints: Mapping[str, tuple[str, FloatArray]]) -> di
     first: dict[str, int] = {}
     components = content_groups(
         [sample.file for sample in parent.samples] + list(prints),
-        [fingerprint(decode(sample.path).pixels) for sample in parent.samples]
+        [fingerprint(decode(sample.path, limits=KEPT).pixels) for sample in parent.samples]
         + list(prints.values()),
         related=[(first.setdefault(s.group, i), i) for i, s in enumerate(parent.samples)],
     )
@@ -283,16 +284,20 @@ def _place(
     return replace(placed, mask=target, mask_sha256=hashlib.sha256(data).hexdigest())
 
 
-def _mask_png(annotation: Annotation, labels: Sequence[str]) -> bytes:
-    """The annotated mask as an index PNG of a data set: 0 is background, k is `labels[k - 1]`."""
+def labelled_map(annotation: Annotation, labels: Sequence[str]) -> NDArray[np.uint8]:
+    """The annotated mask as a data set has it, (H, W): 0 is background, k is `labels[k - 1]`."""
     class_map = np.zeros((annotation.height, annotation.width), np.uint8)
     if annotation.mask is not None:  # else a person looked and saw nothing
         # A class of another set may have been on offer; it covers nothing, or it was refused.
         number = {label: k for k, label in enumerate(labels, start=1)}
         index = [0, *(number.get(label, 0) for label in annotation.mask_labels)]
         class_map[:] = np.asarray(index, np.uint8)[class_map_from_record(annotation.mask)]
+    return class_map
+
+
+def _mask_png(annotation: Annotation, labels: Sequence[str]) -> bytes:
     file = io.BytesIO()
-    PillowImage.fromarray(class_map).save(file, "PNG")
+    PillowImage.fromarray(labelled_map(annotation, labels)).save(file, "PNG")
     return file.getvalue()
 
 

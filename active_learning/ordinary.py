@@ -15,7 +15,7 @@ from active_learning.calibrate import check_dataset
 from active_learning.drift import describe, light, strongest
 from active_learning.inspection import to_inspection
 from core.errors import DatasetError, InputError
-from core.images import decode
+from core.images import KEPT, decode
 from models import load
 from models._release import read_release, write_config
 
@@ -70,6 +70,6 @@ def fit_ordinary(release: Path, dataset: Dataset, *, device: str = "cpu") -> Rel
 def _light_of(samples: Sequence[Sample]) -> list[tuple[float, float]]:
     """Brightness and contrast of each sample's picture, fractions of full scale."""
     try:
-        return [light(decode(sample.path).pixels) for sample in samples]
+        return [light(decode(sample.path, limits=KEPT).pixels) for sample in samples]
     except InputError as exc:
         raise DatasetError(f"An image of the split cannot be read: {exc}") from exc

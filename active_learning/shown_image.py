@@ -13,7 +13,7 @@ from typing import Final
 from PIL import Image as PillowImage
 from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
 
-from core.images import decode
+from core.images import KEPT, decode
 from core.records import ImageFacts
 from core.types import DecodedImage
 
@@ -40,7 +40,7 @@ def shown_image(data: bytes) -> ShownImage:
     Raises:
         InputError: if it is no image within the limits.
     """
-    decoded = decode(data)
+    decoded = decode(data, limits=KEPT)
     facts = ImageFacts(sha256=decoded.sha256, width=decoded.width, height=decoded.height)
     stem = decoded.sha256[:16]
     for signature, reader, suffix, mime in _PLAIN:

@@ -148,11 +148,11 @@ def _judge(
 def _maps(
     predictor: Segmenter, samples: Sequence[Sample]
 ) -> Iterator[tuple[Sample, DecodedImage, Any]]:
-    from core.images import decode
+    from core.images import KEPT, decode
 
     for sample in samples:
         try:
-            image = decode(sample.path)
+            image = decode(sample.path, limits=KEPT)
         except InputError as exc:
             raise DatasetError(f"An image of the split cannot be read: {exc}") from exc
         yield sample, image, predictor.maps(image)[0]

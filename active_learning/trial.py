@@ -240,9 +240,9 @@ def _pixels_found(sample: Sample, said: Segmentation, labels: Sequence[str]) -> 
 
 def _latencies(predictors: Sequence[Predictor], samples: Sequence[Sample]) -> list[float]:
     """Median milliseconds of one image by each predictor, timed in turns after a warm-up."""
-    from core.images import decode
+    from core.images import KEPT, decode
 
-    images = [decode(sample.path) for sample in samples]
+    images = [decode(sample.path, limits=KEPT) for sample in samples]
     times: list[list[float]] = [[] for _ in predictors]
     for turn, image in enumerate([images[0], *images]):
         for predictor, own in zip(predictors, times, strict=True):

@@ -86,6 +86,8 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS: Final = ImageLimits()
+# Of a picture that was let in before, by whatever caps there were: the widest that settings allow.
+KEPT: Final = ImageLimits(max_bytes=500 * MEGA, max_pixels=500 * MEGA)
 # What a file that may be opened is called; what it is, the decoder decides by its bytes.
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.images import decode
+from core.images import KEPT, decode
 from core.types import Image
 from training._blending import Mask, Texture, texture
 from training.datasets import Dataset, Sample
@@ -87,7 +87,7 @@ class Training:
         self.dataset, self.protocol, self.seed = dataset, protocol, seed
         self.samples = dataset.split(protocol, "train")
         self._held = {sample.file: self._classes(sample) for sample in self.samples}
-        self._decode = lru_cache(KEPT_IN_MEMORY)(decode)
+        self._decode = lru_cache(KEPT_IN_MEMORY)(partial(decode, limits=KEPT))
         self._sources: dict[str, list[tuple[Sample, Mask]]] = {}
 
     def _classes(self, sample: Sample) -> frozenset[str]:

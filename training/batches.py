@@ -17,7 +17,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from core.images import decode
+from core.images import KEPT, decode
 from core.types import Task
 from models._pictures import fitted
 from training import augment
@@ -101,7 +101,7 @@ def load_split(
     """
 
     def load(sample: Sample) -> tuple[Tensor, Tensor]:
-        image = decode(sample.path)
+        image = decode(sample.path, limits=KEPT)
         size = _input_size(image.width, image.height, image_size, task=task)
         if not exact:
             most = 2 * image_size / max(image.width, image.height)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from core.errors import DatasetError, InputError
-from core.images import decode
+from core.images import KEPT, decode
 from core.records import Evaluation, Metric
 from core.types import Classification, Detections, Prediction, Predictor, Segmentation
 from models._predictors import Segmenter
@@ -187,7 +187,7 @@ def predictions(
     ):
         part = samples[start : start + BATCH]
         try:
-            images = [decode(sample.path) for sample in part]
+            images = [decode(sample.path, limits=KEPT) for sample in part]
         except InputError as exc:
             raise DatasetError(f"An image of the split cannot be read: {exc}") from exc
         yield from zip(part, predictor(images, score_threshold=SCORE_THRESHOLD), strict=True)

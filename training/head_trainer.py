@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.geometry import Letterbox, letterbox
-from core.images import decode
+from core.images import KEPT, decode
 from models import get_spec
 from models._boxes import Boxes, decode_boxes
 from models._pictures import to_tensor
@@ -181,7 +181,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def _letterboxed(samples: Sequence[Sample]) -> tuple[Tensor, list[Letterbox]]:
     """Images (N, 3, S, S) in [0, 1], and how each was fitted."""
-    images = [decode(sample.path) for sample in samples]
+    images = [decode(sample.path, limits=KEPT) for sample in samples]
     fitted = [letterbox(image.pixels, IMAGE_SIZE, is_grey=image.is_grey) for image in images]
     return to_tensor([pixels for pixels, _ in fitted]), [frame for _, frame in fitted]
 

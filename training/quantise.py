@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import ConfigError
-from core.images import decode
+from core.images import KEPT, decode
 from core.records import Int8Loss, ReleaseConfig
 from core.settings import PathSettings
 from core.taxonomy import native_side
@@ -265,7 +265,7 @@ def _drawn(dataset: Dataset, protocol: str, count: int, seed: int) -> list[Decod
     if not samples:
         raise ConfigError(f"{dataset.name} has no training images under protocol {protocol}.")
     order = np.random.default_rng(seed).permutation(len(samples))[:count]
-    return [decode(samples[i].path) for i in order]
+    return [decode(samples[i].path, limits=KEPT) for i in order]
 
 
 def last_steps(graph: Any) -> set[str]:

@@ -18,7 +18,7 @@ import torch
 
 from core.errors import TrainingError
 from core.geometry import letterbox
-from core.images import decode
+from core.images import KEPT, decode
 from core.records import RunRecord
 from models._pictures import to_tensor
 from models._runtime import cpu_has_bf16
@@ -211,7 +211,9 @@ def _initialise(
         return initialise(network, source, scale=scale, stock_layers=spec.coco_layers)
     samples = dataset.split(protocol, "train")
     chosen = np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)
-    images = to_tensor([letterbox(decode(samples[i].path).pixels, image_size)[0] for i in chosen])
+    images = to_tensor(
+        [letterbox(decode(samples[i].path, limits=KEPT).pixels, image_size)[0] for i in chosen]
+    )
     names = load_coco_npz(network, source, images, layers=spec.coco_layers)
     return Origin(f"COCO ({source.name}), {len(names)} arrays")
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from hashlib import sha256
 from io import BytesIO
 from threading import Event
 
@@ -23,7 +24,7 @@ from active_learning.outbox import pushing
 from active_learning.push import STOPPED
 from active_learning.shown_image import shown_image
 from active_learning.webhook import MAX_BODY_BYTES, SECRET_HEADER, Webhook
-from core.errors import LeaseHeld, LeaseLost, RequestRefused
+from core.errors import InputError, LeaseHeld, LeaseLost, RequestRefused
 from core.geometry import class_map_from_record
 from core.images import decode
 from core.settings import LabelStudioSettings
@@ -369,6 +370,14 @@ def test_a_picture_on_its_side_is_sent_upright():
     shown = shown_image(out.getvalue())
     assert (shown.facts.width, shown.facts.height) == (40, 60)
     assert Image.open(BytesIO(shown.data)).size == (40, 60)
+
+
+def test_a_picture_that_a_larger_cap_let_in_is_shown_to_a_person_too():
+    """The setting was raised to 100 MB, say; every image above 25 MB was set aside on its way."""
+    data = picture(1) + bytes(25_000_000)  # what follows a PNG's end is no part of the picture
+    with pytest.raises(InputError, match="at most 25 MB"):
+        decode(data)
+    assert shown_image(data).facts.sha256 == sha256(data).hexdigest()
 
 
 # --- webhook -----------------------------------------------------------------------------------

@@ -313,6 +313,13 @@ def test_every_answer_goes_into_exactly_one_version_with_its_outcome(versions, a
     assert hashlib.sha256(picture(1)).hexdigest() not in shas
 
 
+def test_an_image_that_a_larger_cap_let_in_is_learned_from(versions, answer):
+    large = picture(1) + bytes(25_000_000)  # 25 MB are let in by default; the settings may say more
+    answer(large)
+    version = versions.next_version("neu-det")
+    assert list(versions.outcomes(version.id).values()) == ["used"]
+
+
 def test_withdrawing_every_answer_leads_back_to_the_public_set(versions, answer):
     answer(picture(1), annotation_id=1)
     grown = versions.next_version("neu-det")

@@ -7,9 +7,11 @@ import traceback
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from core.errors import ConfigError
-from core.settings import known_variables, load_settings
+from core.images import KEPT
+from core.settings import ServingSettings, known_variables, load_settings
 
 SECRET = "hf_topsecretvalue"
 
@@ -72,6 +74,15 @@ def test_image_limits_are_in_bytes_and_pixels(monkeypatch):
     limits = settings.serving.image_limits
     assert (limits.max_bytes, limits.max_pixels) == (1_500_000, 2_000_000)
     assert limits.min_side_px == 8
+
+
+def test_whatever_the_settings_let_in_can_be_opened_again_later():
+    widest = ServingSettings(max_image_mb=500, max_megapixels=500).image_limits
+    assert (KEPT.max_bytes, KEPT.max_pixels) == (widest.max_bytes, widest.max_pixels)
+    with pytest.raises(ValidationError):
+        ServingSettings(max_image_mb=500.1)
+    with pytest.raises(ValidationError):
+        ServingSettings(max_megapixels=500.1)
 
 
 @pytest.mark.parametrize(
