@@ -34,6 +34,8 @@ _READS: Final = "rollmark_reads"  # execution option of connections that only re
 _BUSY_TIMEOUT_S: Final = 15
 _MIGRATION_LOCK: Final = 7_260_311  # any number: PostgreSQL lets one process migrate at a time
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_COMPLETE: Final = {"psycopg": "psycopg[binary]"}  # what brings its own libraries along
+_NO_ADDRESS: Final = "The ledger's address is no SQLAlchemy URL; sqlite:///data/ledger.db is one."
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -264,18 +266,30 @@ def _mapped(where: str) -> Iterator[None]:
         raise ledger_error(exc, where) from exc
 
 
-def _parsed(url: str) -> URL:
+def ledger_address(url: str) -> URL:
+    """The parts of an address.
+
+    Raises:
+        LedgerError: if it is none.
+    """
     try:
-        parsed = sa.make_url(url)
-        parsed.get_dialect().import_dbapi()
+        return sa.make_url(url)
     except (SQLAlchemyError, ValueError) as exc:
+        raise LedgerError(_NO_ADDRESS) from exc
+
+
+def _parsed(url: str) -> URL:
+    """An address that can be opened here and names something that lasts."""
+    parsed = ledger_address(url)
+    try:
+        parsed.get_dialect().import_dbapi()
+    except SQLAlchemyError as exc:  # of a database that SQLAlchemy does not know
+        raise LedgerError(_NO_ADDRESS) from exc
+    except ImportError as exc:  # also of a package that misses a library of the system
+        name = parsed.get_driver_name()
         raise LedgerError(
-            "The ledger's address is no SQLAlchemy URL; sqlite:///data/ledger.db is one."
-        ) from exc
-    except ModuleNotFoundError as exc:
-        raise LedgerError(
-            f"The ledger's address needs the Python package {exc.name!r}: "
-            f"install it with `pip install {exc.name}`."
+            f"The ledger's address needs the Python package {name!r}: "
+            f"install it with `pip install '{_COMPLETE.get(name, name)}'`."
         ) from exc
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise LedgerError(

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import sqlalchemy as sa
 from pydantic import BaseModel, SecretStr
 
 from core.errors import ConfigError, UnknownModelError
+from core.ledger import ledger_address
 from core.settings import PREFIX, Settings
 from hub.remote import connect, is_offline, mapped
 from models import names
@@ -57,10 +57,12 @@ def plan(
         space: NAMESPACE/NAME of the Space whose image the job runs in.
         bucket: NAMESPACE/NAME of the storage bucket with the data folder.
         flavor: the Hub's name of a machine, such as l4x1.
-        models: names; none: as `active_learning run` chooses.
+        models: names, each of which gets a pass of its own; none: one pass, for the model that
+            `active_learning run` chooses.
 
     Raises:
         ConfigError: if the ledger is SQLite, or a name is not NAMESPACE/NAME.
+        LedgerError: if the ledger's address is none.
         UnknownModelError: if there is no such model.
     """
     for model in models:
@@ -69,7 +71,7 @@ def plan(
     for what, name in (("Space", space), ("bucket", bucket)):
         if name.count("/") != 1 or not all(name.split("/")):
             raise ConfigError(f"The {what} is {name!r}; NAMESPACE/NAME is needed.")
-    if sa.make_url(settings.paths.ledger_url).get_backend_name() == "sqlite":
+    if ledger_address(settings.paths.ledger_url).get_backend_name() == "sqlite":
         raise ConfigError(
             "The ledger is an SQLite file, and a job's disk is gone when it ends: set "
             "ROLLMARK_PATHS__LEDGER_URL to a PostgreSQL server that the job can reach."
@@ -78,6 +80,7 @@ def plan(
         raise ConfigError("ROLLMARK_HUB__TOKEN is not set: the job could not publish.")
     env = {f"{PREFIX}PATHS__DATA": _MOUNT, f"{PREFIX}PATHS__RUNS": f"{_MOUNT}/runs"}
     secrets = {f"{PREFIX}PATHS__LEDGER_URL": settings.paths.ledger_url}
+    passes = max(len(models), 1)
     for group in _GROUPS:
         chosen: BaseModel = getattr(settings, group)
         for field in sorted(chosen.model_fields_set):
@@ -87,17 +90,24 @@ def plan(
                 secrets[name] = value.get_secret_value()
             elif value is not None:
                 env[name] = str(value)
-    run = " ".join(["python -m active_learning run --json", *models])
     return Plan(
         schedule=schedule,
         space=space,
         bucket=bucket,
         flavor=flavor,
-        command=("bash", "-c", f"cd {_APP} && {run}"),
-        timeout_s=int((settings.retraining.time_budget_min + _MARGIN_MIN) * 60),
+        command=("bash", "-c", f"cd {_APP} && {_passes(models)}"),
+        timeout_s=int((settings.retraining.time_budget_min + _MARGIN_MIN) * 60 * passes),
         env=env,
         secrets=secrets,
     )
+
+
+def _passes(models: Sequence[str]) -> str:
+    """The shell's words for one pass after the other; it fails if any of them did."""
+    runs = [f"python -m active_learning run --json {model}" for model in models]
+    if len(runs) < 2:
+        return runs[0] if runs else "python -m active_learning run --json"
+    return f"{{ {' '.join(f'{run} || failed=1;' for run in runs)} exit ${{failed:-0}}; }}"
 
 
 def put(wanted: Plan, settings: Settings) -> str:

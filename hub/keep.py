@@ -21,10 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import sqlalchemy as sa
-
 from core.errors import ConfigError
 from core.files import write_atomically
+from core.ledger import ledger_address
 from core.settings import PathSettings
 from models._release import CHANNEL_FILE
 
@@ -175,8 +174,8 @@ class Keeper:
 
 def _sqlite_file(url: str) -> Path | None:
     """The file of an SQLite ledger; None for a database that is kept by its own server."""
-    parsed = sa.make_url(url)
-    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
+    parsed = ledger_address(url)
+    is_file = parsed.get_backend_name() == "sqlite"
     return Path(parsed.database) if is_file and parsed.database else None
 
 

@@ -1,10 +1,11 @@
 import json
+import subprocess
 
 import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from core.errors import ConfigError, HubError, UnknownModelError
+from core.errors import ConfigError, HubError, LedgerError, UnknownModelError
 from core.settings import LabelStudioSettings, RetrainingSettings
 from hub.__main__ import app
 from hub.jobs import plan, put, remove
@@ -52,6 +53,33 @@ def test_a_misspelt_model_is_told_before_it_fails_every_night(mill):
 def test_the_time_limit_is_the_runs_budget_and_half_an_hour(hub, mill):
     put(weekly(mill), mill)
     assert hub.jobs[0]["jobSpec"]["timeoutSeconds"] == (90 + 30) * 60
+
+
+@pytest.mark.parametrize(("broken", "status"), [("", 0), ("da_yolo", 1), ("grace", 1)])
+def test_every_model_that_is_named_gets_a_pass_and_one_that_fails_fails_the_job(
+    mill, tmp_path, broken, status
+):
+    """`active_learning run` takes one model: given two it would refuse, every night."""
+    job = weekly(mill, models=["da_yolo", "grace"])
+    assert job.timeout_s == 2 * (90 + 30) * 60
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@"\n[ "$5" != "{broken}" ]\n')
+    python.chmod(0o755)
+    shell, flag, line = job.command
+    line = line.replace("cd /home/user/app", f"cd {tmp_path}")
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run([shell, flag, line], env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "-m active_learning run --json da_yolo",
+        "-m active_learning run --json grace",
+    ]
+    assert done.returncode == status
+
+
+def test_an_address_that_is_none_is_one_sentence(mill):
+    paths = mill.paths.model_copy(update={"ledger_url": "the ledger"})
+    with pytest.raises(LedgerError, match="is no SQLAlchemy URL"):
+        weekly(mill.model_copy(update={"paths": paths}))
 
 
 def test_secrets_are_sent_as_secrets_and_never_as_environment(hub, mill):
