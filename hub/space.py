@@ -32,7 +32,8 @@ _KINDS: Final = frozenset(
     {".py", ".css", ".js", ".json", ".safetensors", ".jpg", ".png", ".md", ".mako", ".csv"}
 )
 _MOUNT: Final = "/data"
-_PYTHON: Final = "3.12"  # ZeroGPU offers 3.10 and 3.12, the pins need 3.11 or newer
+# What speaks to a PostgreSQL server: where a ledger has to lie that jobs write to (hub.jobs).
+_SERVER_LEDGER: Final = ("psycopg", "psycopg-binary")
 _README: Final = """---
 {front}---
 
@@ -111,9 +112,11 @@ def prepare(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     front = _front_matter(preload, oauth=bool(reviewers))
+    tested = _pins("requirements-dev.txt")
+    pins = _pins() | {name: tested[name] for name in _SERVER_LEDGER}
     texts = {
         "README.md": _README.format(front=front),
-        "requirements.txt": "\n".join(f"{name}=={pin}" for name, pin in _pins().items()) + "\n",
+        "requirements.txt": "".join(f"{name}=={pin}\n" for name, pin in pins.items()),
         ".env": _environment(settings, reviewers, keeps=keeps),
     }
     for name, text in texts.items():
@@ -210,37 +213,28 @@ def _sources(bundled: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _front_matter(preload: Sequence[Preload], *, oauth: bool) -> str:
-    from huggingface_hub import SpaceCardData
+    """The checkout's own, from its README.md, with what only a made Space has."""
+    from huggingface_hub import SpaceCard, SpaceCardData
 
-    more: dict[str, Any] = {"hf_oauth": True} if oauth else {}
-    if preload:
-        more["preload_from_hub"] = [model.line() for model in preload]
-    front = SpaceCardData(
-        title="Rollmark",
-        emoji="🔩",
-        colorFrom="gray",
-        colorTo="blue",
-        sdk="gradio",
-        sdk_version=_pins()["gradio"],
-        python_version=_PYTHON,
-        app_file="app.py",
-        license="agpl-3.0",
-        short_description="Steel surface inspection with five published models",
-        suggested_hardware="zero-a10g",
-        models=[model.repo for model in preload] or None,
-        **more,
-    )
+    ours: dict[str, Any] = {
+        "sdk_version": _pins()["gradio"],
+        "suggested_hardware": "zero-a10g",
+        "models": [model.repo for model in preload] or None,
+        "preload_from_hub": [model.line() for model in preload] or None,
+        "hf_oauth": oauth or None,
+    }
+    front = SpaceCardData(**{**SpaceCard.load(ROOT / "README.md").data.to_dict(), **ours})
     return f"{front.to_yaml()}\n"
 
 
-def _pins() -> dict[str, str]:
-    """Every package of requirements.txt with its exact version."""
-    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+def _pins(file: str = "requirements.txt") -> dict[str, str]:
+    """Every package of a file of requirements with its exact version."""
+    try:
+        text = (ROOT / file).read_text(encoding="utf-8")
+    except OSError as exc:
+        raise HubError(f"{ROOT / file} is missing: check out the release again.") from exc
     found = (re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line) for line in text.splitlines())
-    pins = {match[1]: match[2] for match in found if match}
-    if "gradio" not in pins:
-        raise HubError(f"{ROOT / 'requirements.txt'} pins no gradio: check out the release again.")
-    return pins
+    return {match[1]: match[2] for match in found if match}
 
 
 def _environment(settings: Settings, reviewers: Sequence[str], *, keeps: bool) -> str:

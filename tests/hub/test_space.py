@@ -50,6 +50,14 @@ def test_the_front_matter_is_what_a_gradio_space_needs_with_every_model_pinned(r
     assert "hf_oauth" not in front
 
 
+def test_the_checkout_s_own_front_matter_is_that_of_the_space(released, folder):
+    """The repository itself may be pushed as a Space, or duplicated as one."""
+    settings, _ = released
+    prepare(folder, settings)
+    own, made = front_matter(ROOT), front_matter(folder)
+    assert made == own | {"suggested_hardware": "zero-a10g"}
+
+
 def test_without_a_namespace_nothing_is_preloaded_and_nothing_asked(hub, tmp_path, folder):
     settings = settings_for(hub, tmp_path, namespace=None)
     assert live_models(settings) == ()
@@ -89,6 +97,8 @@ def test_every_requirement_is_pinned_to_one_version(released, folder):
     lines = (folder / "requirements.txt").read_text().splitlines()
     assert len(lines) > 20
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[^\s=]+", line)] == []
+    # A job of the Space writes to a ledger on a server, or nowhere: its disk is gone when it ends.
+    assert {"psycopg", "psycopg-binary"} <= {line.partition("==")[0] for line in lines}
 
 
 def test_the_folder_is_written_anew_and_a_foreign_one_is_left_alone(released, folder, tmp_path):
