@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.errors import LedgerError, WeightsError, WeightsNotFoundError
-from core.files import write_atomically
+from core.errors import LedgerError, UnknownModelError, WeightsError, WeightsNotFoundError
+from core.files import remove_stale, write_atomically
 from core.records import Channel, ChannelMove
 from core.settings import PathSettings
 from hub.registry import Release, resolve
 from hub.shelf import read_whole
+from models import names
 from models._release import CHANNEL_FILE, CONFIG_FILE, read_channel, read_release
 
 logger = logging.getLogger(__name__)
@@ -81,9 +82,11 @@ def rollback(name: str, paths: PathSettings, *, who: str | None = None, why: str
         The release that is live now.
 
     Raises:
+        UnknownModelError: if there is no such model.
         WeightsNotFoundError: if there is none before the live one.
         WeightsError: if the one before is damaged; then nothing has changed.
     """
+    _check_name(name)
     with _locked(paths.releases / name):
         channel = read_channel(paths.releases / name)
         if channel is None:
@@ -106,8 +109,10 @@ def history(name: str, paths: PathSettings) -> tuple[ChannelMove, ...]:
     """Every move of a model's channel on this machine, oldest first.
 
     Raises:
+        UnknownModelError: if there is no such model.
         WeightsError: if the channel file is damaged.
     """
+    _check_name(name)
     channel = read_channel(paths.releases / name)
     return () if channel is None else channel.moves
 
@@ -121,8 +126,10 @@ def find_revision(name: str, revision: str, paths: PathSettings) -> Path:
         paths: where releases lie.
 
     Raises:
+        UnknownModelError: if there is no such model.
         WeightsNotFoundError: if none or several fit; the message lists what there is.
     """
+    _check_name(name)
     found = revisions(name, paths)
     fitting = [known for known in found if known.startswith(revision)]
     if len(fitting) != 1:
@@ -147,6 +154,12 @@ def revisions(name: str, paths: PathSettings) -> dict[str, Path]:
         for folder in reversed(places)  # what was live here before wins over a copy elsewhere
         if folder.name[0] != "." and (folder / CONFIG_FILE).is_file()
     }
+
+
+def _check_name(name: str) -> None:
+    """A misspelt model is not one that was never promoted."""
+    if name not in names():
+        raise UnknownModelError(name, names())
 
 
 def _present(name: str, paths: PathSettings) -> Channel | None:
@@ -179,6 +192,7 @@ def _keep(source: Path, target: Path) -> None:
             _replace(target / file.name, file.read_bytes())
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(target.parent, ".*")  # copies of who was killed
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         for file in files:

@@ -26,7 +26,7 @@ from core.errors import (
     WeightsError,
     WeightsNotFoundError,
 )
-from core.files import write_atomically
+from core.files import remove_stale, write_atomically
 from core.records import Channel, Record
 from core.settings import Settings
 from hub.remote import (
@@ -194,6 +194,7 @@ def _fetch(api: HfApi, repo: str, name: str, live: HubRelease, commit: str, fold
         WeightsError: if a file fails its hash or the release is not one of this model.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_stale(folder, ".*")  # downloads of who was killed
     staging = Path(tempfile.mkdtemp(prefix=f".{commit}.", dir=folder))
     try:
         for file, digest in live.files.items():

@@ -53,6 +53,7 @@ def promote(
 
     Raises:
         HubError: if the Hub refuses; this machine has moved then.
+        UnknownModelError: if there is no such model.
         WeightsNotFoundError: if there is no such release.
         WeightsError: if it is damaged, or is one of another model.
     """
@@ -92,6 +93,7 @@ def roll_back(name: str, settings: Settings, *, why: str = "", here: bool = Fals
 
     Raises:
         HubError: if the Hub refuses, or has nothing to go back to; this machine has moved then.
+        UnknownModelError: if there is no such model.
         WeightsNotFoundError: if there is no release before the live one.
         WeightsError: if the one before is damaged; then nothing has changed.
     """

@@ -1,10 +1,11 @@
 import json
 import multiprocessing
+import os
 import shutil
 
 import pytest
 
-from core.errors import WeightsError, WeightsNotFoundError
+from core.errors import UnknownModelError, WeightsError, WeightsNotFoundError
 from core.ledger import open_ledger
 from core.settings import PathSettings
 from hub.channel import activate, find_revision, history, rollback
@@ -165,6 +166,25 @@ def test_a_channel_without_a_history_can_be_rolled_back_no_further(paths, releas
         rollback("grace", paths)
     with pytest.raises(WeightsNotFoundError, match="ever promoted on this machine"):
         rollback("da_yolo", paths)
+
+
+def test_a_misspelt_model_is_told_which_there_are_and_leaves_no_folder(paths, release):
+    activate(release(b"a"), paths)
+    for look in (rollback, history, lambda name, paths: find_revision(name, A, paths)):
+        with pytest.raises(UnknownModelError, match=r"'graze'\. Available: .*grace"):
+            look("graze", paths)
+    assert not (paths.releases / "graze").exists()
+
+
+def test_a_copy_that_a_kill_left_half_made_is_removed_after_an_hour(paths, release):
+    activate(release(b"a"), paths)
+    killed, at_work = (paths.releases / "grace" / f".{name}" for name in ("killed", "at-work"))
+    for folder in (killed, at_work):
+        folder.mkdir()
+    os.utime(killed, times=(0, 0))
+    activate(release(b"b"), paths)
+    assert (killed.exists(), at_work.exists()) == (False, True)
+    assert live(paths) == B
 
 
 def _activate_in_turn(paths, folder):
