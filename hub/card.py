@@ -139,11 +139,11 @@ def _own_recipe(recipe: Mapping[str, object], spec: ModelSpec) -> list[str]:
         said.append("These weights were trained with YOLO11's loss in place of the paper's.")
     if recipe.get("balance") == "none" and spec.sampler is not None:
         said.append("Training images were drawn alike, not by the paper's sampler.")
-    if teachers := recipe.get("teachers"):
-        share = f"{100 * recipe['teaching']:.0f} %"  # type: ignore[operator]
+    teachers, share = recipe.get("teachers"), recipe.get("teaching")
+    if isinstance(teachers, list) and teachers and isinstance(share, int | float):
         said.append(
-            f"Beside the labels, with {share} of the loss, they were taught by what other releases "
-            f"find on the training images: {', '.join(teachers)}."  # type: ignore[arg-type]
+            f"Beside the labels, with {100 * share:.0f} % of the loss, they were taught by what "
+            f"other releases find on the training images: {', '.join(map(str, teachers))}."
         )
     return [" ".join(said), ""] if said else []
 
