@@ -39,7 +39,7 @@ def settings_row(name, field):
     elif name.endswith("__BUNDLED"):
         shown = "`hub/bundled`"
     else:
-        shown = "empty" if default is None else f"`{default}`"
+        shown = "empty" if default in (None, "") else f"`{default}`"
     return f"| `{name}` | {shown} | {field.description} |"
 
 
