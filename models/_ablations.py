@@ -16,8 +16,9 @@ from typing import Any
 from torch import nn
 
 from models import da_yolo, gms2_yolo, grace, mobilesteelnet, sme_deeplabv3plus
+from models._mask_losses import SegmentationLoss
 from models._spec import ModelSpec, ReportedMetric
-from models.sme_deeplabv3plus import SegmentationLoss, SMEDeepLabV3Plus
+from models.sme_deeplabv3plus import SMEDeepLabV3Plus
 
 Build = Callable[[int, str], nn.Module]
 
@@ -128,6 +129,7 @@ _SEGMENTERS = (
     _sme_loss("ce_focal", "CE + focal", ce=1.0, focal=1.0, dice=0.0),
     _sme_loss("ce_dice", "CE + Dice", ce=1.0, focal=0.0, dice=1.0),
     _sme_loss("focal_dice", "focal + Dice", ce=0.0, focal=1.0, dice=1.0),
+    _sme_loss("border", "CE + focal + Dice + border F1", border=1.0),
 )
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from core.errors import ConfigError
 from models._blocks import PooledChannelGate, SpatialGate, conv_bn
+from models._mask_losses import SegmentationLoss
 from models._spec import ModelSpec, Paper, Recipe, ReportedMetric
 from models._starnet import SIZES, StarNet
 
@@ -190,65 +191,6 @@ class SMEDeepLabV3Plus(nn.Module):
             resize(project(f), high) for project, f in zip(self.projections, (f2, f3), strict=True)
         )
         return first, second
-
-
-class SegmentationLoss(nn.Module):
-    """λ_ce·CE + λ_f·focal + λ_d·(1 − Dice), means over the pixels that are not ignored.
-
-    Focal is mean(α (1 − p)^γ (−log p)), p the true class's probability; Dice is over the whole
-    batch, per class with β = 1, then the mean over all classes including the background.
-
-    Attributes:
-        weight: (C,) of each class in CE and focal, whose means it then weighs, as in torch's
-            `CrossEntropyLoss`; None weighs all pixels alike.
-    """
-
-    weight: Tensor | None = None
-
-    EPSILON = 1e-5  # the Dice of a class that is neither there nor said is 1
-
-    def __init__(
-        self,
-        *,
-        ce: float = 1.0,
-        focal: float = 1.0,
-        dice: float = 1.0,
-        alpha: float = 0.5,
-        gamma: float = 2.0,
-    ) -> None:
-        super().__init__()
-        self.weights = (ce, focal, dice)
-        self.alpha, self.gamma = alpha, gamma
-
-    def forward(self, logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
-        """The weighted sum, a scalar in float32; 0 if every pixel is ignored.
-
-        Args:
-            logits: (N, C, H, W).
-            target: (N, H, W), class ids 0 … C − 1 or `ignore_index`.
-            ignore_index: the id of pixels that do not count.
-        """
-        log_p = logits.float().log_softmax(1)
-        ce_map = F.nll_loss(log_p, target, ignore_index=ignore_index, reduction="none")
-        valid = target != ignore_index
-        focal_map = self.alpha * (1.0 - torch.exp(-ce_map)).pow(self.gamma) * ce_map
-        share = valid.to(ce_map.dtype)
-        if self.weight is not None:
-            share = share * self.weight[target.where(valid, 0)]
-        n = share.sum().clamp(min=1)
-        ce, focal, dice = self.weights
-        total = ce * (share * ce_map).sum() / n + focal * (share * focal_map).sum() / n
-        return total + dice * self._dice(log_p.exp(), target, valid)
-
-    def _dice(self, p: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        ids = torch.arange(p.shape[1], device=p.device).view(1, -1, 1, 1)
-        truth = (target[:, None] == ids) & valid[:, None]  # (N, C, H, W)
-        hit = (p * truth).sum((0, 2, 3))
-        said = (p * valid[:, None]).sum((0, 2, 3))  # TP + FP
-        true = truth.sum((0, 2, 3))  # TP + FN
-        # With β = 1 the F-score's 2 TP + FN + FP is the sum of the two areas.
-        score = (2.0 * hit + self.EPSILON) / (said + true + self.EPSILON)
-        return 1.0 - score.mean()
 
 
 SCALES: dict[str, dict[str, Any]] = {

@@ -72,16 +72,17 @@ def test_a_row_carries_the_figure_its_paper_prints_for_it() -> None:
     assert (figure.name, figure.value) == ("mIoU", 0.8857)
 
 
-def test_loss_rows_weigh_the_three_terms() -> None:
+def test_loss_rows_weigh_the_terms() -> None:
     weights = {
         part: get_spec(f"sme_deeplabv3plus.{part}").criterion(None).weights
-        for part in ("ce", "ce_focal", "ce_dice", "focal_dice")
+        for part in ("ce", "ce_focal", "ce_dice", "focal_dice", "border")
     }
     assert weights == {
-        "ce": (1.0, 0.0, 0.0),
-        "ce_focal": (1.0, 1.0, 0.0),
-        "ce_dice": (1.0, 0.0, 1.0),
-        "focal_dice": (0.0, 1.0, 1.0),
+        "ce": (1.0, 0.0, 0.0, 0.0),
+        "ce_focal": (1.0, 1.0, 0.0, 0.0),
+        "ce_dice": (1.0, 0.0, 1.0, 0.0),
+        "focal_dice": (0.0, 1.0, 1.0, 0.0),
+        "border": (1.0, 1.0, 1.0, 1.0),
     }
 
 

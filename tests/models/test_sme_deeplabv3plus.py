@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from thop import profile
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from core.errors import ConfigError
@@ -18,15 +18,10 @@ from models.sme_deeplabv3plus import (
     ELA,
     MSAA,
     SPEC,
-    SegmentationLoss,
     SMEDeepLabV3Plus,
     build,
     criterion,
 )
-
-ONLY_CE = {"ce": 1.0, "focal": 0.0, "dice": 0.0}
-ONLY_FOCAL = {"ce": 0.0, "focal": 1.0, "dice": 0.0}
-ONLY_DICE = {"ce": 0.0, "focal": 0.0, "dice": 1.0}
 
 
 @pytest.fixture(autouse=True)
@@ -244,57 +239,3 @@ def test_drop_path_rises_linearly_over_the_blocks() -> None:
         encoder = StarNet(SIZES["starnet_s4"], drop_path=0.22)
     rates = [m.drop_path for m in encoder.modules() if isinstance(m, StarBlock)]
     assert rates == pytest.approx([0.01 * i for i in range(23)])
-
-
-def two_pixels() -> tuple[Tensor, Tensor]:
-    """Probabilities (.8, .2) and (.3, .7) of the classes 0 and 1, which are the true ones."""
-    p = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
-    return p.log().T.reshape(1, 2, 1, 2), torch.tensor([[[0, 1]]])
-
-
-# CE = -(ln .8 + ln .7)/2; focal = .5·(.04·.223144 + .09·.356675)/2; Dice: TP .8 and .7, sums of the
-# two areas 2.1 and 1.9, so 1 - (1.6/2.1 + 1.4/1.9)/2.
-@pytest.mark.parametrize(
-    ("weights", "expected"),
-    [
-        pytest.param(ONLY_CE, 0.289909, id="cross-entropy"),
-        pytest.param(ONLY_FOCAL, 0.0102566, id="focal"),
-        pytest.param(ONLY_DICE, 0.2506266, id="dice"),
-        pytest.param({}, 0.550792, id="the sum of the three, by default"),
-        pytest.param({"ce": 2.0, "focal": 10.0, "dice": 0.0}, 0.682384, id="weighted"),
-    ],
-)
-def test_loss_of_two_pixels_worked_by_hand(weights: dict[str, float], expected: float) -> None:
-    loss = SegmentationLoss(**weights)(*two_pixels())
-    assert float(loss) == pytest.approx(expected, abs=2e-6)
-
-
-def test_focal_with_gamma_0_and_alpha_1_is_cross_entropy() -> None:
-    logits, target = torch.randn(2, 4, 5, 6), torch.randint(4, (2, 5, 6))
-    focal = SegmentationLoss(**ONLY_FOCAL, alpha=1.0, gamma=0.0)(logits, target)
-    torch.testing.assert_close(focal, F.cross_entropy(logits, target))
-
-
-def test_dice_of_a_perfect_prediction_is_zero_even_where_a_class_is_absent() -> None:
-    target = torch.tensor([[[0, 1, 1], [2, 2, 0]]])
-    logits = 200.0 * F.one_hot(target, 4).movedim(3, 1).float()
-    assert float(SegmentationLoss(**ONLY_DICE)(logits, target)) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_ignored_pixels_change_neither_the_loss_nor_any_gradient() -> None:
-    logits, target = two_pixels()
-    wide = torch.cat((logits, torch.tensor([3.0, -4.0]).reshape(1, 2, 1, 1)), 3).requires_grad_()
-    loss = SegmentationLoss()(wide, torch.tensor([[[0, 1, 9]]]), 9)
-    loss.backward()
-    torch.testing.assert_close(loss, SegmentationLoss()(logits, target))
-    assert wide.grad is not None
-    assert not wide.grad[..., 2].any()
-
-
-def test_a_batch_without_a_single_valid_pixel_costs_nothing() -> None:
-    logits = torch.randn(1, 4, 3, 3, requires_grad=True)
-    loss = SegmentationLoss()(logits, torch.full((1, 3, 3), 255))
-    loss.backward()
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)
-    assert logits.grad is not None
-    assert logits.grad.isfinite().all()

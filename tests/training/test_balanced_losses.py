@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from core.errors import TrainingError
 from models import get_spec
 from models._dscbsm import ConfidenceGradientSampler
+from models._mask_losses import SegmentationLoss
 from models._spec import ModelSpec
-from models.sme_deeplabv3plus import SegmentationLoss
 from tests.training.synthetic import TinyNetwork, draw_dataset
 from tests.training.test_torch_trainer import assert_same_run, train
 from training._balanced_losses import (

@@ -77,6 +77,7 @@ _SEGMENTERS = (  # group, model, scale, title
     ("networks", "sme_deeplabv3plus.ela", "paper", "StarNet + ELA"),
     ("variants", "sme_deeplabv3plus", "os16", "stage 4 at stride 16"),
     ("variants", "sme_deeplabv3plus", "multiscale", "three real scales into MSAA"),
+    ("variants", "sme_deeplabv3plus.border", "paper", "border F1 in the loss, for thin scratches"),
     ("losses", "sme_deeplabv3plus.ce", "paper", "CE"),
     ("losses", "sme_deeplabv3plus.ce_focal", "paper", "CE + focal"),
     ("losses", "sme_deeplabv3plus.ce_dice", "paper", "CE + Dice"),

@@ -42,7 +42,10 @@ DETECT = Sheet(
         + _HOW_TO_READ.format(unit=_GROUPS, primary="mAP50")
         + " Precision and recall are taken at IoU 0.5 and the confidence of the best mean F1. "
         "Scale n starts from COCO arrays, of which the papers' own layers take what fits; scale s "
-        "starts from random weights, because COCO arrays are at hand for n only."
+        "starts from random weights, because COCO arrays are at hand for n only. What the bundled "
+        "detectors lose, by kind of error, is shown in [mistakes-grace.md](mistakes-grace.md), "
+        "[mistakes-gms2_yolo.md](mistakes-gms2_yolo.md) and "
+        "[mistakes-da_yolo.md](mistakes-da_yolo.md)."
     ),
     blocks={
         "networks": Block("Scale n", "Baseline: YOLO11, n.", _BOXES, _AP50),
@@ -147,7 +150,7 @@ SEGMENT = Sheet(
         "networks": Block("Networks", "Baseline: DeepLabV3+ with MobileNetV2.", _MASKS, _IOU),
         "variants": Block(
             "Variants beyond the paper",
-            "Baseline: the paper's SME-DeepLabV3+ with the same loss.",
+            "Baseline: the paper's SME-DeepLabV3+.",
             _MASKS,
             _IOU,
         ),
