@@ -12,17 +12,20 @@ from core.errors import RollmarkError
 from demo import handlers, markup
 from demo.draw import fitted
 from demo.handlers import PRIVATE, TILE_SIDE_PX, Shown
+from demo.latest import Latest
 from demo.samples import picture_address, samples
 from demo.service import Look, Service
 from demo.tabs.inspect import InspectTab
 from demo.words import labels_found, short
 
-_WHAT: Final = "The models look at the same picture; choose at least one and press Compare."
+_WHAT: Final = "The models look at the same picture; drop one, choose models and press Compare."
+_RESULTS: Final = 5  # parts of the page that a comparison fills
 
 
 class _Page:
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.answers = Latest()
         self.seen = gr.State("")  # path of the picture in the grid
         self.sentence = gr.HTML(
             markup.sentence(_WHAT), js_on_load=markup.ANNOUNCE, elem_id="compare-sentence"
@@ -64,34 +67,60 @@ class _Page:
         chosen = [r.config.name for r in self.service.releases()]
         return gr.CheckboxGroup(choices=named, value=chosen)
 
-    def enter(self, shown: Shown | None, seen: str, chosen: list[str]) -> Iterator[tuple[Any, ...]]:
+    def enter(
+        self, shown: Shown | None, seen: str, chosen: list[str], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         """Bring along the picture of the first tab, unless it is here already."""
         path = shown.path if shown is not None else str(samples()[0].path)
         if path == seen:
-            yield (gr.skip(),) * 6
+            yield (gr.skip(),) * (1 + _RESULTS)
             return
         try:
             picture = fitted(self.service.decode(Path(path)).pixels, TILE_SIDE_PX)
         except RollmarkError as exc:
             yield (gr.skip(), *_failed(str(exc)))
             return
-        for results in self._looks(path, chosen):
+        for results in self._looks(path, chosen, request):
             yield (picture, *results)
 
-    def receive(self, picture: Any, chosen: list[str]) -> Iterator[tuple[Any, ...]]:
+    def receive(
+        self, picture: Any, chosen: list[str], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         """Compare on the picture that was dropped or pasted."""
         try:
             path, _ = handlers.uploaded(picture)
         except RollmarkError as exc:
             yield _failed(str(exc))
             return
-        yield from self._looks(path, chosen)
+        yield from self._looks(path, chosen, request)
 
-    def again(self, seen: str, chosen: list[str]) -> Iterator[tuple[Any, ...]]:
+    def again(self, seen: str, chosen: list[str], request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Compare on the same picture with the models chosen now."""
-        yield from self._looks(seen or str(samples()[0].path), chosen)
+        if not seen:
+            yield _failed("There is no picture here; drop or paste one.")
+            return
+        yield from self._looks(seen, chosen, request)
 
-    def _looks(self, path: str, chosen: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    def empty(self, request: gr.Request) -> tuple[Any, ...]:
+        """The page without a picture; answers about the one before come too late."""
+        self.answers.begin(request)
+        return markup.sentence(_WHAT), "", "", gr.Button(interactive=False), ""
+
+    def _looks(
+        self, path: str, chosen: Sequence[str], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """Results as they come, until the visitor wishes for something else.
+
+        The last one is sent once more when all is done, so the last one changes nothing.
+        """
+        is_wanted = self.answers.begin(request)
+        for results in self._results(path, chosen):
+            if not is_wanted():
+                break
+            yield results
+        yield (gr.skip(),) * _RESULTS
+
+    def _results(self, path: str, chosen: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """After each model: sentence, legend, grid, stop button, path of the picture."""
         looks: list[Look] = []
         try:
@@ -127,7 +156,7 @@ class _Page:
                     path,
                 )
         except Exception as exc:
-            yield _failed(handlers.sentence_of(exc))
+            yield _failed(handlers.sentence_of(exc), path)
 
     def _conclusion(self, path: str, looks: Sequence[Look]) -> str:
         comparison = self.service.conclude(Path(path), looks)
@@ -150,6 +179,7 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
     working: dict[str, Any] = {
         "show_progress": "hidden",  # the sentence counts the models
         "concurrency_id": "models",
+        "trigger_mode": "multiple",  # `Latest` says whose answers are shown
         **PRIVATE,
     }
     blocks.load(page.offered, outputs=page.models, show_progress="hidden", **PRIVATE)
@@ -165,6 +195,8 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
         ),
         page.run.click(page.again, [page.seen, page.models], results, **working),
     ]
+    # A dropped picture first clears the one before it: that must not wait behind other visitors.
+    page.picture.clear(page.empty, outputs=results, queue=False, show_progress="hidden", **PRIVATE)
     page.stop.click(
         lambda: (
             markup.sentence("Stopped; the answers so far are below."),
@@ -177,5 +209,6 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
     )
 
 
-def _failed(sentence: str) -> tuple[Any, ...]:
-    return markup.failed(sentence), "", "", gr.Button(interactive=False), ""
+def _failed(sentence: str, path: str = "") -> tuple[Any, ...]:
+    """Why there is no answer; `path` of the picture that is asked about all the same."""
+    return markup.failed(sentence), "", "", gr.Button(interactive=False), path

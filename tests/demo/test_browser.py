@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from core.settings import PathSettings
@@ -189,6 +190,44 @@ def test_compare_shows_every_model_beside_the_others_under_one_sentence(page: Pa
     page.get_by_label("GRACE").click()
     page.locator("#compare-run").click()
     expect(page.locator("figure.tile")).to_have_count(2)
+
+
+def test_compare_never_answers_about_another_picture_than_it_shows(
+    page: Page, tmp_path: Path
+) -> None:
+    """After a refusal it answered about the first sample, beside the picture that was refused."""
+    _go(page, "Compare")
+    sentence, tiles = page.locator("#compare-sentence"), page.locator("figure.tile")
+    expect(tiles).to_have_count(3)
+    (tmp_path / "moving.gif").write_bytes(b"GIF89a" + bytes(20))
+    page.locator("#compare-picture").get_by_role("button", name="Remove Image").click()
+    expect(tiles).to_have_count(0)
+    page.locator("#compare-run").click()
+    expect(sentence).to_contain_text("There is no picture here")
+    page.locator("#compare-picture input[type=file]").set_input_files(tmp_path / "moving.gif")
+    expect(sentence).to_contain_text("This is a file of type GIF")
+    page.locator("#compare-run").click()
+    expect(sentence).to_contain_text("This is a file of type GIF")
+    expect(tiles).to_have_count(0)
+
+
+def test_compare_turns_to_a_new_picture_while_it_looks_at_another(
+    page: Page, tmp_path: Path
+) -> None:
+    """The new picture stood beside the answers about the old one, and was never looked at."""
+    _go(page, "Compare")
+    strip, small = tmp_path / "strip.png", tmp_path / "small.png"
+    Image.new("L", (4000, 200), 128).save(strip)
+    Image.new("L", (120, 90), 128).save(small)
+    for path in (strip, small):
+        page.locator("#compare-picture").get_by_role("button", name="Remove Image").click()
+        page.locator("#compare-picture input[type=file]").set_input_files(path)
+        expect(page.locator("figure.tile.is-waiting").first).to_be_visible()
+    expect(page.locator("figure.tile")).to_have_count(3)
+    expect(page.locator("figure.tile.is-waiting")).to_have_count(0)
+    expect(page.locator("#compare-sentence")).not_to_contain_text("looking")
+    for tile in page.locator("figure.tile img").all():
+        assert "120 × 90 pixels" in str(tile.get_attribute("alt"))
 
 
 def test_models_shows_the_measured_beside_the_reported_and_the_card(page: Page) -> None:
