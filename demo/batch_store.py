@@ -186,6 +186,17 @@ class BatchStore:
 
 
 def _told_apart(named: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """Name of each picture; its place where another one has the same name."""
+    """Name of each picture; its place where another has the name; a number where that is no help.
+
+    A folder that was chosen in a browser arrives as files without their folders.
+    """
     often = Counter(name for name, _ in named)
-    return tuple(place if often[name] > 1 else name for name, place in named)
+    told: dict[str, None] = {}
+    for name, place in named:
+        wanted = text = place if often[name] > 1 else name
+        number = 1
+        while text in told:
+            number += 1
+            text = f"{wanted} ({number})"
+        told[text] = None
+    return tuple(told)

@@ -49,8 +49,8 @@ class BatchLimits:
 class Picture:
     """One picture that was dropped: its bytes, or the sentence that says why there are none.
 
-    Both `name` and `place` are for people: the file's own name, and the same with the archive and
-    the folders that it was in, which tell two pictures of one name apart.
+    Both `name` and `place` are for people: the file's own name, and the same with the folders and,
+    where several files were dropped, the archive that it was in.
     """
 
     name: str
@@ -108,7 +108,7 @@ def unpack(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> Iterator[P
     left = limits.total_bytes
     for path, name in files:
         if _is_archive(name):
-            found = _members(path, name, limits)
+            found = _members(path, name, limits, within=f"{name}/" if len(files) > 1 else "")
         elif _is_picture(name):
             found = iter([Picture(_shown(name), _shown(name), _read(path, limits))])
         else:
@@ -123,10 +123,10 @@ def unpack(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> Iterator[P
             yield picture
 
 
-def _members(path: Path, name: str, limits: BatchLimits) -> Iterator[Picture]:
+def _members(path: Path, name: str, limits: BatchLimits, *, within: str) -> Iterator[Picture]:
     with _opened(path, name, limits) as archive:
         for member in sorted(filter(_is_wanted, archive.infolist()), key=lambda m: m.filename):
-            place = _printable(f"{name}/{member.filename}".replace("\\", "/"))
+            place = _printable(f"{within}{member.filename}".replace("\\", "/"))
             yield Picture(_shown(member.filename), place, _extract(archive, member, limits))
 
 

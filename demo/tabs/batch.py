@@ -74,6 +74,7 @@ class _Page:
                 self.earlier = gr.Dropdown(
                     choices=[], label="Your batches", visible=False, elem_id="batch-earlier"
                 )
+        self.refused = gr.HTML("", elem_id="batch-refused")  # what was dropped and is not taken
         with gr.Row():
             with gr.Column(scale=6, min_width=300):
                 with gr.Row(elem_classes="actions"):
@@ -119,7 +120,7 @@ class _Page:
     # ------------------------------------------------------------------------------ events
 
     def take(self, sent: Any, model: str | None, own: list[str]) -> tuple[Any, ...]:
-        """Start a batch of what was dropped."""
+        """Start a batch of what was dropped; one that is refused leaves the page as it is."""
         try:
             files = _uploaded(sent)
             job = self.batches.take(files, model=model or AUTO, score_threshold=None)
@@ -127,7 +128,7 @@ class _Page:
             refused = markup.failed(handlers.sentence_of(exc))
             return (gr.skip(), gr.skip(), None, refused, gr.skip(), gr.skip())
         kept = [job.id, *own][:_OWN_BATCHES]
-        return (job.id, kept, None, gr.skip(), self._earlier(kept, job.id), gr.Timer(active=True))
+        return (job.id, kept, None, "", self._earlier(kept, job.id), gr.Timer(active=True))
 
     def show(
         self, job: str, first: int, seen: Any, chosen: int | None, order: Order
@@ -265,30 +266,35 @@ def build(service: Service, batches: Batches, blocks: Any, tabs: Any) -> None:
     def let_save(job: str) -> list[Any]:
         return [gr.Button(interactive=bool(job)) for _ in ready]
 
-    def fresh() -> tuple[int, None, str]:
-        return 0, None, ""
+    def fresh(job: str, seen: Any) -> tuple[Any, ...]:
+        is_another = seen is None or seen[0] != job
+        return (0, None, "") if is_another else (gr.skip(),) * 3
 
     page.timer.tick(**look)
 
     def turn_to(event: Any) -> None:
         """After another batch was put on the page; listening to the state would hash all states."""
-        event.then(fresh, outputs=[page.first, page.chosen, page.large], **hidden).then(
-            let_save, page.job, ready, **hidden
-        ).then(**look)
+        event.then(
+            fresh, [page.job, page.seen], [page.first, page.chosen, page.large], **hidden
+        ).then(let_save, page.job, ready, **hidden).then(**look)
 
     for dropped in (page.files, page.folder):
         turn_to(
             dropped.upload(
                 page.take,
                 [dropped, page.model, page.own],
-                [page.job, page.own, dropped, page.head, page.earlier, page.timer],
+                [page.job, page.own, dropped, page.refused, page.earlier, page.timer],
                 preprocess=False,
                 show_progress="minimal",
                 show_progress_on=[page.head],
                 **PRIVATE,
             )
         )
-    turn_to(page.earlier.input(lambda job: job or "", page.earlier, page.job, **hidden))
+    turn_to(
+        page.earlier.input(
+            lambda job: (job or "", ""), page.earlier, [page.job, page.refused], **hidden
+        )
+    )
     page.order.input(lambda: 0, outputs=page.first, **hidden).then(**look)
     for button, by in ((page.back, -1), (page.on, 1)):
         button.click(partial(page.turn, by=by), [page.first, page.job], page.first, **hidden).then(

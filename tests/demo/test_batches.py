@@ -81,6 +81,15 @@ def test_pictures_of_one_name_are_told_apart_by_archive_and_folder(
         *("coil 7.jpg", "coil 7.zip/north/001.jpg", "coil 7.zip/south/001.jpg"),
         *("coil 8.jpg", "coil 8.zip/north/001.jpg", "coil 8.zip/south/001.jpg"),
     )
+    alone = batches.take(dropped[:1], model="grace", score_threshold=None)
+    assert alone.names == ("coil 7.jpg", "north/001.jpg", "south/001.jpg")
+
+
+def test_pictures_of_one_name_whose_folders_nobody_tells_are_numbered(batches: Batches) -> None:
+    """A browser sends the files of a folder without the folders within it."""
+    dropped = [(PICTURES[0], name) for name in ("1.jpg", "1.jpg", "2.jpg", "1.jpg")]
+    job = batches.take(dropped, model="grace", score_threshold=None)
+    assert job.names == ("1.jpg", "1.jpg (2)", "2.jpg", "1.jpg (3)")
 
 
 def test_an_unknown_model_is_refused_before_anything_is_kept(

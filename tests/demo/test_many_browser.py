@@ -73,6 +73,24 @@ def test_a_batch_is_inspected_stepped_through_and_taken_away(
     page.context.close()
 
 
+def test_what_is_refused_is_told_beside_the_batch_that_is_shown(
+    browser: Browser, address: str, coil: Path, tmp_path: Path
+) -> None:
+    page = open_app(browser, address, *VIEWS["light"])
+    drop(page, coil)
+    (tmp_path / "notes.zip").write_bytes(b"no archive")
+    page.locator("#batch-files input[type=file]").set_input_files(tmp_path / "notes.zip")
+    refused = page.locator("#batch-refused")
+    expect(refused).to_contain_text("notes.zip is no readable zip archive")
+    expect(page.locator("#batch-save-csv")).to_be_enabled()
+    expect(page.locator("#batch-head .sentence")).to_contain_text("13 pictures: ")
+    expect(refused).to_contain_text("notes.zip")  # the page has been refreshed since
+    page.locator("#batch-files input[type=file]").set_input_files(PICTURES[0])
+    expect(page.locator("#batch-head .sentence")).to_contain_text("1 picture: ")
+    expect(refused).not_to_contain_text("notes.zip")
+    page.context.close()
+
+
 def test_a_batch_is_found_again_by_its_link_after_the_page_was_closed(
     browser: Browser, address: str, coil: Path
 ) -> None:
