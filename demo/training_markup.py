@@ -111,7 +111,7 @@ def curve(shown: Curve) -> str:
         return '<div class="nothing"><p>The curve begins with the first epoch.</p></div>'
     best = max(shown.points, key=lambda point: point[1])
     words = (
-        f"{shown.metric} on the validation split after {len(shown.points)} epochs: "
+        f"{shown.metric} on the validation split after {count(len(shown.points), 'epoch')}: "
         f"best {100 * best[1]:.1f} % in epoch {best[0]}, "
         f"last {100 * shown.points[-1][1]:.1f} %."
     )

@@ -23,6 +23,7 @@ from models._spec import ReportedMetric
 _TASKS: Final = {"detect": "boxes", "segment": "a mask", "classify": "a class"}
 _FRACTIONS: Final = ("mAP", "AP50", "mIoU", "MPA", "accuracy", "precision", "recall", "F1")
 _HEADS: Final = ("Model", "Measured on its test split, and by its paper", "Trained on", "Revision")
+_READING: Final = "Reading the shelf …"
 _APART: Final = (
     "Papers measure on random splits, where parts of one strip lie on both sides; here they never "
     "do, so the two columns do not compare."
@@ -36,7 +37,9 @@ def build(service: Service, tab: Any) -> None:
         service: what serves the models.
         tab: this tab, whose selection reads the shelf again.
     """
-    sentence = gr.HTML(_sentence(0), js_on_load=markup.ANNOUNCE, elem_id="models-sentence")
+    sentence = gr.HTML(
+        markup.sentence(_READING), js_on_load=markup.ANNOUNCE, elem_id="models-sentence"
+    )
     table = gr.HTML(
         "", js_on_load=script("models"), apply_default_css=False, elem_id="models-table"
     )
