@@ -286,8 +286,9 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
         env_file: file of `NAME=value` lines, which need not exist; None: the environment alone.
 
     Raises:
-        ConfigError: if a ROLLMARK_ name is misspelt, or a value is not what the setting allows; the
-            message names the variable, and the value unless it is a secret.
+        ConfigError: if the file is no text that can be read, a ROLLMARK_ name is misspelt, or a
+            value is not what the setting allows; the message names the variable, and the value
+            unless it is a secret.
     """
     given = _given(env_file)
     known = dict(known_variables())
@@ -313,7 +314,16 @@ def known_variables() -> Iterator[tuple[str, FieldInfo]]:
 
 def _given(env_file: Path | None) -> dict[str, str]:
     """The ROLLMARK_ variables of the file and the environment, upper case."""
-    from_file = dotenv_values(env_file) if env_file is not None else {}
+    try:
+        from_file = dotenv_values(env_file) if env_file is not None else {}
+    except UnicodeDecodeError as exc:
+        raise ConfigError(
+            f"{env_file} is not UTF-8 text at byte {exc.start}: save it as UTF-8."
+        ) from exc
+    except OSError as exc:
+        raise ConfigError(
+            f"{env_file} cannot be read: {exc.strerror}; make it readable for this user."
+        ) from exc
     merged = {**_upper(from_file), **_upper(os.environ)}
     return {
         name: value

@@ -63,6 +63,15 @@ def test_a_file_that_is_not_there_is_no_error(tmp_path):
     assert load_settings(tmp_path / ".env").serving.port == 7860
 
 
+def test_a_file_of_an_old_editor_is_told_what_to_save_it_as(tmp_path):
+    file = tmp_path / ".env"
+    file.write_bytes(b"ROLLMARK_SERVING__PORT=7999 # Gr\xfc\xdfe\n")  # Latin-1
+    with pytest.raises(ConfigError, match=r"\.env is not UTF-8 text at byte 32: save it as UTF-8"):
+        load_settings(file)
+    file.write_text("ROLLMARK_SERVING__PORT=7999 # Grüße\n", "utf-8-sig")  # with a byte-order mark
+    assert load_settings(file).serving.port == 7999
+
+
 def test_an_empty_value_is_the_default(monkeypatch):
     assert load(monkeypatch, ROLLMARK_SERVING__SCORE_THRESHOLD="").serving.score_threshold is None
 
