@@ -81,7 +81,7 @@ def chosen(row: Row, picture: str) -> str:
         f'{name}<img class="large" src="{escape(picture)}" '
         f'alt="{escape(alternative_text(inspection))}">'
         + markup.verdict(inspection, short(row.answer.title), queued)
-        + markup.findings_table(inspection)
+        + markup.findings_table(inspection, can_pick=False)
     )
 
 

@@ -95,8 +95,13 @@ def verdict(inspection: Inspection, model_title: str, queued: str = "") -> str:
     )
 
 
-def findings_table(inspection: Inspection, *, selected: int | None = None) -> str:
-    """The findings as rows; a row of a place is a button that highlights it on the picture."""
+def findings_table(inspection: Inspection, *, can_pick: bool) -> str:
+    """The findings as rows.
+
+    Args:
+        inspection: the answer.
+        can_pick: a row's number is a button, which the page takes to highlight the finding.
+    """
     rows = findings(inspection)
     if not rows:
         return ""  # the verdict has said so
@@ -106,7 +111,7 @@ def findings_table(inspection: Inspection, *, selected: int | None = None) -> st
         cells = [_row(_class_cell(row.label), _bar_cell(row)) for row in rows]
     else:
         head = ("", "Class", "Probability", "Size", "Place")
-        cells = [_place_row(row, inspection, selected) for row in rows[:MAX_ROWS]]
+        cells = [_place_row(row, inspection, can_pick=can_pick) for row in rows[:MAX_ROWS]]
     more = len(rows) - len(cells)
     note = f'<p class="quiet">And {more} more; the downloads list all.</p>' if more else ""
     heads = "".join(f'<th scope="col">{escape(text) or _unseen("Number")}</th>' for text in head)
@@ -201,24 +206,27 @@ def grid(tiles: Sequence[str]) -> str:
     return f'<div class="grid">{"".join(tiles)}</div>'
 
 
-def _place_row(row: Finding, inspection: Inspection, selected: int | None) -> str:
+def _place_row(row: Finding, inspection: Inspection, *, can_pick: bool) -> str:
     if row.box is None:
         return ""
-    is_selected = row.number == selected
     edges = ", ".join(f"{edge:.0f}" for edge in row.box)
     area = f" ({row.area_px} px²)" if row.area_px is not None else ""
-    name = f"Highlight {row.number}, {title(row.label)}"
-    pick = (
-        f'<button type="button" class="pick" data-number="{row.number}" '
-        f'aria-pressed="{str(is_selected).lower()}" aria-label="{escape(name)}">'
-        f"{row.number}</button>"
-    )
     where = place(row.box, inspection.image.width, inspection.image.height)
+    pressed = f' data-number="{row.number}"' if can_pick else ""
     return (
-        f'<tr class="{"is-selected" if is_selected else ""}" data-number="{row.number}">'
-        f"<td>{pick}</td><td>{_class_cell(row.label)}</td>{_bar_cell(row)}"
+        f"<tr{pressed}><td>{_pick(row) if can_pick else row.number}</td>"
+        f"<td>{_class_cell(row.label)}</td>{_bar_cell(row)}"
         f'<td class="figure">{escape(size(row.box) + area)}</td>'
         f'<td title="x1, y1, x2, y2 in px: {edges}">{escape(where)}</td></tr>'
+    )
+
+
+def _pick(row: Finding) -> str:
+    """The button that highlights a finding; the page marks the row (findings.js)."""
+    name = f"Highlight {row.number}, {title(row.label)}"
+    return (
+        f'<button type="button" class="pick" data-number="{row.number}" aria-pressed="false" '
+        f'aria-label="{escape(name)}">{row.number}</button>'
     )
 
 

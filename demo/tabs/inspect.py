@@ -153,7 +153,7 @@ class _Page:
             (path, name),
             picture,
             markup.verdict(inspection, short(look.title), look.queued),
-            markup.findings_table(inspection),
+            markup.findings_table(inspection, can_pick=True),
             gr.CheckboxGroup(choices=list(possible), value=list(kept), visible=bool(possible)),
             markup.details(inspection, look.title),
             gr.Slider(

@@ -13,6 +13,7 @@ import pytest
 
 from core.errors import InputError, UnknownModelError
 from core.settings import PathSettings, Settings
+from demo import batch_markup
 from demo.batch_exports import batch_coco, batch_csv, batch_report
 from demo.batch_jobs import Batches, Progress
 from demo.batch_store import Answer, Job
@@ -243,6 +244,14 @@ def test_coco_holds_boxes_as_corner_and_size_and_masks_as_runs() -> None:
     assert mask["bbox"] == [10, 20, 40, 20]
     assert mask["segmentation"]["size"] == [100, 100]
     json.dumps(document)
+
+
+def test_a_picture_in_large_offers_no_button_that_does_nothing() -> None:
+    [row] = [row for row in rows(by_hand(), "arrival") if row.index == 1]
+    shown = batch_markup.chosen(row, "data:image/webp;base64,")
+    assert "10, 20, 30, 60" in shown  # the finding's row is there
+    assert "<button" not in shown
+    assert "data-number" not in shown  # nor does the row look as if it could be pressed
 
 
 def test_the_report_escapes_names(batches: Batches) -> None:
