@@ -24,6 +24,7 @@ from training._cli import (
 from training._compare_command import compare
 from training._convert_command import convert
 from training._data_commands import statistics, synthesise
+from training._labels_command import labels
 from training._quantise_command import quantise
 from training.benchmark.commands import app as benchmark
 
@@ -39,6 +40,7 @@ app.command()(synthesise)
 app.command()(convert)
 app.command()(quantise)
 app.command()(compare)
+app.command()(labels)
 
 
 class Engine(StrEnum):

@@ -1,0 +1,68 @@
+"""Who has learned from an image may not judge its labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import DatasetError
+from core.records import ReleaseConfig
+from tests.records import make_config, make_run
+from training.datasets import Dataset
+from training.learned import images_learned, refuse_learned
+
+
+def release(dataset: Dataset, **changes: object) -> ReleaseConfig:
+    told = {"dataset": dataset.name, "dataset_id": dataset.id, "labels": dataset.labels, **changes}
+    return make_config(run=make_run(**told))
+
+
+def test_a_release_learned_from_the_training_images_of_its_own_protocol(
+    tiny_neu_det: Dataset, tmp_path: Path
+) -> None:
+    learned = images_learned(release(tiny_neu_det), tmp_path, known=(tiny_neu_det,))
+    assert learned == {s.sha256 for s in tiny_neu_det.samples if s.splits["leak-free"] == "train"}
+
+
+def test_the_data_set_that_a_record_names_is_looked_for_where_sets_are_prepared(
+    tiny_neu_det: Dataset, tiny_data_root: Path
+) -> None:
+    known = images_learned(release(tiny_neu_det), tiny_data_root, known=(tiny_neu_det,))
+    assert images_learned(release(tiny_neu_det), tiny_data_root) == known
+
+
+def test_a_release_whose_data_set_is_not_there_is_refused(
+    tiny_neu_det: Dataset, tiny_data_root: Path
+) -> None:
+    stranger = release(tiny_neu_det, dataset_id="f" * 64)
+    with pytest.raises(DatasetError, match="is not known here: version ffffffffffff of neu-det"):
+        refuse_learned(
+            stranger,
+            tiny_neu_det,
+            protocol="leak-free",
+            split="val",
+            data_root=tiny_data_root,
+        )
+
+
+def test_a_release_may_judge_what_it_was_kept_from_and_nothing_else(
+    tiny_neu_det: Dataset, tiny_data_root: Path
+) -> None:
+    def ask(split: str, protocol: str = "leak-free") -> None:
+        refuse_learned(
+            release(tiny_neu_det),
+            tiny_neu_det,
+            protocol=protocol,
+            split=split,
+            data_root=tiny_data_root,
+        )
+
+    ask("val")
+    ask("test")
+    train = len(tiny_neu_det.split("leak-free", "train"))
+    everything = len(tiny_neu_det.samples)
+    with pytest.raises(DatasetError, match=f"learned from {train} of the {train} train images"):
+        ask("train")
+    with pytest.raises(DatasetError, match=f"learned from {train} of the {everything} all images"):
+        ask("all", "paper")

@@ -1,0 +1,69 @@
+"""Which images a release has learned from, told by its record and the data set that it names.
+
+Of what its teachers or the release it began with had learned from, the record says no more than
+their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import DatasetError
+from training.datasets import open_dataset
+
+if TYPE_CHECKING:
+    from core.records import ReleaseConfig, RunRecord
+    from training.datasets import Dataset
+
+
+def images_learned(
+    config: ReleaseConfig, data_root: Path, *, known: Sequence[Dataset] = ()
+) -> frozenset[str]:
+    """SHA-256 of the training images of a release.
+
+    Args:
+        config: of the release.
+        data_root: folder of the prepared data sets, reviewed versions among them.
+        known: data sets that are open already.
+
+    Raises:
+        DatasetError: if the data set it was trained on is not there as it was then.
+    """
+    run = config.run
+    for dataset in (*known, *_prepared(run, data_root)):
+        if dataset.id == run.dataset_id:
+            return frozenset(sample.sha256 for sample in dataset.split(run.protocol, "train"))
+    raise DatasetError(
+        f"Which images {config.name} {config.revision} learned from is not known here: version "
+        f"{run.dataset_id[:12]} of {run.dataset} is not in {data_root}; prepare it as it was."
+    )
+
+
+def refuse_learned(
+    config: ReleaseConfig, dataset: Dataset, *, protocol: str, split: str, data_root: Path
+) -> None:
+    """Let a release judge the labels of a split only if it has not learned from them.
+
+    Raises:
+        DatasetError: if it has learned from any of the images, or nobody can tell.
+    """
+    learned = images_learned(config, data_root, known=(dataset,))
+    samples = dataset.split(protocol, split)
+    repeated = sum(sample.sha256 in learned for sample in samples)
+    if repeated:
+        raise DatasetError(
+            f"{config.name} {config.revision} learned from {repeated} of the {len(samples)} "
+            f"{split} images of {dataset.name} {protocol} and would repeat their labels: give a "
+            "split or a release of which that is not so."
+        )
+
+
+def _prepared(run: RunRecord, data_root: Path) -> Iterator[Dataset]:
+    """What may be the run's data set: the public one, or a reviewed version of it."""
+    for name in (run.dataset, f"{run.dataset}@{run.dataset_id[:12]}"):
+        try:
+            yield open_dataset(name, data_root)
+        except DatasetError:
+            continue
