@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from active_learning._cli import AsJson, desk_of_settings, errors_on_one_line, show
+from active_learning._recheck_command import recheck
+
 if TYPE_CHECKING:
-    from active_learning.desk import Desk
     from active_learning.pull import SweepReport
     from active_learning.push import PushReport
-    from core.settings import Settings
 
 app = typer.Typer(
     help="Ask a person where the models are unsure, and learn from the answers.",
@@ -23,8 +22,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
@@ -35,13 +32,13 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Send what waits in the review queue to Label Studio."""
-    with _desk() as (settings, desk):
+    with desk_of_settings() as (settings, desk):
         from active_learning.errands import send
         from core.errors import LabelStudioError
 
         report = send(settings, desk, budget=budget)
         counts = {key: value for key, value in asdict(report).items() if key != "stopped"}
-        _print(counts, as_json=as_json)
+        show(counts, as_json=as_json)
         incomplete = _incomplete(report)
         if incomplete:
             raise LabelStudioError(incomplete)
@@ -55,7 +52,7 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Fetch what people answered in Label Studio."""
-    with _desk() as (settings, desk):
+    with desk_of_settings() as (settings, desk):
         from active_learning.label_studio import LabelStudio
         from active_learning.pull import pull as pull_once
         from active_learning.pull import sweep
@@ -69,9 +66,9 @@ def pull(
             else:
                 taken = pull_once(desk.queue, desk.inbox, studio, labelling=desk.labelling)
         counts = {key: value for key, value in asdict(taken).items() if key != "repeated"}
-        _print(counts, as_json=as_json)
+        show(counts, as_json=as_json)
         if swept and not as_json:
-            _print({k: v for k, v in asdict(swept).items() if k != "taken"}, as_json=False)
+            show({k: v for k, v in asdict(swept).items() if k != "taken"}, as_json=False)
         if swept and swept.divergence:
             raise LabelStudioError(
                 f"Label Studio and the ledger differ: {swept.missing} verified tasks are gone "
@@ -82,11 +79,14 @@ def pull(
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show the queue, the answers and the data set; Label Studio is not asked."""
-    with _desk() as (settings, desk):
+    with desk_of_settings() as (settings, desk):
         from active_learning.status import in_words, read_status
 
         found = read_status(settings, desk)
         typer.echo(json.dumps(found, default=str) if as_json else "\n".join(in_words(found)))
+
+
+app.command()(recheck)
 
 
 @app.command()
@@ -100,13 +100,13 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Make one pass: pull, train what is due, prove it, publish it, put it live."""
-    with _desk() as (settings, desk):
+    with desk_of_settings() as (settings, desk):
         from active_learning.loop import run_once
         from core.errors import TrainingError
 
         report = run_once(settings, desk, model=model, force=force)
         if as_json:
-            _print(asdict(report), as_json=True)
+            show(asdict(report), as_json=True)
         else:
             typer.echo(" ".join(filter(None, [report.run, report.verdict])))
             for reason in report.reasons:
@@ -121,7 +121,7 @@ def run(
 @app.command()
 def watch() -> None:
     """Make a pass every few minutes until stopped; two watchers never train at once."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         from active_learning.watch import watch as keep_watching
         from core.logs import set_up_logging
         from core.settings import load_settings
@@ -138,7 +138,7 @@ def calibrate(
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
 ) -> None:
     """Teach a release how often it is right and what it has seen; the test split is not read."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         from active_learning.calibrate import calibrate as fit
         from active_learning.novelty_fitting import fit_novelty
         from active_learning.ordinary import fit_ordinary
@@ -151,7 +151,7 @@ def calibrate(
         config = fit_novelty(release, dataset, device=device)
         fitted = config.calibration
         numbers = {k: round(v, 4) for k, v in fitted.items() if isinstance(v, int | float)}
-        _print({"revision": config.revision, **numbers}, as_json=False)
+        show({"revision": config.revision, **numbers}, as_json=False)
 
 
 @app.command()
@@ -174,7 +174,7 @@ def simulate(
     output: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("docs/benchmarks"),
 ) -> None:
     """Replay a data set as a pool with hidden labels: which strategy needs the fewest labels?"""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         from active_learning.simulate import simulate_dataset
         from active_learning.simulation_page import conclusion, write_page
         from core.settings import load_settings
@@ -205,7 +205,7 @@ def novelty(
     output: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("docs/benchmarks"),
 ) -> None:
     """Measure whether releases notice images unlike anything they have seen."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         from active_learning.novelty_benchmark import measure
         from active_learning.novelty_page import write_page
         from core.settings import load_settings
@@ -236,13 +236,13 @@ def size(
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
 ) -> None:
     """Choose the picture size on the validation split; thresholds and calibrate come afterwards."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         from active_learning.sizes import fit_size
         from core.settings import load_settings
         from training.datasets import open_dataset
 
         dataset = open_dataset(data, load_settings().paths.datasets)
-        _print(asdict(fit_size(release, dataset, sizes or (), device=device)), as_json=False)
+        show(asdict(fit_size(release, dataset, sizes or (), device=device)), as_json=False)
 
 
 @app.command()
@@ -252,7 +252,7 @@ def thresholds(
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
 ) -> None:
     """Fit a probability threshold per class on the validation split, then calibrate anew."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         from active_learning.calibrate import calibrate as fit
         from active_learning.thresholds import fit_thresholds
         from core.settings import load_settings
@@ -261,7 +261,7 @@ def thresholds(
         dataset = open_dataset(data, load_settings().paths.datasets)
         found = fit_thresholds(release, dataset, device=device)
         fit(release, dataset, device=device)
-        _print(asdict(found), as_json=False)
+        show(asdict(found), as_json=False)
 
 
 @app.command()
@@ -273,44 +273,14 @@ def committee(
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
 ) -> None:
     """Choose how the served detectors are fused into `committee`, on the validation split."""
-    with _errors_on_one_line():
+    with errors_on_one_line():
         from active_learning.committee_tuning import tune_served
         from core.settings import load_settings
 
         tuning = tune_served(load_settings().paths, data, output, device=device)
         say = {member.name: member.weight for member in tuning.members}
         kept = tuning.model_dump(exclude={"members", "calibration", "format"})
-        _print({"weights": say, **kept}, as_json=False)
-
-
-@contextmanager
-def _errors_on_one_line() -> Iterator[None]:
-    """Our errors become one line on stderr and exit code 1; a bug keeps its traceback."""
-    from core.errors import RollmarkError
-
-    try:
-        yield
-    except RollmarkError as exc:
-        typer.echo(" ".join(str(exc).split()), err=True)
-        raise typer.Exit(1) from exc
-
-
-@contextmanager
-def _desk() -> Iterator[tuple[Settings, Desk]]:
-    """The desk of this installation, opened for one command."""
-    with _errors_on_one_line():
-        from core.logs import set_up_logging
-        from core.settings import load_settings
-
-        settings = load_settings()
-        set_up_logging(settings)
-        from active_learning.desk import open_desk
-
-        desk = open_desk(settings)
-        try:
-            yield settings, desk
-        finally:
-            desk.ledger.close()
+        show({"weights": say, **kept}, as_json=False)
 
 
 def _incomplete(report: PushReport) -> str:
@@ -323,18 +293,6 @@ def _incomplete(report: PushReport) -> str:
             "Label Studio for them."
         )
     return ""
-
-
-def _print(values: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(values, default=str))
-        return
-    for name, value in values.items():
-        typer.echo(f"{name:<12} {value if not isinstance(value, dict) else _listed(value)}")
-
-
-def _listed(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items()) or "none"
 
 
 if __name__ == "__main__":

@@ -148,6 +148,17 @@ class Inbox:
         with self.ledger.reading() as session:
             return tuple(to_annotation(row) for row in standing_rows(session, self.project))
 
+    def times_answered(self) -> dict[str, int]:
+        """How often an answer about each image was given: submitted, or updated since."""
+        row = AnnotationRow
+        query = (
+            sa.select(row.image_sha256, sa.func.count())
+            .where(row.project == self.project, row.kind == "annotated")
+            .group_by(row.image_sha256)
+        )
+        with self.ledger.reading() as session:
+            return {image: times for image, times in session.execute(query)}
+
     def live(self) -> dict[int, frozenset[int]]:
         """Ids of the annotations not known to be deleted, by task: what a full sweep compares."""
         query = sa.select(AnnotationRow.task_id, AnnotationRow.annotation_id).where(

@@ -17,6 +17,7 @@ from typing import Final
 from active_learning.connection import Reach, reach
 from active_learning.desk import Desk
 from active_learning.overview import Entry, Overview, Place, QueueReader
+from active_learning.recheck import Rechecked, confirm, recheck
 from core.errors import ConfigError, InputError, RollmarkError
 from core.ledger import Event
 from core.records import Inspection, ReviewItem
@@ -165,6 +166,21 @@ class Reviewing:
             IllegalTransition: if it is not set aside any more.
         """
         return self._desk().queue.reopen(item_id)
+
+    def recheck(self) -> tuple[Rechecked, dict[str, str]]:
+        """Answers that a live model denies, and thumbnails by image; takes seconds to minutes."""
+        desk = self._desk()
+        found = recheck(self._settings, desk)
+        images = [look.image_sha256 for look in found.doubted]
+        return found, {image: self._thumbnail(desk, image) for image in images}
+
+    def confirm(self, task_id: int, *, who: str) -> None:
+        """Say that an answer stands, after a second look.
+
+        Raises:
+            InputError: if nobody has answered such a task.
+        """
+        confirm(self._desk(), task_id, who=who)
 
     def _desk(self) -> Desk:
         return self._service.review.open(self._service.releases())

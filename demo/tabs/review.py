@@ -18,6 +18,7 @@ from demo.handlers import PRIVATE, sentence_of
 from demo.markup import note, refused
 from demo.review_markup import PAGE
 from demo.reviewing import Reviewing, known_place
+from demo.second_looks import SecondLooksPanel
 from demo.service import Service
 from demo.sign_in import acts
 from demo.theme import script
@@ -96,6 +97,8 @@ class _Page:
                     )
                     self.no = gr.Button("No, leave it set aside", size="sm")
                 self.happened = gr.HTML("", elem_id="review-happened")
+        self.second_looks = SecondLooksPanel(self.reviewing)
+        self.second_looks.lay_out()
         self.charts = gr.HTML("", elem_id="review-charts")
 
     def filled(self) -> list[Any]:
@@ -284,6 +287,7 @@ def build(service: Service, settings: Settings, tabs: Any, tab: Any) -> None:
     page.stop.click(page.stop_sending, **_QUIET)
     page.fetch.click(page.fetch_now, outputs=page.connection, **_QUIET)
     page.check.click(page.check_now, outputs=page.connection, **_QUIET)
+    page.second_looks.wire()
     page.again.click(lambda: gr.Row(visible=True), outputs=page.ask, **_QUIET)
     page.no.click(lambda: gr.Row(visible=False), outputs=page.ask, **_QUIET)
     page.yes.click(page.try_again, page.selected, page.detail(), **_IN_TURN)
