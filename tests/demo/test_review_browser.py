@@ -295,10 +295,20 @@ def test_a_person_corrects_a_task_in_the_editor_and_the_answer_comes_back_once(
         lambda answer: answer.request.method == "POST" and "/annotations" in answer.url
     ):
         page.get_by_role("button", name="Submit").click()
-    page.context.close()
 
     assert [desk.pull(studio).applied, desk.pull(studio).applied] == [1, 0]
     [said] = desk.inbox.current()
+    # Who looks again and corrects it answers a second time: that is how a recheck knows.
+    assert desk.inbox.times_answered() == {item.image_sha256: 1}
+    page.get_by_role("checkbox", name="red iron").check()
+    with page.expect_response(
+        lambda answer: answer.request.method == "PATCH" and "/annotations" in answer.url
+    ):
+        page.get_by_test_id("bottombar-update-button").click()  # reads Update
+    page.context.close()
+    assert desk.pull(studio).applied == 1
+    assert desk.inbox.times_answered() == {item.image_sha256: 2}
+    assert [(now.boxes, now.label) for now in desk.inbox.current()] == [(said.boxes, "red iron")]
     assert (said.image_sha256, said.label) == (item.image_sha256, "slag")
     boxes = dict(said.boxes)
     assert boxes["crazing"] == pytest.approx((6.0, 4.0, 30.5, 24.25), abs=1e-3)  # untouched
