@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import WeightsNotFoundError
+from core.errors import UnknownModelError, WeightsNotFoundError
 from core.records import ReleaseConfig, ServedModel, Source
 from core.settings import PathSettings
 from hub.fetch import ASKED_FILE, read_asked
@@ -48,12 +48,18 @@ def resolve(name: str, paths: PathSettings) -> Release:
     nobody ever waits for a network here.
 
     Raises:
-        WeightsNotFoundError: if no release of that name exists.
+        UnknownModelError: if there is no such model.
+        WeightsNotFoundError: if no release of it exists.
         WeightsError: if the one that should be live is damaged.
     """
-    folder = find_release(
-        name, bundled=paths.bundled, releases=paths.releases, fetched=paths.fetched
-    )
+    try:
+        folder = find_release(
+            name, bundled=paths.bundled, releases=paths.releases, fetched=paths.fetched
+        )
+    except WeightsNotFoundError as exc:
+        if name not in names():
+            raise UnknownModelError(name, names()) from exc
+        raise
     return Release(folder=folder, config=read_release(folder), source=_source(folder, paths))
 
 

@@ -97,20 +97,12 @@ def prepare(
         Its files, relative to it, sorted.
 
     Raises:
-        ConfigError: if the folder holds something else, or a reviewer's name is none.
+        ConfigError: if the folder holds something else or cannot be written, or a reviewer's name
+            is none.
     """
-    held = {path.name for path in output.iterdir()} if output.exists() else set()
-    # A checkout has an app.py, too; it must not be taken for a Space and removed.
-    if held and not {"app.py"} <= held <= {*_ROOMS, *_TOP, *_WRITTEN, "__pycache__"}:
-        raise ConfigError(f"{output} is not empty and no Space: name another folder.")
     for reviewer in reviewers:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,41}", reviewer):
             raise ConfigError(f"{reviewer!r} is no user of the Hub; names are like jane-doe.")
-    shutil.rmtree(output, ignore_errors=True)
-    for source, place in _sources(settings.paths.bundled):
-        target = output / place
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
     front = _front_matter(preload, oauth=bool(reviewers))
     tested = _pins("requirements-dev.txt")
     pins = _pins() | {name: tested[name] for name in _SERVER_LEDGER}
@@ -119,6 +111,25 @@ def prepare(
         "requirements.txt": "".join(f"{name}=={pin}\n" for name, pin in pins.items()),
         ".env": _environment(settings, reviewers, keeps=keeps),
     }
+    try:
+        return _write_anew(output, settings.paths.bundled, texts)
+    except OSError as exc:
+        raise ConfigError(
+            f"{output} cannot be written: {exc.strerror}; name another folder."
+        ) from exc
+
+
+def _write_anew(output: Path, bundled: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
+    """Every file of the Space; ConfigError where the folder holds something else."""
+    held = {path.name for path in output.iterdir()} if output.exists() else set()
+    # A checkout has an app.py, too; it must not be taken for a Space and removed.
+    if held and not {"app.py"} <= held <= {*_ROOMS, *_TOP, *_WRITTEN, "__pycache__"}:
+        raise ConfigError(f"{output} is not empty and no Space: name another folder.")
+    shutil.rmtree(output, ignore_errors=True)
+    for source, place in _sources(bundled):
+        target = output / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
     for name, text in texts.items():
         (output / name).write_text(text, encoding="utf-8")
     found = (path.relative_to(output) for path in output.rglob("*") if path.is_file())

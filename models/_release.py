@@ -59,7 +59,7 @@ def read_channel(folder: Path) -> Channel | None:
     """
     try:
         return Channel.model_validate_json((folder / CHANNEL_FILE).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError as exc:
         raise WeightsError(f"{folder / CHANNEL_FILE} is damaged: {exc.errors()[0]['msg']}") from exc

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from core.errors import WeightsError, WeightsNotFoundError
+from core.errors import UnknownModelError, WeightsError, WeightsNotFoundError
 from core.records import Metric
 from core.settings import PathSettings
 from hub.registry import resolve, resolve_all
@@ -48,6 +48,17 @@ def test_a_damaged_channel_file_is_an_error(paths):
 def test_a_model_without_any_release_says_where_it_was_looked_for(paths):
     with pytest.raises(WeightsNotFoundError, match=f"none are bundled in {paths.bundled}"):
         resolve("grace", paths)
+
+
+def test_a_misspelt_model_is_not_one_whose_weights_are_missing(paths):
+    with pytest.raises(UnknownModelError, match=r"'graze'\. Available: .*grace"):
+        resolve("graze", paths)
+
+
+def test_a_data_folder_that_is_a_file_holds_no_promotion(paths):
+    old = write_folder(paths.bundled / "grace")
+    paths.data.write_text("")
+    assert resolve("grace", paths).config == old
 
 
 def test_only_models_with_a_release_are_offered_in_the_order_of_their_names(paths):

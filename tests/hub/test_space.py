@@ -112,6 +112,14 @@ def test_the_folder_is_written_anew_and_a_foreign_one_is_left_alone(released, fo
     assert (tmp_path / "thesis" / "chapter.md").exists()
 
 
+def test_a_place_that_is_no_folder_is_one_sentence(released, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for place in (tmp_path / "thesis.txt", tmp_path / "thesis.txt" / "space", Path("/proc/space")):
+        with pytest.raises(ConfigError, match=r"cannot be written: .*; name another folder\.$"):
+            prepare(place, released[0])
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
 @pytest.mark.parametrize("own", [".git/HEAD", "tests/test_it.py", "data/ledger.db"])
 def test_a_checkout_is_not_taken_for_a_space(released, folder, own):
     prepare(folder, released[0])
