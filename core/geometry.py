@@ -83,12 +83,24 @@ def letterbox(
         )
         resized = np.asarray(fitted)
         image = np.empty((new_height, new_width, 3), dtype=np.uint8)  # asarray's is read-only
-        image[...] = resized[..., None] if is_grey else resized
+        if is_grey:
+            spread_grey(resized, image)
+        else:
+            image[...] = resized
     if (new_width, new_height) == (size, size):
         return image, Letterbox(scale, left, top)
     square = np.full((size, size, 3), pad, dtype=np.uint8)
     square[top : top + new_height, left : left + new_width] = image
     return square, Letterbox(scale, left, top)
+
+
+def spread_grey(grey: NDArray[np.uint8], image: Image) -> None:
+    """Write one channel (H, W) into all three of an image (H, W, 3).
+
+    Channel by channel: numpy's broadcast along a last axis of three takes six times as long.
+    """
+    for channel in range(3):
+        image[..., channel] = grey
 
 
 def clip_boxes(xyxy: ArrayLike, width: int, height: int) -> FloatArray:

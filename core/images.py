@@ -34,6 +34,7 @@ from PIL import Image as PillowImage
 
 from core.errors import InputError, LedgerError
 from core.files import write_atomically
+from core.geometry import spread_grey
 from core.types import DecodedImage, Image
 
 MEGA = 1_000_000
@@ -282,7 +283,10 @@ def _pixels(image: ImageFile.ImageFile, name: str) -> tuple[Image, bool]:
                 colours = ~eight if white_is_zero else eight
             else:
                 colours = np.asarray(_to_grey_or_rgb(block))
-            pixels[top : top + step] = colours if colours.ndim == 3 else colours[:, :, None]
+            if colours.ndim == 3:
+                pixels[top : top + step] = colours
+            else:
+                spread_grey(colours, pixels[top : top + step])
             is_grey = is_grey and (colours.ndim == 2 or _channels_agree(colours))
         return pixels, is_grey
     except Exception as exc:  # hostile bytes make the decoders fail in any way there is
