@@ -59,7 +59,7 @@ def _in_words(found: Rechecked, there: Reach, limit: int) -> str:
     lines.append(
         f"{len(found.doubted)} of {found.images} reviewed images deserve a second look"
         if found.images
-        else "no reviewed image is there that a live model has not learned from"
+        else "no reviewed image is there that a live model is known not to have learned from"
     )
     if found.doubted and not there.project_address:
         lines.append(there.sentence)

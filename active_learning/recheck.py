@@ -25,7 +25,7 @@ from active_learning.growth import labelled_map, unfit_for
 from active_learning.inspection import to_inspection
 from active_learning.outlook import versions_of
 from active_learning.uncertainty import ACQUISITION_THRESHOLD, SURE
-from active_learning.wording import named, number
+from active_learning.wording import listed, named, number
 from core.errors import DatasetError, InputError, LedgerError
 from core.images import KEPT, decode
 from core.ledger import EventRow
@@ -65,7 +65,7 @@ class Rechecked:
 
     images: int  # that a live model looked at
     doubted: tuple[SecondLook, ...]  # strongest first
-    unable: tuple[str, ...]  # why a model could not be asked, a sentence each
+    unable: tuple[str, ...]  # why models could not be asked, a sentence for each data set
 
 
 def recheck(settings: Settings, desk: Desk, *, load: Load | None = None) -> Rechecked:
@@ -84,15 +84,16 @@ def recheck(settings: Settings, desk: Desk, *, load: Load | None = None) -> Rech
     once -= _confirmed(desk)
     told: dict[str, list[tuple[float, str]]] = {}
     answers: dict[str, Annotation] = {}
-    unable = []
+    unknown: dict[tuple[str, str], list[str]] = {}  # models by data set and its version
     for release in resolve_all(settings.paths):
         new = [said for said in _new_answers(settings, desk, release) if said.image_sha256 in once]
         if not new:
             continue
         try:
             learned = images_learned(release.config, settings.paths.datasets)
-        except DatasetError as exc:
-            unable.append(str(exc))
+        except DatasetError:
+            run = release.config.run
+            unknown.setdefault((run.dataset, run.dataset_id), []).append(release.config.name)
             continue
         unlearned = [said for said in new if said.image_sha256 not in learned]
         latest = sorted(unlearned, key=lambda said: said.created_at)[-MOST_IMAGES:]
@@ -108,7 +109,12 @@ def recheck(settings: Settings, desk: Desk, *, load: Load | None = None) -> Rech
     return Rechecked(
         images=len(answers),
         doubted=tuple(sorted(doubted, key=lambda look: (-look.strength, look.image_sha256))),
-        unable=tuple(unable),
+        unable=tuple(
+            f"What {listed(names)} learned from is not known here, so nothing is judged by "
+            f"{'it' if len(names) == 1 else 'them'}: prepare {dataset} as it was, version "
+            f"{version[:12]}."
+            for (dataset, version), names in unknown.items()
+        ),
     )
 
 

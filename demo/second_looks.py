@@ -108,7 +108,7 @@ def listing(found: Rechecked, thumbnails: Mapping[str, str], there: Reach) -> st
 
 def _summary(found: Rechecked) -> str:
     if not found.images:
-        return "No answer is there that a live model could look at without having learned from it."
+        return "No answer is there that a live model is known not to have learned from."
     if not found.doubted:
         return f"{count(found.images, 'answer')} looked through, and none is denied."
     more = len(found.doubted) - SHOWN

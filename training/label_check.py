@@ -32,8 +32,8 @@ from training.label_doubts import (
     closest,
     mask_doubts,
     quality,
-    touched,
 )
+from training.label_places import Counted, Places
 from training.metrics import Counts, Floats
 from training.truth import class_index, read_mask
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from training.datasets import Dataset, Sample
     from training.evaluate import Protocol
 
-STRICT_PLACE: Final = 0.75  # IoU from which two annotators would be said to agree well
 _FUSED_FROM: Final = 0.01  # lower scores move no box worth showing
 
 
@@ -54,24 +53,6 @@ class CheckedImage:
     quality: float  # in [0, 1], 1 is without a doubt
     doubts: tuple[Doubt, ...]  # strongest first
     found: Found | None = None  # boxes that the models together show
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A share of labels with the 95 % interval over resampled strips; None without resamples."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """On how many of a class's boxes at least one model puts a finding of the class."""
-
-    touched: Share  # anywhere near: IoU 0.1, or half of the smaller box
-    placed: Share  # IoU 0.5
-    strictly: Share  # IoU 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +127,10 @@ def check_labels(
 
 def _check(predictors: Sequence[Predictor], dataset: Dataset) -> None:
     if not predictors:
-        raise DatasetError(f"Nobody was named who could check the labels of {dataset.name}.")
+        raise DatasetError(
+            f"There is no model to check the labels of {dataset.name}: give one that is made to "
+            f"{dataset.task} {', '.join(dataset.labels)}."
+        )
     for predictor in predictors:
         name, task = predictor.spec.name, predictor.spec.task
         if task != dataset.task or tuple(predictor.labels) != dataset.labels:
@@ -185,7 +169,7 @@ def _boxes(
     together = shown.pop()
     claims = [_joined(of_one) for of_one in zip(*shown, strict=True)]
     bar = sure_from(truths, together, len(labels))
-    places = _Counted.of(truths, claims, len(labels))
+    places = Counted.of(truths, claims, len(labels))
     usually_seen = places.share(places.touched)
     images = []
     for sample, truth, claimed, found in zip(samples, truths, claims, together, strict=True):
@@ -261,44 +245,6 @@ def _joined(parts: Sequence[Found]) -> Found:
         np.concatenate([part.scores for part in parts]),
         np.concatenate([part.class_ids for part in parts]),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """How many labels there are and where they are found, (images, classes) each."""
-
-    labels: Counts
-    touched: Counts
-    placed: Counts
-    strictly: Counts
-
-    @classmethod
-    def of(cls, truths: Sequence[Found], claims: Sequence[Found], classes: int) -> _Counted:
-        rows = []
-        for truth, claimed in zip(truths, claims, strict=True):
-            best = closest(truth, claimed)
-            at_all = touched(truth, claimed)
-            where = (at_all | ~at_all, at_all, best >= SAME_PLACE, best >= STRICT_PLACE)
-            rows.append([np.bincount(truth.class_ids[w], minlength=classes) for w in where])
-        return cls(*np.asarray(rows, np.int64).swapaxes(0, 1))
-
-    def share(self, counts: Counts) -> Floats:
-        """Of the labels of each class, (classes,); 0 for a class without labels."""
-        return np.asarray(counts.sum(0) / np.maximum(self.labels.sum(0), 1), np.float64)
-
-    def of_class(self, class_id: int, weights: Counts) -> Places | None:
-        """The shares with their intervals over resamples (resamples, images)."""
-        there = self.labels[:, class_id]
-        if not there.any():
-            return None
-        shares = []
-        for counts in (self.touched, self.placed, self.strictly):
-            drawn: Floats = np.full(len(weights), np.nan)
-            labels = weights @ there
-            np.divide(weights @ counts[:, class_id], labels, out=drawn, where=labels > 0)
-            low, high = metrics.interval(drawn) if len(weights) else (None, None)
-            shares.append(Share(float(self.share(counts)[class_id]), low, high))
-        return Places(*shares)
 
 
 # --- masks and whole images --------------------------------------------------------------------

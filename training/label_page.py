@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from core.files import write_atomically
 from core.images import KEPT, decode
 from core.records import Box
-from training.label_check import CheckedImage, ClassLabels, LabelCheck, Share
+from training.label_check import CheckedImage, ClassLabels, LabelCheck
 from training.label_doubts import KINDS, Doubt, rounded
+from training.label_places import Share
 from training.plots import new_figure, save_figure
 
 if TYPE_CHECKING:

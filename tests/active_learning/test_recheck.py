@@ -227,7 +227,10 @@ def test_a_model_whose_training_images_are_not_known_judges_nothing(mill: Mill) 
     found = mill.recheck()
     assert (found.images, found.doubted) == (0, ())
     (why,) = found.unable
-    assert why.startswith("Which images mobilesteelnet ")
+    assert why == (
+        "What mobilesteelnet learned from is not known here, so nothing is judged by it: prepare "
+        f"neu-cls as it was, version {mill.dataset.id[:12]}."
+    )
 
 
 BOX = (0.0, 0.0, 20.0, 20.0)
@@ -306,3 +309,4 @@ def test_the_command_is_not_complete_where_a_model_cannot_be_asked(mill: Mill) -
     done = CliRunner().invoke(app, ["recheck"])
     assert done.exit_code == 1
     assert "is not known here" in done.stderr.splitlines()[-1]
+    assert "no reviewed image" in done.stdout

@@ -84,7 +84,7 @@ def test_no_more_than_a_page_is_listed_and_the_rest_is_told() -> None:
     ("rechecked", "words"),
     [
         (found(), "9 answers looked through, and none is denied."),
-        (found(images=0), "No answer is there that a live model could look at"),
+        (found(images=0), "No answer is there that a live model is known not to have"),
         (found(images=0, unable=("Which images grace learned from",)), "Which images grace"),
     ],
 )

@@ -20,8 +20,9 @@ from tests.training.synthetic import draw_dataset
 from training import served
 from training.__main__ import app
 from training.datasets import Dataset
-from training.label_check import LabelCheck, Places, Share, check_labels
+from training.label_check import LabelCheck, check_labels
 from training.label_page import Checked, write_page
+from training.label_places import Places, Share
 from training.truth import read_mask
 
 SPOT, LINE = 0, 1
@@ -160,7 +161,7 @@ def test_a_model_of_another_task_or_other_classes_is_refused(
 def test_an_empty_split_and_nobody_to_ask_are_told(boxes: Dataset, first: Canned) -> None:
     with pytest.raises(DatasetError, match="has no test images"):
         check_labels([first], boxes, protocol="leak-free", split="test")
-    with pytest.raises(DatasetError, match="Nobody was named"):
+    with pytest.raises(DatasetError, match="There is no model to check the labels of drawn"):
         check(boxes)
 
 
