@@ -7,6 +7,7 @@ import io
 import os
 import signal
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
-from active_learning.growth import grow
+from active_learning.growth import grow, look_at
 from active_learning.inbox import Arrival, Inbox
 from active_learning.versions import Versions
 from core.errors import DatasetError, LedgerError
@@ -336,6 +337,26 @@ def test_a_turned_copy_of_a_test_image_is_left_out(versions, answer, data_root):
     answer(turned)
     version = versions.next_version("neu-det")
     assert versions.outcomes(version.id) == {1: "left out: it shows the same steel as a test image"}
+
+
+def test_an_image_that_binds_training_steel_to_test_steel_counts_as_test_steel(
+    images, data_root, monkeypatch
+):
+    """The groups' names must not decide: here the training group's comes first."""
+    parent = open_dataset("neu-det", data_root)
+    groups = {s.splits["leak-free"]: s.group for s in sorted(parent.samples, key=lambda s: s.file)}
+    low, high = sorted((groups["train"], groups["test"]))
+    renamed = {groups["train"]: low, groups["test"]: high}
+    samples = tuple(replace(s, group=renamed.get(s.group, s.group)) for s in parent.samples)
+
+    def bound(keys, prints, *, related):
+        groups = [s.group for s in samples]
+        return ["one" if g in renamed else g for g in groups] + ["one"] * (len(keys) - len(groups))
+
+    monkeypatch.setattr("active_learning.growth.content_groups", bound)
+    new = said(images.put(picture(1)))
+    looked = look_at(replace(parent, samples=samples), images, [new])
+    assert looked.groups == {new.image_sha256: high}
 
 
 def test_an_image_of_another_size_than_annotated_is_left_out(versions, answer):

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from core.files import STALE_S, remove_stale
+from core.files import STALE_S, remove_stale, write_atomically
 
 
 def _aged(folder: Path, age_s: float) -> Path:
@@ -14,6 +14,12 @@ def _aged(folder: Path, age_s: float) -> Path:
     (folder / "file").write_text("x")
     os.utime(folder, (time.time() - age_s,) * 2)
     return folder
+
+
+def test_what_is_written_may_be_read_by_other_users_of_the_machine(tmp_path: Path) -> None:
+    """A release that root has bundled is served by an app of another user."""
+    write_atomically(tmp_path / "new" / "config.json", b"{}")
+    assert (tmp_path / "new" / "config.json").stat().st_mode & 0o777 == 0o644
 
 
 def test_only_old_folders_of_that_name_are_removed(tmp_path: Path) -> None:

@@ -211,6 +211,28 @@ def test_the_classification_release_with_its_prefixes_is_read(tmp_path: Path) ->
     assert [report.count("paper", label) for label in NEU] == [3] * 6
 
 
+def test_the_same_bytes_share_a_group_whatever_the_manifest_says(tmp_path: Path) -> None:
+    """Or one of the two might be trained on and the other tested with."""
+    shutil.copytree(FIXTURES / "x-sdd", tmp_path / "x-sdd")
+    manifest = tmp_path / "x-sdd" / "MANIFEST.csv"
+    rows = list(csv.DictReader(manifest.read_text("utf-8").splitlines()))
+    one, other = [row for row in rows if row["class"] == "red iron"][:2]
+    assert one["group"] != other["group"]
+    shutil.copyfile(tmp_path / "x-sdd" / one["path"], tmp_path / "x-sdd" / other["path"])
+    other["sha256"] = one["sha256"]
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(one))
+        writer.writeheader()
+        writer.writerows(rows)
+
+    report = prepare("x-sdd", tmp_path / "x-sdd", tmp_path / "out")
+
+    assert kinds(report) == {"duplicate-image": 1}
+    samples = open_dataset("x-sdd", tmp_path / "out").samples
+    twins = [sample for sample in samples if sample.sha256 == one["sha256"]]
+    assert [sample.group for sample in twins] == [one["group"]] * 2
+
+
 def test_without_a_manifest_turned_and_mirrored_copies_share_a_group(tmp_path: Path) -> None:
     source = tmp_path / "X-SDD" / "datas" / "red iron sheet"
     source.mkdir(parents=True)
