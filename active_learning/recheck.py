@@ -74,7 +74,7 @@ def recheck(settings: Settings, desk: Desk, *, load: Load | None = None) -> Rech
     Args:
         settings: of this installation.
         desk: of its labelling project.
-        load: makes a release's predictor; None: on the device of the settings.
+        load: makes a release's predictor; None: on the CPU.
 
     Raises:
         LedgerError: if the ledger cannot be read; a picture that cannot be is left out.
@@ -84,7 +84,7 @@ def recheck(settings: Settings, desk: Desk, *, load: Load | None = None) -> Rech
     once -= _confirmed(desk)
     told: dict[str, list[tuple[float, str]]] = {}
     answers: dict[str, Annotation] = {}
-    unknown: dict[tuple[str, str], list[str]] = {}  # models by data set and its version
+    unknown: dict[tuple[str, str], list[str]] = {}  # models by the data set they were made of
     for release in resolve_all(settings.paths):
         new = [said for said in _new_answers(settings, desk, release) if said.image_sha256 in once]
         if not new:
@@ -99,7 +99,7 @@ def recheck(settings: Settings, desk: Desk, *, load: Load | None = None) -> Rech
         latest = sorted(unlearned, key=lambda said: said.created_at)[-MOST_IMAGES:]
         if not latest:
             continue
-        predictor = (load or _loader(settings))(release)
+        predictor = (load or _load)(release)
         for said, doubts in _denials(release.config, predictor, desk, latest):
             answers[said.image_sha256] = said
             words = ((d.strength, _in_words(d, release.config)) for d in doubts)
@@ -109,12 +109,7 @@ def recheck(settings: Settings, desk: Desk, *, load: Load | None = None) -> Rech
     return Rechecked(
         images=len(answers),
         doubted=tuple(sorted(doubted, key=lambda look: (-look.strength, look.image_sha256))),
-        unable=tuple(
-            f"What {listed(names)} learned from is not known here, so nothing is judged by "
-            f"{'it' if len(names) == 1 else 'them'}: prepare {dataset} as it was, version "
-            f"{version[:12]}."
-            for (dataset, version), names in unknown.items()
-        ),
+        unable=tuple(_unable(*made_of, names) for made_of, names in unknown.items()),
     )
 
 
@@ -163,11 +158,18 @@ def _new_answers(settings: Settings, desk: Desk, release: Release) -> list[Annot
     ]
 
 
-def _loader(settings: Settings) -> Load:
-    from models import choose_device, load
+def _unable(dataset: str, version: str, names: Sequence[str]) -> str:
+    return (
+        f"What {listed(names)} learned from is not known here, so nothing is judged by "
+        f"{'it' if len(names) == 1 else 'them'}: prepare {dataset} as it was, version "
+        f"{version[:12]}."
+    )
 
-    device = choose_device(settings.serving.device)
-    return lambda release: load(release.folder, device=device)
+
+def _load(release: Release) -> Predictor:
+    from models import load
+
+    return load(release.folder)  # on the CPU: a GPU is there for those who wait for an answer
 
 
 def _denials(

@@ -15,6 +15,7 @@ from training._cli import (
     Protocol,
     ProtocolName,
     Threads,
+    Weights,
     errors_on_one_line,
     read_settings,
 )
@@ -36,6 +37,7 @@ def labels(
         str, typer.Option(help="Images that the models have not learned from, such as val.")
     ] = "val",
     protocol: Protocol = ProtocolName.LEAK_FREE,
+    weights: Weights = None,
     limit: Annotated[int, typer.Option(min=1, help="Images listed, poorest labels first.")] = 20,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write every doubt to this file.")
@@ -45,6 +47,8 @@ def labels(
     threads: Threads = None,
 ) -> None:
     """Find the labels that models which never learned from them contradict."""
+    if weights is not None and len(model or ()) != 1:
+        raise typer.BadParameter("--weights are those of one model: give it with --model.")
     with errors_on_one_line():
         from core.files import write_atomically
         from models import choose_device, use_threads
@@ -61,14 +65,15 @@ def labels(
         asked = model or _suited(opened, settings.paths)
         for name in asked:
             refuse_learned(
-                _config(name, settings.paths),
+                _config(name, weights, settings.paths),
                 opened,
                 protocol=protocol.value,
                 split=split,
                 data_root=settings.paths.datasets,
             )
-        predictors = [open_predictor(name, None, device, settings.paths) for name in asked]
+        predictors = [open_predictor(name, weights, device, settings.paths) for name in asked]
         who = " ".join(f"--model {name}" for name in asked)
+        who += f" --weights {weights}" if weights else ""
         checked = Checked(
             dataset=opened,
             protocol=protocol.value,
@@ -93,7 +98,7 @@ def _suited(dataset: Dataset, paths: PathSettings) -> list[str]:
     found = []
     for name in names():
         try:
-            config = _config(name, paths)
+            config = _config(name, None, paths)
         except WeightsNotFoundError:
             continue
         if config.task == dataset.task and config.labels == dataset.labels:
@@ -101,11 +106,11 @@ def _suited(dataset: Dataset, paths: PathSettings) -> list[str]:
     return found
 
 
-def _config(name: str, paths: PathSettings) -> ReleaseConfig:
+def _config(name: str, weights: Path | None, paths: PathSettings) -> ReleaseConfig:
     from models._release import read_release
     from training.served import served_release
 
-    return read_release(served_release(name, None, paths))
+    return read_release(served_release(name, weights, paths))
 
 
 def _as_json(checked: Checked) -> dict[str, Any]:

@@ -55,8 +55,8 @@ def refuse_learned(
     if repeated:
         raise DatasetError(
             f"{config.name} {config.revision} learned from {repeated} of the {len(samples)} "
-            f"{split} images of {dataset.name} {protocol} and would repeat their labels: give a "
-            "split or a release of which that is not so."
+            f"{split} images of {dataset.name} {protocol} and would repeat their labels: ask it "
+            "about another split, or ask another release."
         )
 
 

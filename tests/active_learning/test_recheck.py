@@ -287,7 +287,7 @@ def test_a_region_that_was_not_brushed_is_told_and_one_that_is_not_seen_is_not(m
 def test_the_command_lists_what_to_open_and_says_how_many(
     mill: Mill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_loader", lambda _: mill.load)
+    monkeypatch.setattr(module, "_load", mill.load)
     sha256 = mill.answered(1, sure_of(mill, "crazing"), label="scratches")
     mill.answered(2, sure_of(mill, "scratches"), label="scratches")
     done = CliRunner().invoke(app, ["recheck"])

@@ -251,6 +251,12 @@ def test_the_command_asks_whom_it_suits_and_writes_page_and_numbers(
     assert sum(bool(image["doubts"]) for image in written["images"]) == wrong
 
 
+def test_weights_are_those_of_one_model(home: Path) -> None:
+    done = call(home, "--weights", str(home / "bundled" / "mobilesteelnet"))
+    assert done.exit_code == 2
+    assert "--weights" in done.stderr
+
+
 def test_the_command_refuses_who_has_learned_from_the_images(home: Path) -> None:
     done = call(home, "--split", "train", "--model", "mobilesteelnet")
     assert done.exit_code == 1
