@@ -53,6 +53,13 @@ class Mill:
     answers: dict[str, Any]  # of the model, by image
     loaded: int = 0
 
+    def move_to(self, ledger_url: str) -> None:
+        """Go on with an empty ledger of another kind."""
+        self.desk.ledger.close()
+        paths = self.settings.paths.model_copy(update={"ledger_url": ledger_url})
+        self.settings = self.settings.model_copy(update={"paths": paths})
+        self.desk = open_desk(self.settings)
+
     def answered(self, seed: int, said: object, *, minutes: int = 0, **marked: Any) -> str:
         """A person marks a new picture of 60 × 40 px, of which the model will say `said`."""
         data = picture(seed)
@@ -119,8 +126,9 @@ def mill(
     monkeypatch.setenv("ROLLMARK_PATHS__BUNDLED", str(paths.bundled))
     settings = Settings(paths=paths)
     desk = open_desk(settings)
-    yield Mill(settings, desk, dataset, task, {})
-    desk.ledger.close()
+    made = Mill(settings, desk, dataset, task, {})
+    yield made
+    made.desk.ledger.close()
 
 
 def sure_of(mill: Mill, label: str, probability: float = 0.9) -> list[float]:
@@ -165,7 +173,10 @@ def test_an_answer_that_was_given_again_has_been_looked_at_again(mill: Mill) -> 
     assert mill.recheck() == Rechecked(images=0, doubted=(), unable=())
 
 
-def test_an_answer_that_stands_after_a_second_look_is_not_told_any_more(mill: Mill) -> None:
+def test_an_answer_that_stands_after_a_second_look_is_not_told_any_more(
+    mill: Mill, ledger_url: str
+) -> None:
+    mill.move_to(ledger_url)
     for seed in (1, 2):
         mill.answered(seed, sure_of(mill, "crazing"), label="scratches")
     before = mill.desk.inbox.current()
