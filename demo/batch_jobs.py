@@ -21,10 +21,11 @@ from PIL import Image as PillowImage
 
 from core.errors import InputError, RollmarkError
 from core.settings import Settings
+from core.types import Image
 from demo.batch_store import Answer, BatchStore, Job
-from demo.handlers import UNFORESEEN, draw_tile
-from demo.service import Look, Service
-from demo.unpack import BatchLimits, list_pictures, unpack
+from demo.handlers import UNFORESEEN, Shown, draw_tile, image_of, tile
+from demo.service import Service
+from demo.unpack import BatchLimits, Picture, list_pictures, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Batches:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._limits = BatchLimits.of(settings.serving)
-        self._keep_days = settings.serving.keep_batches_days
+        self.keep_days = settings.serving.keep_batches_days
         self.store = BatchStore(settings.paths.data / "jobs")
         self._answers: OrderedDict[str, dict[int, Answer]] = OrderedDict()
         self._waiting: deque[str] = deque()
@@ -117,6 +118,37 @@ class Batches:
         )
         logger.info("batch %s: %d pictures for %s", job.id[:6], len(job.names), chosen)
         self._queue(job.id)
+        return job
+
+    def keep(self, shown: Shown) -> Job:
+        """Keep an answer that somebody is looking at as a batch of its own, so that it has a link.
+
+        Raises:
+            InputError: if its picture has been cleared from the server, or the disk refuses it.
+        """
+        image = image_of(self._service, shown)
+        picture = Picture(shown.name, shown.name, Path(shown.path).read_bytes())
+        job = self.store.create(
+            iter([picture]),
+            title=shown.name,
+            model=shown.inspection.model,
+            score_threshold=None,
+            left_out=0,
+        )
+        answer = Answer(
+            index=0,
+            inspection=shown.inspection,
+            title=shown.title,
+            labels=shown.labels,
+            queued=shown.inspection.review_item is not None,
+        )
+        try:
+            self._save_tile(job.id, 0, tile(image, shown.inspection, shown.labels))
+            self._keep(job.id, answer)
+            job = job.model_copy(update={"state": "done", "finished_at": datetime.now(UTC)})
+            self.store.save(job)
+        except OSError as exc:
+            raise InputError(f"The answer cannot be kept: {exc.strerror or exc}.") from exc
         return job
 
     def stop(self, job_id: str) -> None:
@@ -172,7 +204,7 @@ class Batches:
         while True:
             self._wake.wait(timeout=_LOOK_ROUND_S)
             self._wake.clear()
-            self.store.forget_old(self._keep_days)
+            self.store.forget_old(self.keep_days)
             while True:
                 with self._lock:
                     if not self._waiting:
@@ -227,7 +259,7 @@ class Batches:
         path = self.store.picture(job.id, index)
         try:
             look = self._service.inspect(path, job.model, score_threshold=job.score_threshold)
-            self._draw(job.id, index, look)
+            self._save_tile(job.id, index, draw_tile(look))
         except InputError as exc:
             return Answer(index=index, error=str(exc))
         except RollmarkError as exc:
@@ -244,10 +276,10 @@ class Batches:
             queued=look.inspection.review_item is not None,
         )
 
-    def _draw(self, job_id: str, index: int, look: Look) -> None:
+    def _save_tile(self, job_id: str, index: int, drawn: Image) -> None:
         path = self.store.tile(job_id, index)
         path.parent.mkdir(exist_ok=True)
-        PillowImage.fromarray(draw_tile(look)).save(path, "WEBP", quality=_TILE_QUALITY)
+        PillowImage.fromarray(drawn).save(path, "WEBP", quality=_TILE_QUALITY)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The panel that says what is drawn over an answer, and hands the answer out as a file."""
+"""The panel that says what is drawn over an answer, and hands the answer out: a file, or a link."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gradio as gr
 
 from core.types import Task
 from demo import handlers, heat, markup
+from demo.batch_jobs import Batches
 from demo.draw import Layers
 from demo.exports import KINDS, Exports, Kind, encode, file_name
 from demo.handlers import PRIVATE, Shown
@@ -26,18 +27,18 @@ LAYERS: Final[dict[Task, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 }
 # The button that hands a file out stays out of sight; it is pressed when the file is ready.
 _HAND_OUT: Final = "() => document.getElementById('export').click()"
-# No link leads to an answer: what a visitor looks at here is cleared from the server.
-_SENDING: Final = (
-    '<p class="quiet">No link leads here: to send a result, download it, or drop the picture on '
-    "Batch.</p>"
-)
 
 
 class DrawingPanel:
-    """Lays itself out where it is made; `layers` and `save` are filled with every answer."""
+    """Lays itself out where it is made; `layers` and `buttons` are filled with every answer.
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    Args:
+        service: what inspects.
+        batches: where an answer is kept that gets a link.
+    """
+
+    def __init__(self, service: Service, batches: Batches) -> None:
+        self._service, self._batches = service, batches
         self._exports = Exports()
         self._highlights = Latest()
         with gr.Row():
@@ -53,11 +54,13 @@ class DrawingPanel:
             )
         self._legend = gr.HTML("", elem_id="inspect-legend")
         with gr.Row(elem_classes="downloads"):
-            self.save = {
+            self._save = {
                 kind: gr.Button(f"Download {kind.upper()}", size="sm", min_width=90)
                 for kind in KINDS
             }
-        gr.HTML(_SENDING)
+            self._link = gr.Button("Make a link", size="sm", min_width=90, elem_id="inspect-link")
+        self.buttons = (*self._save.values(), self._link)  # of use where there is an answer
+        self._linked = gr.HTML("", js_on_load=markup.ANNOUNCE, elem_id="inspect-linked")
         self._export = gr.DownloadButton("Export", visible="hidden", elem_id="export")
 
     def wire(self, shown: Any, picture: Any, findings: Any) -> None:
@@ -77,7 +80,9 @@ class DrawingPanel:
         self._heat.input(self._redraw, **redraws)
         shown.change(self._heated, **redraws)
         findings.click(self._highlight, **redraws | {"trigger_mode": "multiple"})
-        for kind, button in self.save.items():
+        shown.change(None, outputs=self._linked, js="() => ''", **PRIVATE)  # it was another's
+        self._link.click(self._keep, shown, self._linked, show_progress="minimal", **PRIVATE)
+        for kind, button in self._save.items():
             hand_out = partial(self._hand_out, kind=kind)
             button.click(hand_out, drawn, self._export, show_progress="hidden", **PRIVATE).success(
                 None, js=_HAND_OUT, **PRIVATE
@@ -113,6 +118,16 @@ class DrawingPanel:
     def _heated(self, shown: Shown | None, drawn: list[str], chosen: Heat) -> Any:
         """A new answer's heat, which comes after the answer; nothing where none is wanted."""
         return gr.skip() if chosen == "off" else self._redraw(shown, drawn, chosen)
+
+    def _keep(self, shown: Shown | None) -> str:
+        """Keep the answer, and say where it is found again."""
+        if shown is None:
+            return ""
+        try:
+            job = self._batches.keep(shown)
+        except Exception as exc:
+            return markup.refused(handlers.sentence_of(exc))
+        return markup.linked(job.id, self._batches.keep_days)
 
     def _hand_out(self, shown: Shown | None, drawn: list[str], kind: Kind) -> Any:
         """The answer as a file."""

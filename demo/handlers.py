@@ -109,11 +109,16 @@ def draw(look: Look, layers: Layers) -> Image:
 
 def draw_tile(look: Look) -> Image:
     """The picture of an answer as one of many: too small for names, or for boxes around regions."""
-    layers = Layers(boxes=look.inspection.task == "detect", mask=True, names=False)
+    return tile(look.image, look.inspection, look.prediction.labels)
+
+
+def tile(image: DecodedImage, inspection: Inspection, labels: Sequence[str]) -> Image:
+    """`draw_tile` of an answer that was given before."""
+    layers = Layers(boxes=inspection.task == "detect", mask=True, names=False)
     return overlay(
-        look.image.pixels,
-        look.inspection,
-        labels=look.prediction.labels,
+        image.pixels,
+        inspection,
+        labels=labels,
         layers=layers,
         max_side_px=TILE_SIDE_PX,
         seen_side_px=TILE_SEEN_PX,

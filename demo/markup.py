@@ -67,6 +67,14 @@ def failed(sentence: str, heading: str = "This did not work") -> str:
     )
 
 
+def linked(batch: str, days: float) -> str:
+    """Where an answer that was kept is found again, and who can."""
+    return (
+        f'<p class="quiet"><a href="?batch={escape(batch)}">Link to this answer</a> and its '
+        f"picture, for {days:g} day{'s' if days != 1 else ''}: whoever has it sees both.</p>"
+    )
+
+
 def refused(sentence: str) -> str:
     """Why something was not done, where what was done is told."""
     return f'<div class="connection" role="alert"><p class="quiet">{escape(sentence)}</p></div>'

@@ -72,7 +72,7 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
         gr.HTML(_MASTHEAD)
         with gr.Tabs() as tabs:
             with gr.Tab("Inspect", id="inspect"):
-                inspected = inspect.build(service, blocks)
+                inspected = inspect.build(service, batches, blocks)
             with gr.Tab("Compare", id="compare") as tab:
                 compare.build(service, inspected, blocks, tab)
             with gr.Tab("Batch", id="batch"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -165,6 +166,15 @@ class _Page:
         chosen = self._chosen(job, int(event.index))
         return chosen if is_wanted() else (gr.skip(), gr.skip())
 
+    def opening(self, job: str) -> tuple[Any, ...]:
+        """Which picture of a batch just opened is in large: none, unless it has one alone."""
+        with suppress(RollmarkError):
+            progress = self.batches.progress(job)
+            if len(progress.job.names) == len(progress.answers) == 1:
+                large, index = self._chosen(job, 0)
+                return index, large
+        return None, ""
+
     def _chosen(self, job: str, index: int) -> tuple[Any, ...]:
         try:
             progress = self.batches.progress(job)
@@ -268,7 +278,7 @@ def build(service: Service, batches: Batches, blocks: Any, tabs: Any) -> None:
 
     def fresh(job: str, seen: Any) -> tuple[Any, ...]:
         is_another = seen is None or seen[0] != job
-        return (0, None, "") if is_another else (gr.skip(),) * 3
+        return (0, *page.opening(job)) if is_another else (gr.skip(),) * 3
 
     page.timer.tick(**look)
 

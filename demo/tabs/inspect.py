@@ -11,8 +11,8 @@ import gradio as gr
 
 from core.errors import InputError
 from demo import handlers, markup
+from demo.batch_jobs import Batches
 from demo.drawing import LAYERS, DrawingPanel, chosen_layers
-from demo.exports import KINDS
 from demo.flagging import FlagPanel
 from demo.handlers import PRIVATE, Shown
 from demo.latest import Latest
@@ -35,8 +35,8 @@ class InspectTab:
 class _Page:
     """The components that an answer fills, and the functions that fill them."""
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, service: Service, batches: Batches) -> None:
+        self.service, self.batches = service, batches
         self.samples = samples()
         self.shown = gr.State(None)
         self.asked: Any = gr.State(None)  # path and name of the picture that is being looked at
@@ -99,7 +99,7 @@ class _Page:
         self.findings = gr.HTML(
             "", js_on_load=script("findings"), apply_default_css=False, elem_id="inspect-findings"
         )
-        self.drawing = DrawingPanel(self.service)
+        self.drawing = DrawingPanel(self.service, self.batches)
         self.details = gr.HTML("", elem_id="inspect-details")
         self.flagging = FlagPanel(self.service)
 
@@ -108,7 +108,7 @@ class _Page:
         return [
             *(self.shown, self.asked, self.picture, self.verdict, self.findings),
             *(self.drawing.layers, self.details, self.threshold, self.flagging.flagged),
-            *self.drawing.save.values(),
+            *self.drawing.buttons,
         ]
 
     def look(
@@ -161,7 +161,7 @@ class _Page:
                 interactive=inspection.task != "classify",  # it has no findings to leave out
             ),
             "",
-            *(gr.Button(interactive=True) for _ in KINDS),
+            *(gr.Button(interactive=True) for _ in self.drawing.buttons),
         )
 
     def empty(self) -> tuple[Any, ...]:
@@ -173,12 +173,12 @@ class _Page:
 
     def _blank(self, verdict: str) -> tuple[Any, ...]:
         nothing = (None, None, None, verdict, "", gr.CheckboxGroup(visible=False), "", gr.skip())
-        return (*nothing, "", *(gr.Button(interactive=False) for _ in KINDS))
+        return (*nothing, "", *(gr.Button(interactive=False) for _ in self.drawing.buttons))
 
     def _working(self, verdict: str, asked: tuple[str, str]) -> tuple[Any, ...]:
         kept = gr.skip()
         said = (None, asked, kept, verdict, "", kept, "", kept, "")
-        return (*said, *(gr.Button(interactive=False) for _ in KINDS))
+        return (*said, *(gr.Button(interactive=False) for _ in self.drawing.buttons))
 
     def _unchanged(self) -> tuple[Any, ...]:
         return tuple(gr.skip() for _ in self.answer())
@@ -262,14 +262,15 @@ class _Page:
         return gr.Dropdown(choices=offered, value=AUTO if offered else None)
 
 
-def build(service: Service, blocks: Any) -> InspectTab:
+def build(service: Service, batches: Batches, blocks: Any) -> InspectTab:
     """Lay out the tab and wire its events.
 
     Args:
         service: what inspects.
+        batches: where an answer is kept that gets a link.
         blocks: the page, whose opening fills the tab.
     """
-    page = _Page(service)
+    page = _Page(service, batches)
     settings = [page.shown, page.model, page.threshold, page.drawing.layers]
     same = [page.shown, page.asked, page.model, page.threshold, page.drawing.layers]
     answers: dict[str, Any] = {

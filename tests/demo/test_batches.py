@@ -18,6 +18,7 @@ from demo.batch_exports import batch_coco, batch_csv, batch_report
 from demo.batch_jobs import Batches, Progress
 from demo.batch_store import Answer, Job
 from demo.batch_view import histogram, remarks, rows, sentence, severity
+from demo.handlers import Shown
 from demo.service import Service
 from tests.demo import inspections
 from tests.demo.releases import EXAMPLES
@@ -64,6 +65,33 @@ def test_every_picture_of_a_batch_is_answered(batches: Batches, tmp_path: Path) 
     assert "not an image file" in str(broken.error)
     found = [a.inspection for a in progress.answers.values() if a.inspection]
     assert all(len(inspection.detections) == 2 for inspection in found)  # what the fake finds
+
+
+def test_an_answer_that_is_kept_is_a_batch_of_one_and_is_not_asked_for_again(
+    batches: Batches, service: Service, tmp_path: Path
+) -> None:
+    path = tmp_path / "cached"
+    path.write_bytes(PICTURES[0].read_bytes())
+    look = service.inspect(path, "grace", score_threshold=0.9)
+    shown = Shown(str(path), "strip.jpg", look.inspection, look.prediction.labels, look.title)
+    job = batches.keep(shown)
+    path.unlink()
+    progress = batches.progress(job.id)
+    assert (progress.job.state, progress.job.names) == ("done", ("strip.jpg",))
+    assert progress.answers[0].inspection == look.inspection  # with the threshold it was given at
+    assert batches.store.picture(job.id, 0).read_bytes() == PICTURES[0].read_bytes()
+    assert batches.store.tile(job.id, 0).read_bytes()[8:12] == b"WEBP"
+    assert batches.keep_days == 7
+
+
+def test_an_answer_whose_picture_was_cleared_cannot_be_kept(
+    batches: Batches, service: Service, paths: PathSettings
+) -> None:
+    look = service.inspect(PICTURES[0], "grace", score_threshold=None)
+    gone = Shown("gone.jpg", "strip.jpg", look.inspection, look.prediction.labels, look.title)
+    with pytest.raises(InputError, match=r"strip\.jpg has been cleared from the server"):
+        batches.keep(gone)
+    assert not (paths.data / "jobs").exists()
 
 
 def test_pictures_of_one_name_are_told_apart_by_archive_and_folder(

@@ -165,6 +165,25 @@ def test_results_can_be_downloaded(page: Page) -> None:
     assert caught.value.path().read_text().startswith("number,class,probability,x1")
 
 
+def test_a_result_gets_a_link_that_shows_the_same_answer_to_somebody_else(
+    browser: Browser, address: str, page: Page
+) -> None:
+    said = page.locator("#inspect-verdict .headline").inner_text()
+    page.get_by_role("button", name="Make a link").click()
+    link = page.locator("#inspect-linked a")
+    expect(link).to_be_visible()
+    expect(page.locator("#inspect-linked")).to_contain_text("for 7 days")
+    href = link.get_attribute("href")
+    page.locator("#inspect-samples button").nth(1).click()
+    expect(link).to_have_count(0)  # it was the other picture's
+    other = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    other.goto(f"{address}/{href}")
+    large = other.locator("#batch-large")
+    expect(large.locator(".headline")).to_have_text(said, timeout=TIMEOUT_MS)
+    expect(large.locator("img.large")).to_be_visible()
+    other.context.close()
+
+
 def test_the_question_mark_shows_the_keys_and_hides_them(page: Page) -> None:
     page.locator("h1").click()
     page.keyboard.press("?")
