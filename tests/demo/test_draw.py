@@ -71,6 +71,13 @@ def test_the_frame_has_the_class_s_colour_and_its_outer_edge_on_the_box() -> Non
     assert tuple(drawn[639, 300]) == VERMILION
 
 
+def test_of_two_frames_in_one_place_the_more_probable_one_lies_on_top() -> None:
+    both = detection(("patches", 0.5, BOX), ("scratches", 0.93, BOX))
+    drawn = _drawn(both, layers=BOXES_ONLY)
+    # All along the left side, so that no gap of a dashed frame can let it through by chance.
+    assert {tuple(pixel) for pixel in drawn[240:640, 160]} == {VERMILION}
+
+
 def test_a_halo_sets_the_frame_off_on_both_sides() -> None:
     drawn = _drawn(layers=BOXES_ONLY)
     halo = ink_on(VERMILION)

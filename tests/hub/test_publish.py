@@ -67,6 +67,18 @@ def test_publishing_what_is_live_makes_no_new_commit(hub, settings, release):
     assert len(hub.repo("acme/rollmark-grace").commits) == 2
 
 
+def test_the_same_weights_described_anew_are_published_with_the_new_description(
+    hub, settings, release
+):
+    """A calibration changes what people are shown, and not a single weight."""
+    publish(release(b"a"), settings.hub)
+    again = publish(release(b"a", score_threshold=0.4), settings.hub)
+    assert (again.is_new, again.revision, again.before) == (True, A, A)
+    repo = hub.repo("acme/rollmark-grace")
+    assert json.loads(repo.head.files["config.json"])["score_threshold"] == 0.4
+    assert channel_of(hub)["previous"] == []  # nobody can go back to the same weights
+
+
 def test_what_was_live_can_be_found_by_its_commit(hub, settings, release):
     first = publish(release(b"a"), settings.hub)
     second = publish(release(b"b"), settings.hub)

@@ -53,6 +53,18 @@ def test_a_box_comes_back_in_pixels_of_the_source_image():
     assert (found.source.model, found.source.revision) == ("grace", "r1")
 
 
+def test_a_detector_is_shown_the_colours_of_a_picture_and_the_one_of_a_grey_picture():
+    predictor, network = _predictor("grace", _raw((32, 32, 8, 8, 0.9, 0.0)), ("a", "b"), 64)
+    rust = np.full((128, 128, 3), (180, 80, 40), np.uint8)
+    for colour in (DecodedImage(rust, sha256="1" * 64), DecodedImage(rust[:64, :64], "2" * 64)):
+        predictor([colour], score_threshold=0.5)
+        seen = network.seen[0, :, 32, 32] * 255
+        assert seen.tolist() == pytest.approx([180, 80, 40])
+    grey = DecodedImage(np.full((128, 128, 3), 90, np.uint8), sha256="3" * 64, is_grey=True)
+    predictor([grey], score_threshold=0.5)
+    assert (network.seen[0, :, 32, 32] * 255).tolist() == pytest.approx([90, 90, 90])
+
+
 def test_boxes_are_clipped_to_the_image():
     predictor, _ = _predictor("grace", _raw((0, 0, 40, 40, 0.9, 0.0)), ("a", "b"), 64)
     (found,) = predictor([_image(64, 64)], score_threshold=0.5)
