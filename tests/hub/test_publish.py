@@ -18,6 +18,7 @@ from core.errors import (
 from core.records import SideFile
 from hub.fetch import refresh
 from hub.publish import live_on_hub, publish, withdraw
+from models._release import write_config
 from tests.hub.loopback import settings_for
 from tests.records import make_config
 
@@ -71,8 +72,10 @@ def test_the_same_weights_described_anew_are_published_with_the_new_description(
     hub, settings, release
 ):
     """A calibration changes what people are shown, and not a single weight."""
-    publish(release(b"a"), settings.hub)
-    again = publish(release(b"a", score_threshold=0.4), settings.hub)
+    folder = release(b"a")
+    publish(folder, settings.hub)
+    write_config(folder, make_config(b"a", score_threshold=0.4))
+    again = publish(folder, settings.hub)
     assert (again.is_new, again.revision, again.before) == (True, A, A)
     repo = hub.repo("acme/rollmark-grace")
     assert json.loads(repo.head.files["config.json"])["score_threshold"] == 0.4
