@@ -21,6 +21,7 @@ import psutil
 
 from core.errors import RollmarkError, WeightsError, WeightsNotFoundError
 from core.images import MEGA, decode
+from core.records import ReleaseConfig
 from core.settings import PathSettings, ServingSettings
 from core.types import Predictor
 from demo import gpu
@@ -30,6 +31,7 @@ from models import accelerate, choose_device, load, names, use_threads
 
 logger = logging.getLogger(__name__)
 
+_BUILT_IN = ("labels", "image_size", "dataset", "class_thresholds")  # what `models.load` builds in
 _EXAMPLES = Path(__file__).parent / "examples"  # real pictures, on which an export is proven
 
 
@@ -155,8 +157,8 @@ class LoadedModels:
                 return None
             if held.release.config.weights_sha256 != config.weights_sha256:
                 return held if config.weights_sha256 in self._refused else None
-            if held.release.config.class_thresholds != config.class_thresholds:
-                return None  # the predictor decides by them
+            if not _is_built_alike(held.release.config, config):
+                return None
             if held.release != release:  # same weights, newly described: a calibration, say
                 held = self._loaded[config.name] = Loaded(release, held.predictor)
             self._loaded.move_to_end(config.name)
@@ -233,6 +235,14 @@ class LoadedModels:
 def resident_mb() -> float:
     """Memory of this process that is really in use."""
     return float(psutil.Process().memory_info().rss) / MEGA
+
+
+def _is_built_alike(one: ReleaseConfig, other: ReleaseConfig) -> bool:
+    """Whether a predictor of the same weights would be the same: what it looks at, and decides by.
+
+    The rest of a description, such as a calibration, is read with every answer.
+    """
+    return all(getattr(one, name) == getattr(other, name) for name in _BUILT_IN)
 
 
 def _stamp(files: Sequence[Path]) -> _Stamp:

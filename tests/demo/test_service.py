@@ -220,14 +220,19 @@ def test_a_new_calibration_of_the_same_weights_is_used_at_once(
     assert loader.loaded == ["d" * 12]
 
 
-def test_new_class_thresholds_of_the_same_weights_load_the_network_anew(
-    service: Service, paths: PathSettings, loader: Loader
+@pytest.mark.parametrize(
+    "described",
+    [{"class_thresholds": {"crazing": 0.3}}, {"image_size": 416}],
+    ids=["class thresholds", "size"],
+)
+def test_what_is_built_into_a_network_of_the_same_weights_loads_it_anew(
+    service: Service, paths: PathSettings, loader: Loader, described: dict[str, object]
 ) -> None:
+    """`active_learning size` and `thresholds` change no weight, and so no revision."""
     service.inspect(PICTURE, "grace")
     config = service.choose("grace").config
-    releases.write_config(
-        paths.bundled / "grace", config.model_copy(update={"class_thresholds": {"crazing": 0.3}})
-    )
+    assert config.image_size != 416
+    releases.write_config(paths.bundled / "grace", config.model_copy(update=described))
     service.inspect(PICTURE, "grace")
     assert loader.loaded == ["d" * 12, "d" * 12]
 
