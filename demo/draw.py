@@ -116,13 +116,18 @@ def overlay(
 
 
 def sheet(
-    pixels: Image, inspection: Inspection, *, labels: Sequence[str], layers: Layers = ALL_LAYERS
+    pixels: Image,
+    inspection: Inspection,
+    *,
+    labels: Sequence[str],
+    layers: Layers = ALL_LAYERS,
+    max_side_px: int | None = None,
 ) -> Image:
-    """The overlay at full resolution over a strip with verdict, legend or bars, and provenance.
+    """The overlay over a strip with verdict, legend or bars, and provenance.
 
-    Arguments are those of `overlay`.
+    Arguments are those of `overlay`; by default it is drawn at full resolution.
     """
-    drawn = overlay(pixels, inspection, labels=labels, layers=layers)
+    drawn = overlay(pixels, inspection, labels=labels, layers=layers, max_side_px=max_side_px)
     above = _canvas(drawn, None, SHOWN_SIDE_PX)
     font = _font(above)
     line, margin = above.px(1.6 * _FONT_PX), above.px(0.8 * _FONT_PX)
@@ -146,6 +151,19 @@ def sheet(
     provenance = f"{inspection.model}, revision {inspection.revision}"
     drawing.text((margin, top + line), provenance, fill=_INK, font=font)
     return np.asarray(page)
+
+
+def beside(sheets: Sequence[Image]) -> Image:
+    """Pictures in a row on white, their upper edges in line."""
+    gap = max(1, max(s.shape[1] for s in sheets) // 50)
+    height = max(s.shape[0] for s in sheets)
+    width = sum(s.shape[1] for s in sheets) + gap * (len(sheets) - 1)
+    row = np.full((height, width, 3), 255, np.uint8)
+    left = 0
+    for one in sheets:
+        row[: one.shape[0], left : left + one.shape[1]] = one
+        left += one.shape[1] + gap
+    return row
 
 
 def fitted(pixels: Image, max_side_px: int) -> Image:

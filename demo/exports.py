@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import tempfile
 import threading
 import weakref
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -24,11 +26,13 @@ from core.errors import InputError
 from core.files import remove_stale
 from core.records import Inspection
 from core.types import Image
-from demo.draw import Layers, sheet
+from demo.draw import Layers, beside, sheet
+from demo.handlers import TILE_SIDE_PX, Compared
 from demo.words import findings
 
 Kind = Literal["png", "json", "csv"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+_COLUMNS: Final = ("number", "class", "probability", "x1", "y1", "x2", "y2", "area_px")
 _KEPT: Final = 16
 _PREFIX: Final = "rollmark-export-"
 
@@ -67,10 +71,7 @@ def encode(
         InputError: if there is no such kind of file.
     """
     if kind == "png":
-        buffer = io.BytesIO()
-        drawn = sheet(pixels, inspection, labels=labels, layers=layers)
-        PillowImage.fromarray(drawn).save(buffer, "PNG")
-        return buffer.getvalue()
+        return _png(sheet(pixels, inspection, labels=labels, layers=layers))
     if kind == "json":
         return inspection.model_dump_json(indent=2).encode()
     if kind == "csv":
@@ -78,16 +79,57 @@ def encode(
     raise InputError(f"Cannot write {kind!r}; {', '.join(KINDS)} are possible.")
 
 
+def encode_comparison(kind: Kind, pixels: Image, compared: Compared) -> bytes:
+    """What several models say of one picture as the bytes of a file, in the order of the page.
+
+    Raises:
+        InputError: if there is no such kind of file.
+    """
+    if kind == "png":
+        drawn = beside(
+            [
+                sheet(pixels, seen, labels=of, layers=_laid(seen), max_side_px=TILE_SIDE_PX)
+                for seen, of in zip(compared.inspections, compared.labels, strict=True)
+            ]
+        )
+        return _png(drawn)
+    if kind == "json":
+        return json.dumps(compared.record, indent=2).encode()
+    if kind == "csv":
+        lines: list[tuple[object, ...]] = [("model", *_COLUMNS)]
+        for seen in compared.inspections:
+            lines += [(seen.model, *row) for row in _rows(seen)]
+        return _csv(lines).encode()
+    raise InputError(f"Cannot write {kind!r}; {', '.join(KINDS)} are possible.")
+
+
+def _laid(inspection: Inspection) -> Layers:
+    """What a page draws unless it is told otherwise: boxes, or masks without boxes around them."""
+    return Layers(boxes=inspection.task == "detect", mask=True, names=True)
+
+
 def as_csv(inspection: Inspection) -> str:
     """One line a finding: number, class, probability, box and area in px of the source image."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("number", "class", "probability", "x1", "y1", "x2", "y2", "area_px"))
+    return _csv([_COLUMNS, *_rows(inspection)])
+
+
+def _rows(inspection: Inspection) -> Iterator[tuple[object, ...]]:
     for row in findings(inspection):
         box = ("",) * 4 if row.box is None else tuple(round(edge, 2) for edge in row.box)
         area = "" if row.area_px is None else row.area_px
-        writer.writerow((row.number, row.label, round(row.probability, 4), *box, area))
+        yield (row.number, row.label, round(row.probability, 4), *box, area)
+
+
+def _csv(lines: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
+
+
+def _png(drawn: Image) -> bytes:
+    buffer = io.BytesIO()
+    PillowImage.fromarray(drawn).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def file_name(picture: str, model: str, kind: Kind) -> str:

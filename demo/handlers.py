@@ -47,6 +47,16 @@ class Shown:
     title: str  # of the model
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """What a visitor's page of a comparison is showing, model by model."""
+
+    path: str  # of the picture, as of `Shown`
+    inspections: tuple[Inspection, ...]
+    labels: tuple[tuple[str, ...], ...]  # that each model can name
+    record: dict[str, Any]  # as `/compare` answers
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """Turn every error inside into a `gr.Error` of one sentence."""
@@ -154,17 +164,17 @@ def redraw(
     )
 
 
-def image_of(service: Service, shown: Shown) -> DecodedImage:
+def image_of(service: Service, shown: Shown | Compared) -> DecodedImage:
     """The picture that a page is showing, decoded.
 
     Raises:
         InputError: if it has been cleared from the server meanwhile.
     """
-    if not Path(shown.path).is_file():
-        raise InputError(
-            f"The picture {shown.name} has been cleared from the server; open it again."
-        )
-    return service.decode(Path(shown.path))
+    path = Path(shown.path)
+    if not path.is_file():
+        name = shown.name if isinstance(shown, Shown) else path.name
+        raise InputError(f"The picture {name} has been cleared from the server; open it again.")
+    return service.decode(path)
 
 
 def uploaded(picture: Any) -> tuple[str, str]:
@@ -259,6 +269,16 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
         "inspections": [look.inspection.model_dump(mode="json") for look in comparison.looks],
         "committee": committee_record(comparison),
     }
+
+
+def compared(path: str, comparison: Comparison) -> Compared:
+    """A comparison as a page keeps it."""
+    return Compared(
+        path=path,
+        inspections=tuple(look.inspection for look in comparison.looks),
+        labels=tuple(tuple(look.prediction.labels) for look in comparison.looks),
+        record=comparison_record(comparison),
+    )
 
 
 def committee_record(comparison: Comparison) -> dict[str, Any]:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
 
-from core.errors import RollmarkError
+from core.errors import InputError, RollmarkError
 from demo import handlers, markup
 from demo.draw import fitted
-from demo.handlers import PRIVATE, TILE_SIDE_PX, Shown
+from demo.exports import KINDS, Exports, Kind, encode_comparison, file_name
+from demo.handlers import PRIVATE, TILE_SIDE_PX, Compared, Shown
 from demo.latest import Latest
 from demo.samples import picture_address, samples
-from demo.service import Look, Service
+from demo.service import Comparison, Look, Service
 from demo.tabs.inspect import InspectTab
 from demo.words import labels_found, short
 
 _WHAT: Final = "The models look at the same picture; drop one, choose models and press Compare."
-_RESULTS: Final = 5  # parts of the page that a comparison fills
+_RESULTS: Final = 6  # parts of the page that a comparison fills
+_HAND_OUT: Final = "() => document.getElementById('compare-export').click()"
 
 
 class _Page:
     def __init__(self, service: Service) -> None:
-        self.service = service
+        self.service, self.exports = service, Exports()
         self.answers = Latest()
+        self.compared: Any = gr.State(None)  # `Compared`, when all models have answered
         self.seen = gr.State("")  # path of the picture in the grid
         self.sentence = gr.HTML(
             markup.sentence(_WHAT), js_on_load=markup.ANNOUNCE, elem_id="compare-sentence"
@@ -58,8 +62,18 @@ class _Page:
                     self.stop = gr.Button(
                         "Stop", interactive=False, min_width=90, elem_id="compare-stop"
                     )
+                    self.save = {
+                        kind: gr.Button(
+                            f"Download {kind.upper()}",
+                            size="sm",
+                            min_width=90,
+                            elem_id=f"compare-save-{kind}",
+                        )
+                        for kind in KINDS
+                    }
         self.legend = gr.HTML("", elem_id="compare-legend")
         self.grid = gr.HTML("", apply_default_css=False, elem_id="compare-grid")
+        self.export = gr.DownloadButton("Export", visible="hidden", elem_id="compare-export")
 
     def offered(self) -> Any:
         """What may be chosen now; all models are, the committee of some of them is not."""
@@ -104,7 +118,17 @@ class _Page:
     def empty(self, request: gr.Request) -> tuple[Any, ...]:
         """The page without a picture; answers about the one before come too late."""
         self.answers.begin(request)
-        return markup.sentence(_WHAT), "", "", gr.Button(interactive=False), ""
+        return markup.sentence(_WHAT), "", "", gr.Button(interactive=False), "", None
+
+    def hand_out(self, compared: Compared | None, kind: Kind) -> Any:
+        """What all models said, as a file."""
+        with handlers.one_sentence():
+            if compared is None:
+                raise InputError("There is no comparison to download; press Compare first.")
+            pixels = handlers.image_of(self.service, compared).pixels
+            data = encode_comparison(kind, pixels, compared)
+            name = file_name(Path(compared.path).name, "compared", kind)
+            return gr.DownloadButton(value=str(self.exports.write(name, data)))
 
     def _looks(
         self, path: str, chosen: Sequence[str], request: gr.Request
@@ -121,7 +145,7 @@ class _Page:
         yield (gr.skip(),) * _RESULTS
 
     def _results(self, path: str, chosen: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """After each model: sentence, legend, grid, stop button, path of the picture."""
+        """After each model: sentence, legend, grid, stop button, path, and all when it is done."""
         looks: list[Look] = []
         try:
             names = self.service.chosen(chosen)
@@ -134,6 +158,7 @@ class _Page:
                 markup.grid(waiting),
                 gr.Button(interactive=True),
                 path,
+                None,
             )
             for look in self.service.looks(Path(path), names):
                 looks.append(look)
@@ -143,9 +168,10 @@ class _Page:
                 )
                 n = len(tiles)
                 is_last = n == len(names)
+                comparison = self.service.conclude(Path(path), looks) if is_last else None
                 text = (
-                    self._conclusion(path, looks)
-                    if is_last
+                    _conclusion(comparison)
+                    if comparison
                     else f"{titles[n]} is looking ({n + 1} of {len(names)}) …"
                 )
                 yield (
@@ -154,15 +180,10 @@ class _Page:
                     markup.grid([*tiles, *waiting[n:]]),
                     gr.Button(interactive=not is_last),
                     path,
+                    handlers.compared(path, comparison) if comparison else None,
                 )
         except Exception as exc:
             yield _failed(handlers.sentence_of(exc), path)
-
-    def _conclusion(self, path: str, looks: Sequence[Look]) -> str:
-        comparison = self.service.conclude(Path(path), looks)
-        queued = comparison.queued
-        said = f" {queued[:1].upper()}{queued[1:]}." if queued else ""
-        return comparison.committee.sentence + said
 
 
 def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> None:
@@ -175,7 +196,7 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
         tab: this tab, whose selection starts the first comparison.
     """
     page = _Page(service)
-    results = [page.sentence, page.legend, page.grid, page.stop, page.seen]
+    results = [page.sentence, page.legend, page.grid, page.stop, page.seen, page.compared]
     working: dict[str, Any] = {
         "show_progress": "hidden",  # the sentence counts the models
         "concurrency_id": "models",
@@ -195,6 +216,14 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
         ),
         page.run.click(page.again, [page.seen, page.models], results, **working),
     ]
+    for kind, button in page.save.items():
+        button.click(
+            partial(page.hand_out, kind=kind),
+            page.compared,
+            page.export,
+            show_progress="hidden",
+            **PRIVATE,
+        ).success(None, js=_HAND_OUT, **PRIVATE)
     # A dropped picture first clears the one before it: that must not wait behind other visitors.
     page.picture.clear(page.empty, outputs=results, queue=False, show_progress="hidden", **PRIVATE)
     page.stop.click(
@@ -211,4 +240,10 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
 
 def _failed(sentence: str, path: str = "") -> tuple[Any, ...]:
     """Why there is no answer; `path` of the picture that is asked about all the same."""
-    return markup.failed(sentence), "", "", gr.Button(interactive=False), path
+    return markup.failed(sentence), "", "", gr.Button(interactive=False), path, None
+
+
+def _conclusion(comparison: Comparison) -> str:
+    queued = comparison.queued
+    said = f" {queued[:1].upper()}{queued[1:]}." if queued else ""
+    return comparison.committee.sentence + said

@@ -211,6 +211,17 @@ def test_compare_shows_every_model_beside_the_others_under_one_sentence(page: Pa
     expect(page.locator("figure.tile")).to_have_count(2)
 
 
+def test_a_comparison_can_be_downloaded(page: Page) -> None:
+    select_tab(page, "Compare")
+    expect(page.locator("#compare-sentence")).to_contain_text(" see ", timeout=TIMEOUT_MS)
+    with page.expect_download(timeout=TIMEOUT_MS) as started:
+        page.locator("#compare-save-csv").click()
+    lines = Path(started.value.path()).read_text().splitlines()
+    assert started.value.suggested_filename.endswith("_compared.csv")
+    assert lines[0].startswith("model,number,class,probability")
+    assert {line.split(",")[0] for line in lines[1:]} >= {"grace", "mobilesteelnet"}
+
+
 def test_compare_never_answers_about_another_picture_than_it_shows(
     page: Page, tmp_path: Path
 ) -> None:

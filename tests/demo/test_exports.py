@@ -18,7 +18,8 @@ from PIL import Image as PillowImage
 
 from demo import source
 from demo.draw import Layers, sheet
-from demo.exports import Exports, as_csv, encode, file_name
+from demo.exports import Exports, as_csv, encode, encode_comparison, file_name
+from demo.handlers import Compared
 from tests.demo.inspections import LABELS, classification, detection, picture, segmentation
 
 SCRATCH = detection(("scratches", 0.93456, (12.3456, 3, 40, 99)))
@@ -45,6 +46,35 @@ def test_png_is_the_sheet_pixel_for_pixel() -> None:
     page = sheet(picture(), SCRATCH, labels=LABELS)
     with PillowImage.open(io.BytesIO(data)) as image:
         assert (np.asarray(image) == page).all()
+
+
+MASK = segmentation()
+BOTH = Compared("plate.png", (SCRATCH, MASK), (LABELS, LABELS), record={"inspections": [], "a": 1})
+
+
+def test_csv_of_a_comparison_says_which_model_found_what() -> None:
+    data = encode_comparison("csv", picture(), BOTH).decode().splitlines()
+    assert data == [
+        "model,number,class,probability,x1,y1,x2,y2,area_px",
+        f"{SCRATCH.model},1,scratches,0.9346,12.35,3.0,40.0,99.0,",
+        f"{MASK.model},1,scratches,0.9,10.0,20.0,50.0,40.0,800",
+    ]
+
+
+def test_json_of_a_comparison_is_the_answer_of_the_api() -> None:
+    assert json.loads(encode_comparison("json", picture(), BOTH)) == BOTH.record
+
+
+def test_png_of_a_comparison_has_the_models_side_by_side() -> None:
+    data = encode_comparison("png", picture(), BOTH)
+    masks = Layers(boxes=False, mask=True, names=True)
+    first = sheet(picture(), SCRATCH, labels=LABELS, max_side_px=800)
+    second = sheet(picture(), MASK, labels=LABELS, layers=masks, max_side_px=800)
+    with PillowImage.open(io.BytesIO(data)) as image:
+        row = np.asarray(image)
+    assert row.shape[0] == max(len(first), len(second))
+    assert (row[: len(first), : first.shape[1]] == first).all()
+    assert (row[: len(second), -second.shape[1] :] == second).all()
 
 
 @pytest.mark.parametrize(
