@@ -44,6 +44,11 @@ class Flipped:
         self._predictor = predictor
 
     @property
+    def plain(self) -> Predictor:
+        """The predictor itself, which looks once."""
+        return self._predictor
+
+    @property
     def spec(self) -> ModelSpec:
         """Of the network."""
         return self._predictor.spec

@@ -84,18 +84,10 @@ def predict_archive(
         ConfigError: if Ray is not installed.
         TrainingError: if the cluster cannot be reached or gives up.
     """
-    from models._flips import Flipped
-
     files = list_images(images.resolve())  # as every machine sees them
     predictor = make()
     masks = mask_names(files)
-    job = {
-        "model": predictor.spec.name,
-        "revision": predictor.revision,
-        "score_threshold": score_threshold,
-    }
-    if isinstance(predictor, Flipped):  # the same weights, other answers
-        job["tta"] = True
+    job = job_of(predictor, score_threshold)
     blocks = _blocks(files, masks, job, block)
     try:
         _claim(output, job)
@@ -108,6 +100,27 @@ def predict_archive(
         return write_document(predictor, entries, output)
     except OSError as exc:
         raise InputError(f"Cannot write to {output}: {exc.strerror or exc}.") from exc
+
+
+def job_of(predictor: Predictor, score_threshold: float) -> dict[str, Any]:
+    """All that answers depend on, besides the images: shards of another job are not mixed in.
+
+    A revision names weights alone; a segmenter's thresholds or the size of its pictures may be
+    fitted anew without another one.
+    """
+    from models._flips import Flipped
+    from models._predictors import AnyPredictor
+
+    job: dict[str, Any] = {
+        "model": predictor.spec.name,
+        "revision": predictor.revision,
+        "score_threshold": score_threshold,
+    }
+    if isinstance(predictor, Flipped):
+        return job_of(predictor.plain, score_threshold) | {"tta": True}
+    if isinstance(predictor, AnyPredictor):
+        job |= {"image_size": predictor.image_size, "class_thresholds": predictor.class_thresholds}
+    return job
 
 
 def _blocks(

@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from core.errors import InputError
 from core.types import Predictor
+from models import get_spec
 from models._flips import Flipped
+from models._predictors import make_predictor
 from tests.training.slow_eye import SlowEye
 from training.predict import predict_folder
 from training.predictions import PREDICTIONS_FILE
-from training.ray_predict import JOB_FILE, SHARDS, predict_archive
+from training.ray_predict import JOB_FILE, SHARDS, job_of, predict_archive
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_raylet_start_wait_time_s"] = "120"  # noqa: SIM112  as Ray spells it
@@ -36,6 +39,32 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
 ]
+
+
+def test_a_job_is_another_when_anything_is_that_its_answers_depend_on() -> None:
+    """Thresholds and size are fitted anew without another revision, which names weights alone."""
+
+    def job(*, size: int = 64, threshold: float = 0.25, flips: bool = False) -> dict[str, Any]:
+        segmenter = make_predictor(
+            get_spec("sme_deeplabv3plus"),
+            nn.Identity(),
+            labels=("patches",),
+            image_size=size,
+            revision="r1",
+            class_thresholds={"patches": threshold},
+        )
+        return job_of(Flipped(segmenter) if flips else segmenter, 0.001)
+
+    jobs = [
+        job(),
+        job(size=96),
+        job(threshold=0.3),
+        job(flips=True),
+        job(threshold=0.3, flips=True),
+    ]
+    assert job() == jobs[0]
+    assert all(jobs[a] != jobs[b] for a in range(5) for b in range(a))
+    assert json.loads(json.dumps(jobs)) == jobs  # as it is kept beside the shards
 
 
 @pytest.fixture(scope="module")
