@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from core.errors import WeightsError, WeightsNotFoundError
+from core.records import ReleaseConfig
 from models import get_spec
 from models._release import load_weights, read_release
 
@@ -42,17 +43,20 @@ def initialise(
     release: Path | None,
     *,
     scale: str,
+    labels: Sequence[str],
     stock_layers: Mapping[int, int] | None = None,
 ) -> Origin:
     """Fill a new network with what fits it of an earlier release.
 
-    A release with other classes lends all but the layers whose shape depends on them. One of stock
-    YOLO11 lends a paper's detector the layers that the paper left as they are.
+    A release with other classes, or the same in another order, lends all but the layers whose shape
+    depends on how many there are. One of stock YOLO11 lends a paper's detector the layers that the
+    paper left as they are.
 
     Args:
         network: with random weights; its matching tensors are replaced.
         release: a release folder or the weights file in one; None leaves the network random.
         scale: of the network; another one's tensors would hardly fit, and silently.
+        labels: class names in the order of the network's answers.
         stock_layers: `ModelSpec.coco_layers` of a network that was made of YOLO11.
 
     Raises:
@@ -72,19 +76,26 @@ def initialise(
         raise stranger
     donor = get_spec(config.name).build(len(config.labels), config.scale)
     load_weights(donor, folder, config)
-    own, given = network.state_dict(), donor.state_dict()
+    own, known = network.state_dict(), donor.state_dict()
+    given = known if tuple(config.labels) == tuple(labels) else _without_classes(known, config)
     words = f"release {config.revision} of {config.name}"
     if config.name == STOCK and stock_layers is not None:
         fitting = _fitting(own, _moved(given, stock_layers))
         network.load_state_dict(fitting, strict=False)
         return Origin(f"{words}, {len(fitting)} of {len(own)} tensors")
-    if own.keys() != given.keys():
+    if own.keys() != known.keys():
         raise stranger
     fitting = _fitting(own, given)
     network.load_state_dict(fitting, strict=False)
     if len(fitting) < len(own):
         words += f", {len(own) - len(fitting)} of {len(own)} tensors new for other classes"
     return Origin(words, config.revision)
+
+
+def _without_classes(given: Mapping[str, Tensor], config: ReleaseConfig) -> dict[str, Tensor]:
+    """A release's tensors but those whose shape depends on how many classes there are."""
+    more = get_spec(config.name).build(len(config.labels) + 1, config.scale).state_dict()
+    return {k: v for k, v in given.items() if more[k].shape == v.shape}
 
 
 def _fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -97,7 +97,9 @@ def train_network(
     torch.manual_seed(seed)
     network = spec.build(len(dataset.labels), scale)
     origin = (
-        Origin("its checkpoint") if begun else initialise(network, initial_weights, scale=scale)
+        Origin("its checkpoint")
+        if begun
+        else initialise(network, initial_weights, scale=scale, labels=dataset.labels)
     )
     place = torch.device(device)
     precision = "bf16 autocast" if has_bf16(place) else "fp32"

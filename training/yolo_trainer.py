@@ -208,7 +208,9 @@ def _initialise(
         WeightsError: if nothing in the source fits.
     """
     if source is None or source.suffix != ".npz":
-        return initialise(network, source, scale=scale, stock_layers=spec.coco_layers)
+        return initialise(
+            network, source, scale=scale, labels=dataset.labels, stock_layers=spec.coco_layers
+        )
     samples = dataset.split(protocol, "train")
     chosen = np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)
     images = to_tensor(

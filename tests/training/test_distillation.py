@@ -243,14 +243,30 @@ def test_a_share_without_teachers_is_refused() -> None:
 
 
 def test_stock_yolo11_lends_its_layers_to_networks_made_of_it_only(teacher: Path) -> None:
-    grace = get_spec("grace")
+    grace, labels = get_spec("grace"), read_release(teacher).labels
     network = grace.build(6, "n")
-    initialise(network, teacher, scale="n", stock_layers=grace.coco_layers)
+    initialise(network, teacher, scale="n", labels=labels, stock_layers=grace.coco_layers)
     lent = get_spec("yolo11").build(6, "n")
-    initialise(lent, teacher, scale="n")
+    initialise(lent, teacher, scale="n", labels=labels)
     head = dict(lent.named_parameters())["model.23.cv3.0.2.weight"]
     assert torch.equal(dict(network.named_parameters())["model.24.cv3.0.2.weight"], head)
     with pytest.raises(WeightsError, match="its layers are not those"):
-        initialise(get_spec("gms2_yolo").build(6, "n"), teacher, scale="n")
+        initialise(get_spec("gms2_yolo").build(6, "n"), teacher, scale="n", labels=labels)
     with pytest.raises(WeightsError, match=r"holds yolo11, scale n: .*of scale s; start from"):
-        initialise(grace.build(6, "s"), teacher, scale="s", stock_layers=grace.coco_layers)
+        initialise(
+            grace.build(6, "s"), teacher, scale="s", labels=labels, stock_layers=grace.coco_layers
+        )
+
+
+def test_classes_in_another_order_are_not_taken_for_one_another(teacher: Path) -> None:
+    labels = read_release(teacher).labels
+    network, random = get_spec("yolo11").build(6, "n"), get_spec("yolo11").build(6, "n")
+    random.load_state_dict(network.state_dict())
+    origin = initialise(network, teacher, scale="n", labels=labels[::-1])
+    assert origin.words.endswith("6 of 499 tensors new for other classes")
+    known = get_spec("yolo11").build(6, "n")
+    initialise(known, teacher, scale="n", labels=labels)
+    for name, tensor in network.state_dict().items():
+        is_by_class = ".cv3." in name and name.split(".")[4] == "2"  # weight and bias of 3 levels
+        expected = (random if is_by_class else known).state_dict()[name]
+        assert torch.equal(tensor, expected), name
