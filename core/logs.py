@@ -24,7 +24,7 @@ _TOKENS: Final = re.compile(
     r"|(?<=\bBearer )[^\s'\"]+|(?<=\bToken )(?=[^\s'\"]*\d)[^\s'\"]{16,}"  # header values
 )
 _MIN_SECRET_LENGTH: Final = 4  # a shorter one would blot out ordinary words
-_OURS: Final = ("__main__", "app", "core", "models", "training", "hub", "active_learning", "demo")
+OURS: Final = ("__main__", "app", "core", "models", "training", "hub", "active_learning", "demo")
 
 
 class SecretFormatter(logging.Formatter):
@@ -72,7 +72,7 @@ def set_up_logging(
     inner = logging.Formatter(line, datefmt="%Y-%m-%dT%H:%M:%S%z")
     handler.setFormatter(SecretFormatter(inner, frozenset(_secrets_in(settings))))
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
-    for name in _OURS:
+    for name in OURS:
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(capture=True)
     threading.excepthook = _log_thread_failure

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from core.logs import OURS
 from training.datasets import Dataset, open_dataset, prepare
 
 pytest_plugins = (
@@ -20,6 +24,20 @@ pytest_plugins = (
 FIXTURES = Path(__file__).parent / "fixtures"
 PUBLIC_SETS = ("neu-det", "neu-cls", "neu-seg", "x-sdd")
 _SOURCE = {"neu-cls": "neu-det"}  # the same images
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """For tests that let an entry point set up logging in this process: its stderr is not ours."""
+    root, hook, show = logging.getLogger(), threading.excepthook, warnings.showwarning
+    handlers, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(capture=False)
+    warnings.showwarning, threading.excepthook = show, hook
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def full_data_folder() -> Path | None:

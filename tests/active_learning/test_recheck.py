@@ -34,6 +34,8 @@ from tests.records import make_run, write_folder
 from tests.training.canned import Canned
 from training.datasets import Dataset, open_dataset
 
+pytestmark = pytest.mark.usefixtures("logging_as_before")  # commands are run in this process
+
 AT = datetime(2026, 5, 4, tzinfo=UTC)
 SERVED: Mapping[Task, tuple[str, str]] = {
     "detect": ("grace", "neu-det"),

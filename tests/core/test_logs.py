@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import warnings
 
 import pytest
 from pydantic import SecretStr
@@ -12,18 +11,7 @@ from pydantic import SecretStr
 from core.logs import MASK, SecretFormatter, set_up_logging
 from core.settings import HubSettings, LabelStudioSettings, Settings
 
-
-@pytest.fixture(autouse=True)
-def _restore_logging():
-    root, hook, show = logging.getLogger(), threading.excepthook, warnings.showwarning
-    handlers, level = root.handlers[:], root.level
-    yield
-    logging.captureWarnings(capture=False)
-    warnings.showwarning, threading.excepthook = show, hook
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in ("core", "demo", "hub"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 @pytest.fixture
