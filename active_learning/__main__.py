@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from active_learning._cli import AsJson, desk_of_settings, errors_on_one_line, show
+from active_learning._cli import AsJson, desk_of_settings, show
 from active_learning._recheck_command import recheck
+from training._cli import errors_on_one_line
 
 if TYPE_CHECKING:
     from active_learning.pull import SweepReport

@@ -1,4 +1,4 @@
-"""What the commands of `python -m active_learning` share: their option, errors, desk and print."""
+"""What the commands of `python -m active_learning` share: their option, desk and print."""
 
 from __future__ import annotations
 
@@ -9,23 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from training._cli import errors_on_one_line
+
 if TYPE_CHECKING:
     from active_learning.desk import Desk
     from core.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
-
-@contextmanager
-def errors_on_one_line() -> Iterator[None]:
-    """Our errors become one line on stderr and exit code 1; a bug keeps its traceback."""
-    from core.errors import RollmarkError
-
-    try:
-        yield
-    except RollmarkError as exc:
-        typer.echo(" ".join(str(exc).split()), err=True)
-        raise typer.Exit(1) from exc
 
 
 @contextmanager
