@@ -146,7 +146,10 @@ class ServingSettings(Group):
         5000, ge=1, le=1_000_000, description="Pictures that one batch may hold; a count."
     )
     keep_batches_days: float = Field(
-        7, gt=0, le=3650, description="How long a finished batch can be found again; days."
+        7,
+        gt=0,
+        le=3650,
+        description="How long a finished batch, or what got a link, can be found again; days.",
     )
     watched_folder: PathToBe | None = Field(
         None, description="Folder whose new pictures Live looks at; empty: none; a path."

@@ -23,6 +23,7 @@ from core.errors import InputError, RollmarkError
 from core.settings import Settings
 from core.types import Image
 from demo.batch_store import Answer, BatchStore, Job
+from demo.comparison_store import Comparisons
 from demo.handlers import UNFORESEEN, Shown, draw_tile, image_of, tile
 from demo.service import Service
 from demo.unpack import BatchLimits, Picture, list_pictures, unpack
@@ -72,6 +73,7 @@ class Batches:
         self._limits = BatchLimits.of(settings.serving)
         self.keep_days = settings.serving.keep_batches_days
         self.store = BatchStore(settings.paths.data / "jobs")
+        self.comparisons = Comparisons(settings.paths.data / "comparisons", self.keep_days)
         self._answers: OrderedDict[str, dict[int, Answer]] = OrderedDict()
         self._waiting: deque[str] = deque()
         self._stopping: set[str] = set()
@@ -148,6 +150,7 @@ class Batches:
             job = job.model_copy(update={"state": "done", "finished_at": datetime.now(UTC)})
             self.store.save(job)
         except OSError as exc:
+            self.store.forget(job.id)  # or it would wait to be looked at
             raise InputError(f"The answer cannot be kept: {exc.strerror or exc}.") from exc
         return job
 
@@ -205,6 +208,7 @@ class Batches:
             self._wake.wait(timeout=_LOOK_ROUND_S)
             self._wake.clear()
             self.store.forget_old(self.keep_days)
+            self.comparisons.forget_old()
             while True:
                 with self._lock:
                     if not self._waiting:

@@ -181,8 +181,12 @@ class BatchStore:
         limit = datetime.now(UTC) - timedelta(days=days)
         old = [j for j in self.jobs() if (j.finished_at or j.created_at) < limit]
         for job in old:
-            shutil.rmtree(self._root / job.id, ignore_errors=True)
+            self.forget(job.id)
         return len(old)
+
+    def forget(self, job_id: str) -> None:
+        """Remove a batch and its pictures."""
+        shutil.rmtree(self._root / job_id, ignore_errors=True)
 
 
 def _told_apart(named: Sequence[tuple[str, str]]) -> tuple[str, ...]:

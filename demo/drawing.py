@@ -127,7 +127,7 @@ class DrawingPanel:
             job = self._batches.keep(shown)
         except Exception as exc:
             return markup.refused(handlers.sentence_of(exc))
-        return markup.linked(job.id, self._batches.keep_days)
+        return markup.linked("answer", f"?batch={job.id}", self._batches.keep_days)
 
     def _hand_out(self, shown: Shown | None, drawn: list[str], kind: Kind) -> Any:
         """The answer as a file."""

@@ -94,7 +94,7 @@ def encode_comparison(kind: Kind, pixels: Image, compared: Compared) -> bytes:
         )
         return _png(drawn)
     if kind == "json":
-        return json.dumps(compared.record, indent=2).encode()
+        return json.dumps(compared.record(), indent=2).encode()
     if kind == "csv":
         lines: list[tuple[object, ...]] = [("model", *_COLUMNS)]
         for seen in compared.inspections:

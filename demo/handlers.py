@@ -52,9 +52,15 @@ class Compared:
     """What a visitor's page of a comparison is showing, model by model."""
 
     path: str  # of the picture, as of `Shown`
+    name: str  # of the picture, for people and for downloads
     inspections: tuple[Inspection, ...]
+    titles: tuple[str, ...]  # of the models
     labels: tuple[tuple[str, ...], ...]  # that each model can name
-    record: dict[str, Any]  # as `/compare` answers
+    committee: dict[str, Any]  # what they say together, as the API sends it
+
+    def record(self) -> dict[str, Any]:
+        """All of it, as `/compare` answers."""
+        return _comparison_record(self.inspections, self.committee)
 
 
 @contextmanager
@@ -172,8 +178,9 @@ def image_of(service: Service, shown: Shown | Compared) -> DecodedImage:
     """
     path = Path(shown.path)
     if not path.is_file():
-        name = shown.name if isinstance(shown, Shown) else path.name
-        raise InputError(f"The picture {name} has been cleared from the server; open it again.")
+        raise InputError(
+            f"The picture {shown.name} has been cleared from the server; open it again."
+        )
     return service.decode(path)
 
 
@@ -265,19 +272,28 @@ def checked_names(models: Any) -> Sequence[str] | None:
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """Every Inspection and what the models say together, as the API sends it."""
+    seen = [look.inspection for look in comparison.looks]
+    return _comparison_record(seen, committee_record(comparison))
+
+
+def _comparison_record(
+    inspections: Sequence[Inspection], committee: dict[str, Any]
+) -> dict[str, Any]:
     return {
-        "inspections": [look.inspection.model_dump(mode="json") for look in comparison.looks],
-        "committee": committee_record(comparison),
+        "inspections": [inspection.model_dump(mode="json") for inspection in inspections],
+        "committee": committee,
     }
 
 
-def compared(path: str, comparison: Comparison) -> Compared:
+def compared(path: str, name: str, comparison: Comparison) -> Compared:
     """A comparison as a page keeps it."""
     return Compared(
         path=path,
+        name=name,
         inspections=tuple(look.inspection for look in comparison.looks),
+        titles=tuple(look.title for look in comparison.looks),
         labels=tuple(tuple(look.prediction.labels) for look in comparison.looks),
-        record=comparison_record(comparison),
+        committee=committee_record(comparison),
     )
 
 

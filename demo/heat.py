@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+_Network = tuple[str, str, int]  # name, revision, and px it is shown, which can be chosen anew
 Heat = Literal["off", "layer", "eigen"]
 CHOICES: Final[list[tuple[str, Heat]]] = [
     ("Off", "off"),
@@ -49,8 +50,8 @@ class HeatMaps:
     """Explains answers; keeps the last networks and maps. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._explainers: OrderedDict[tuple[str, str], Explainer] = OrderedDict()
-        self._maps: OrderedDict[tuple[str, str, str, str], FloatArray] = OrderedDict()
+        self._explainers: OrderedDict[_Network, Explainer] = OrderedDict()
+        self._maps: OrderedDict[tuple[_Network, str, str], FloatArray] = OrderedDict()
         self._lock = threading.Lock()  # one explanation at a time: they wait for the same cores
 
     def get_ready(self) -> None:
@@ -72,8 +73,7 @@ class HeatMaps:
         """
         if release.config.name == COMMITTEE:
             raise InputError("The committee has no network of its own; choose one of its members.")
-        model = (release.config.name, release.config.revision)
-        key = (*model, image.sha256, method)
+        key = (_network(release), image.sha256, method)
         with self._lock:
             heat = self._maps.get(key)
             if heat is None:
@@ -84,10 +84,14 @@ class HeatMaps:
     def _explainer(self, release: Release) -> Explainer:
         from models._cam import load_explainer
 
-        model = (release.config.name, release.config.revision)
+        model = _network(release)
         explainer = self._explainers.get(model) or load_explainer(release.folder)
         _keep(self._explainers, model, explainer, _EXPLAINERS)
         return explainer
+
+
+def _network(release: Release) -> _Network:
+    return release.config.name, release.config.revision, release.config.image_size
 
 
 def _keep(kept: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:

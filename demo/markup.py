@@ -67,10 +67,10 @@ def failed(sentence: str, heading: str = "This did not work") -> str:
     )
 
 
-def linked(batch: str, days: float) -> str:
-    """Where an answer that was kept is found again, and who can."""
+def linked(what: str, address: str, days: float) -> str:
+    """Where an answer or a comparison that was kept is found again, and who can."""
     return (
-        f'<p class="quiet"><a href="?batch={escape(batch)}">Link to this answer</a> and its '
+        f'<p class="quiet"><a href="{escape(address)}">Link to this {what}</a> and its '
         f"picture, for {days:g} day{'s' if days != 1 else ''}: whoever has it sees both.</p>"
     )
 

@@ -74,7 +74,7 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
             with gr.Tab("Inspect", id="inspect"):
                 inspected = inspect.build(service, batches, blocks)
             with gr.Tab("Compare", id="compare") as tab:
-                compare.build(service, inspected, blocks, tab)
+                compare.build(service, batches.comparisons, inspected, blocks, tabs, tab)
             with gr.Tab("Batch", id="batch"):
                 batch.build(service, batches, blocks, tabs)
             with gr.Tab("Live", id="live"):

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.cpus import cpus_granted
 from core.errors import ConfigError, UnknownModelError
 
 if TYPE_CHECKING:
@@ -161,8 +162,15 @@ def choose_device(wanted: str) -> str:
 
 
 def use_threads(count: int | None) -> None:
-    """Let one forward pass take that many CPU threads; None leaves it to torch."""
-    if count is not None:
-        import torch
+    """Let one forward pass take that many CPU threads.
 
+    None leaves it to torch, which counts the CPUs of the machine, where a container's quota does
+    not grant fewer.
+    """
+    import torch
+
+    granted = cpus_granted()
+    if count is not None:
         torch.set_num_threads(count)
+    elif granted is not None and granted < torch.get_num_threads():
+        torch.set_num_threads(granted)

@@ -10,7 +10,9 @@ from typing import Any, Final
 import gradio as gr
 
 from core.errors import InputError, RollmarkError
+from core.types import DecodedImage
 from demo import handlers, markup
+from demo.comparison_store import Comparisons
 from demo.draw import fitted
 from demo.exports import KINDS, Exports, Kind, encode_comparison, file_name
 from demo.handlers import PRIVATE, TILE_SIDE_PX, Compared, Shown
@@ -20,17 +22,22 @@ from demo.service import Comparison, Look, Service
 from demo.tabs.inspect import InspectTab
 from demo.words import labels_found, short
 
+Seen = tuple[str, str]  # path and name of the picture on the page; "" where there is none
+
 _WHAT: Final = "The models look at the same picture; drop one, choose models and press Compare."
-_RESULTS: Final = 6  # parts of the page that a comparison fills
+_RESULTS: Final = 7  # parts of the page that a comparison fills
+_NO_PICTURE: Final[Seen] = ("", "")
+_ADDRESS: Final = "comparison"  # what a link calls one
 _HAND_OUT: Final = "() => document.getElementById('compare-export').click()"
 
 
 class _Page:
-    def __init__(self, service: Service) -> None:
-        self.service, self.exports = service, Exports()
+    def __init__(self, service: Service, comparisons: Comparisons) -> None:
+        self.service, self.comparisons, self.exports = service, comparisons, Exports()
         self.answers = Latest()
         self.compared: Any = gr.State(None)  # `Compared`, when all models have answered
-        self.seen = gr.State("")  # path of the picture in the grid
+        self.seen = gr.State(_NO_PICTURE)  # the picture in the grid
+        self.is_linked = gr.State(False)  # whether a link put it there, and nobody has come since
         self.sentence = gr.HTML(
             markup.sentence(_WHAT), js_on_load=markup.ANNOUNCE, elem_id="compare-sentence"
         )
@@ -71,6 +78,10 @@ class _Page:
                         )
                         for kind in KINDS
                     }
+                    self.link = gr.Button(
+                        "Make a link", size="sm", min_width=90, elem_id="compare-link"
+                    )
+        self.linked = gr.HTML("", js_on_load=markup.ANNOUNCE, elem_id="compare-linked")
         self.legend = gr.HTML("", elem_id="compare-legend")
         self.grid = gr.HTML("", apply_default_css=False, elem_id="compare-grid")
         self.export = gr.DownloadButton("Export", visible="hidden", elem_id="compare-export")
@@ -81,36 +92,62 @@ class _Page:
         chosen = [r.config.name for r in self.service.releases()]
         return gr.CheckboxGroup(choices=named, value=chosen)
 
+    def open(self, request: gr.Request) -> tuple[Any, ...]:
+        """The comparison that the address asks for, as it was; this tab is opened for it."""
+        name = str(request.query_params.get(_ADDRESS) or "")
+        if not name:
+            return (gr.skip(),) * (3 + _RESULTS)
+        try:
+            compared = self.comparisons.open(name)
+            image = handlers.image_of(self.service, compared)
+            picture = fitted(image.pixels, TILE_SIDE_PX)
+            results = _kept(compared, image)
+        except Exception as exc:
+            picture, results = gr.skip(), _failed(handlers.sentence_of(exc))
+        return gr.Tabs(selected="compare"), True, picture, *results
+
     def enter(
-        self, shown: Shown | None, seen: str, chosen: list[str], request: gr.Request
+        self,
+        shown: Shown | None,
+        seen: Seen,
+        is_linked: bool,
+        chosen: list[str],
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Bring along the picture of the first tab, unless it is here already."""
-        path = shown.path if shown is not None else str(samples()[0].path)
-        if path == seen:
-            yield (gr.skip(),) * (1 + _RESULTS)
+        """Bring along the picture of the first tab, unless it is here already.
+
+        A link opens this tab too, and what it shows stays.
+        """
+        nothing = (gr.skip(),) * (1 + _RESULTS)
+        sample = samples()[0].path
+        brought = (shown.path, shown.name) if shown is not None else (str(sample), sample.name)
+        if is_linked or brought == seen:
+            yield False, *nothing
             return
         try:
-            picture = fitted(self.service.decode(Path(path)).pixels, TILE_SIDE_PX)
+            picture = fitted(self.service.decode(Path(brought[0])).pixels, TILE_SIDE_PX)
         except RollmarkError as exc:
-            yield (gr.skip(), *_failed(str(exc)))
+            yield False, gr.skip(), *_failed(str(exc))
             return
-        for results in self._looks(path, chosen, request):
-            yield (picture, *results)
+        for results in self._looks(brought, chosen, request):
+            yield False, picture, *results
 
     def receive(
         self, picture: Any, chosen: list[str], request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """Compare on the picture that was dropped or pasted."""
         try:
-            path, _ = handlers.uploaded(picture)
+            seen = handlers.uploaded(picture)
         except RollmarkError as exc:
             yield _failed(str(exc))
             return
-        yield from self._looks(path, chosen, request)
+        yield from self._looks(seen, chosen, request)
 
-    def again(self, seen: str, chosen: list[str], request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def again(
+        self, seen: Seen, chosen: list[str], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         """Compare on the same picture with the models chosen now."""
-        if not seen:
+        if tuple(seen) == _NO_PICTURE:
             yield _failed("There is no picture here; drop or paste one.")
             return
         yield from self._looks(seen, chosen, request)
@@ -118,7 +155,17 @@ class _Page:
     def empty(self, request: gr.Request) -> tuple[Any, ...]:
         """The page without a picture; answers about the one before come too late."""
         self.answers.begin(request)
-        return markup.sentence(_WHAT), "", "", gr.Button(interactive=False), "", None
+        return markup.sentence(_WHAT), "", "", gr.Button(interactive=False), _NO_PICTURE, None, ""
+
+    def keep(self, compared: Compared | None) -> str:
+        """Keep what all models said, and say where it is found again."""
+        try:
+            if compared is None:
+                raise InputError("There is no comparison to link to; press Compare first.")
+            name = self.comparisons.keep(compared)
+        except Exception as exc:
+            return markup.refused(handlers.sentence_of(exc))
+        return markup.linked("comparison", f"?{_ADDRESS}={name}", self.comparisons.days)
 
     def hand_out(self, compared: Compared | None, kind: Kind) -> Any:
         """What all models said, as a file."""
@@ -127,26 +174,27 @@ class _Page:
                 raise InputError("There is no comparison to download; press Compare first.")
             pixels = handlers.image_of(self.service, compared).pixels
             data = encode_comparison(kind, pixels, compared)
-            name = file_name(Path(compared.path).name, "compared", kind)
+            name = file_name(compared.name, "compared", kind)
             return gr.DownloadButton(value=str(self.exports.write(name, data)))
 
     def _looks(
-        self, path: str, chosen: Sequence[str], request: gr.Request
+        self, seen: Seen, chosen: Sequence[str], request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """Results as they come, until the visitor wishes for something else.
 
         The last one is sent once more when all is done, so the last one changes nothing.
         """
         is_wanted = self.answers.begin(request)
-        for results in self._results(path, chosen):
+        for results in self._results(seen, chosen):
             if not is_wanted():
                 break
             yield results
         yield (gr.skip(),) * _RESULTS
 
-    def _results(self, path: str, chosen: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """After each model: sentence, legend, grid, stop button, path, and all when it is done."""
+    def _results(self, seen: Seen, chosen: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """After each model: sentence, legend, grid, stop button, picture, all when it is done."""
         looks: list[Look] = []
+        path, name = seen
         try:
             names = self.service.chosen(chosen)
             titles = [short(self.service.choose(name).config.title) for name in names]
@@ -157,8 +205,9 @@ class _Page:
                 "",
                 markup.grid(waiting),
                 gr.Button(interactive=True),
-                path,
+                seen,
                 None,
+                "",
             )
             for look in self.service.looks(Path(path), names):
                 looks.append(look)
@@ -179,24 +228,35 @@ class _Page:
                     markup.legend(labels_found([each.inspection for each in looks])),
                     markup.grid([*tiles, *waiting[n:]]),
                     gr.Button(interactive=not is_last),
-                    path,
-                    handlers.compared(path, comparison) if comparison else None,
+                    seen,
+                    handlers.compared(path, name, comparison) if comparison else None,
+                    "",
                 )
         except Exception as exc:
-            yield _failed(handlers.sentence_of(exc), path)
+            yield _failed(handlers.sentence_of(exc), seen)
 
 
-def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> None:
+def build(
+    service: Service,
+    comparisons: Comparisons,
+    inspected: InspectTab,
+    blocks: Any,
+    tabs: Any,
+    tab: Any,
+) -> None:
     """Lay out the tab and wire its events.
 
     Args:
         service: what inspects.
+        comparisons: those that are kept because they have a link.
         inspected: the first tab, whose picture is brought along.
-        blocks: the page, whose opening lists the models.
+        blocks: the page, whose opening lists the models and may ask for a comparison by its link.
+        tabs: all tabs, to open this one for a link.
         tab: this tab, whose selection starts the first comparison.
     """
-    page = _Page(service)
+    page = _Page(service, comparisons)
     results = [page.sentence, page.legend, page.grid, page.stop, page.seen, page.compared]
+    results.append(page.linked)  # the link is another comparison's
     working: dict[str, Any] = {
         "show_progress": "hidden",  # the sentence counts the models
         "concurrency_id": "models",
@@ -204,11 +264,17 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
         **PRIVATE,
     }
     blocks.load(page.offered, outputs=page.models, show_progress="hidden", **PRIVATE)
+    blocks.load(
+        page.open,
+        outputs=[tabs, page.is_linked, page.picture, *results],
+        show_progress="hidden",
+        **PRIVATE,
+    )
     runs = [
         tab.select(
             page.enter,
-            [inspected.shown, page.seen, page.models],
-            [page.picture, *results],
+            [inspected.shown, page.seen, page.is_linked, page.models],
+            [page.is_linked, page.picture, *results],
             **working,
         ),
         page.picture.upload(
@@ -216,6 +282,7 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
         ),
         page.run.click(page.again, [page.seen, page.models], results, **working),
     ]
+    page.link.click(page.keep, page.compared, page.linked, show_progress="minimal", **PRIVATE)
     for kind, button in page.save.items():
         button.click(
             partial(page.hand_out, kind=kind),
@@ -238,9 +305,27 @@ def build(service: Service, inspected: InspectTab, blocks: Any, tab: Any) -> Non
     )
 
 
-def _failed(sentence: str, path: str = "") -> tuple[Any, ...]:
-    """Why there is no answer; `path` of the picture that is asked about all the same."""
-    return markup.failed(sentence), "", "", gr.Button(interactive=False), path, None
+def _failed(sentence: str, seen: Seen = _NO_PICTURE) -> tuple[Any, ...]:
+    """Why there is no answer; `seen` is the picture that is asked about all the same."""
+    return markup.failed(sentence), "", "", gr.Button(interactive=False), seen, None, ""
+
+
+def _kept(compared: Compared, image: DecodedImage) -> tuple[Any, ...]:
+    """What a comparison filled when it was made."""
+    each = zip(compared.inspections, compared.titles, compared.labels, strict=True)
+    tiles = [
+        markup.tile(seen, short(title), picture_address(handlers.tile(image, seen, labels)))
+        for seen, title, labels in each
+    ]
+    return (
+        markup.sentence(str(compared.committee["sentence"])),
+        markup.legend(labels_found(compared.inspections)),
+        markup.grid(tiles),
+        gr.Button(interactive=False),
+        (compared.path, compared.name),
+        compared,
+        "",
+    )
 
 
 def _conclusion(comparison: Comparison) -> str:

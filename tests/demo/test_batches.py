@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -92,6 +93,23 @@ def test_an_answer_whose_picture_was_cleared_cannot_be_kept(
     with pytest.raises(InputError, match=r"strip\.jpg has been cleared from the server"):
         batches.keep(gone)
     assert not (paths.data / "jobs").exists()
+
+
+def test_an_answer_that_a_full_disk_refuses_is_not_looked_at_again(
+    batches: Batches, service: Service, paths: PathSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = service.inspect(PICTURES[0], "grace", score_threshold=None)
+    shown = Shown(
+        str(PICTURES[0]), "strip.jpg", look.inspection, look.prediction.labels, look.title
+    )
+
+    def full(job_id: str, answer: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(batches.store, "append", full)
+    with pytest.raises(InputError, match="The answer cannot be kept: No space left on device"):
+        batches.keep(shown)
+    assert list((paths.data / "jobs").iterdir()) == []
 
 
 def test_pictures_of_one_name_are_told_apart_by_archive_and_folder(

@@ -222,6 +222,42 @@ def test_a_comparison_can_be_downloaded(page: Page) -> None:
     assert {line.split(",")[0] for line in lines[1:]} >= {"grace", "mobilesteelnet"}
 
 
+def test_a_comparison_gets_a_link_that_shows_it_to_somebody_else(
+    browser: Browser, address: str, page: Page
+) -> None:
+    select_tab(page, "Compare")
+    sentence = page.locator("#compare-sentence")
+    expect(sentence).to_contain_text(" see ", timeout=TIMEOUT_MS)
+    page.locator("#compare-link").click()
+    link = page.locator("#compare-linked a")
+    expect(link).to_have_text("Link to this comparison")
+    other = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    other.goto(f"{address}/{link.get_attribute('href')}")
+    expect(other.locator("figure.tile")).to_have_count(3, timeout=TIMEOUT_MS)
+    expect(other.locator("figure.tile.is-waiting")).to_have_count(0)
+    said = other.locator("#compare-sentence").inner_text()
+    expect(sentence).to_contain_text(said)
+    assert other.locator("figure.tile figcaption").all_inner_texts() == (
+        page.locator("figure.tile figcaption").all_inner_texts()
+    )
+    expect(other.locator("#compare-picture img")).to_be_visible()
+    with other.expect_download(timeout=TIMEOUT_MS) as started:
+        other.locator("#compare-save-json").click()
+    assert started.value.suggested_filename.endswith("_compared.json")
+    other.locator("#compare-run").click()  # on the kept picture, with the models of today
+    expect(other.locator("#compare-sentence")).to_contain_text(said, timeout=TIMEOUT_MS)
+    other.context.close()
+
+
+def test_a_link_to_a_comparison_that_is_gone_says_so(browser: Browser, address: str) -> None:
+    visitor = browser.new_context().new_page()
+    visitor.goto(f"{address}/?comparison=AAAAAAAAAAAAAAAA")
+    expect(visitor.locator("#compare-sentence")).to_contain_text(
+        "There is no such comparison any more", timeout=TIMEOUT_MS
+    )
+    visitor.context.close()
+
+
 def test_compare_never_answers_about_another_picture_than_it_shows(
     page: Page, tmp_path: Path
 ) -> None:

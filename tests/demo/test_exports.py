@@ -49,7 +49,14 @@ def test_png_is_the_sheet_pixel_for_pixel() -> None:
 
 
 MASK = segmentation()
-BOTH = Compared("plate.png", (SCRATCH, MASK), (LABELS, LABELS), record={"inspections": [], "a": 1})
+BOTH = Compared(
+    path="cached",
+    name="plate.png",
+    inspections=(SCRATCH, MASK),
+    titles=("GRACE", "SME"),
+    labels=(LABELS, LABELS),
+    committee={"disagreement": 0.5, "reasons": [], "sentence": "Both see scratches."},
+)
 
 
 def test_csv_of_a_comparison_says_which_model_found_what() -> None:
@@ -62,7 +69,10 @@ def test_csv_of_a_comparison_says_which_model_found_what() -> None:
 
 
 def test_json_of_a_comparison_is_the_answer_of_the_api() -> None:
-    assert json.loads(encode_comparison("json", picture(), BOTH)) == BOTH.record
+    assert json.loads(encode_comparison("json", picture(), BOTH)) == {
+        "inspections": [seen.model_dump(mode="json") for seen in (SCRATCH, MASK)],
+        "committee": BOTH.committee,
+    }
 
 
 def test_png_of_a_comparison_has_the_models_side_by_side() -> None:

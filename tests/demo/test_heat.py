@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from core.settings import PathSettings, ServingSettings, Settings
+from core.types import FloatArray
 from demo import handlers
 from demo.draw import Layers
 from demo.heat import CHOICES, HeatMaps, colours, legend, paint
 from demo.service import Service
 from hub.registry import resolve
+from models._release import read_release
 from tests.demo.releases import PICTURE, write
 
 
@@ -84,6 +88,26 @@ def test_only_the_last_networks_and_maps_are_kept(bundled: PathSettings) -> None
         assert maps(release, image, "eigen").shape == (8, 8)
     assert len(maps._maps) == 16
     assert len(maps._explainers) == 1
+
+
+def test_a_size_that_was_chosen_anew_is_explained_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "bundled" / "mobilesteelnet", "mobilesteelnet")
+    paths = PathSettings(bundled=tmp_path / "bundled", data=tmp_path / "data")
+    service, maps, seen = Service(Settings(paths=paths)), HeatMaps(), []
+
+    def explainer(folder: Path) -> Callable[..., FloatArray]:
+        size = read_release(folder).image_size
+        return lambda image, *, method: seen.append(size) or np.zeros((1, 1), np.float32)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr("models._cam.load_explainer", explainer)
+    image = service.decode(PICTURE)
+    record = tmp_path / "bundled" / "mobilesteelnet" / "config.json"
+    for size in (64, 64, 96):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"image_size": size}))
+        maps(resolve("mobilesteelnet", paths), image, "eigen")
+    assert seen == [64, 96]
 
 
 def test_a_picture_that_is_gone_is_said_in_the_legend_s_place(
