@@ -57,7 +57,8 @@ class _Page:
                 elem_id="compare-picture",
             )
             with gr.Column(scale=7, min_width=300):
-                self.models = gr.CheckboxGroup(choices=[], label="Models", elem_id="compare-models")
+                # Filled from the start: a visitor may be here before the page's opening is done.
+                self.models = self.offered(label="Models", elem_id="compare-models")
                 with gr.Row(elem_classes="actions"):
                     self.run = gr.Button(
                         "Compare",
@@ -86,11 +87,11 @@ class _Page:
         self.grid = gr.HTML("", apply_default_css=False, elem_id="compare-grid")
         self.export = gr.DownloadButton("Export", visible="hidden", elem_id="compare-export")
 
-    def offered(self) -> Any:
+    def offered(self, **how: Any) -> Any:
         """What may be chosen now; all models are, the committee of some of them is not."""
         named = [(short(r.config.title), r.config.name) for r in self.service.choices()]
         chosen = [r.config.name for r in self.service.releases()]
-        return gr.CheckboxGroup(choices=named, value=chosen)
+        return gr.CheckboxGroup(choices=named, value=chosen, **how)
 
     def open(self, request: gr.Request) -> tuple[Any, ...]:
         """The comparison that the address asks for, as it was; this tab is opened for it."""

@@ -211,6 +211,16 @@ def test_compare_shows_every_model_beside_the_others_under_one_sentence(page: Pa
     expect(page.locator("figure.tile")).to_have_count(2)
 
 
+def test_compare_knows_its_models_before_the_page_has_asked_for_them(
+    page: Page, address: str
+) -> None:
+    """Whoever went there at once on a slow server was told that no model was chosen."""
+    laid = page.request.get(f"{address}/config").json()["components"]
+    [props] = [c["props"] for c in laid if c["props"].get("elem_id") == "compare-models"]
+    assert props["value"] == ["grace", "mobilesteelnet", "sme_deeplabv3plus"]
+    assert {name for _, name in props["choices"]} >= set(props["value"])
+
+
 def test_a_comparison_can_be_downloaded(page: Page) -> None:
     select_tab(page, "Compare")
     expect(page.locator("#compare-sentence")).to_contain_text(" see ", timeout=TIMEOUT_MS)
