@@ -10,8 +10,10 @@ import sys
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 
+from core.ending import end_on_sigterm, end_undisturbed, leave
 from core.errors import RollmarkError
 from core.logs import set_up_logging
+from core.scratch import scratch
 from core.settings import Settings, load_settings
 
 logger = logging.getLogger("app")
@@ -21,6 +23,8 @@ def main() -> None:
     """Read the settings, bring back what was kept, serve until stopped."""
     settings = load_settings()
     set_up_logging(settings=settings)
+    # By itself gradio puts uploads where every user of the machine finds, or blocks, them.
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(scratch() / "uploads"))
     from demo.listening import check_address
 
     check_address(settings.serving)
@@ -33,7 +37,7 @@ def main() -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Build the page and serve it until stopped."""
+    """Build the page and serve it until stopped, then let what is being answered be answered."""
     from demo.following import follow_hub
     from demo.service import Service
     from demo.ui import build, launch
@@ -45,12 +49,21 @@ def serve(settings: Settings) -> None:
     follow_hub(settings)
     address = f"http://{settings.serving.host}:{settings.serving.port}"
     logger.info("Rollmark opens at %s", address)
-    launch(blocks, settings, service=service)
+    try:
+        launch(blocks, settings, service=service)
+    finally:
+        end_undisturbed()
+        blocks.close(verbose=False)
+        logger.info("Rollmark has closed")
 
 
 if __name__ == "__main__":
+    end_on_sigterm(0)
     try:
         main()
     except RollmarkError as exc:
         print(exc, file=sys.stderr)
-        sys.exit(1)
+        leave(1)
+    except (KeyboardInterrupt, SystemExit):  # told to end
+        pass
+    leave(0)

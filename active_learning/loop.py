@@ -115,6 +115,9 @@ def run_once(
             return _carry(run, steps, runs, lease, on_point or (lambda point: None))
         except Interrupted:
             return _lay_down(run, runs, lease, orders)
+        except (KeyboardInterrupt, SystemExit):  # told to end at once: no fault of the run's
+            runs.give_back(run, lease)
+            raise
 
 
 def _lay_down(run: RetrainingRun, runs: RetrainingRuns, lease: Lease, orders: Orders) -> PassReport:

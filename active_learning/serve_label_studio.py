@@ -19,6 +19,7 @@ from typing import Annotated, Final
 
 import typer
 
+from core.ending import end_on_sigterm
 from core.errors import ConfigError, LabelStudioError, WeightsNotFoundError
 
 HOST: Final = "127.0.0.1"
@@ -167,4 +168,5 @@ def _credentials(folder: Path) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()  # or Label Studio would stay behind
     typer.run(main)

@@ -1,8 +1,7 @@
 """Results as files to take away: PNG with legend, JSON, CSV.
 
 Files live in a folder of the app's own until a bounded number of newer ones has been made; the web
-framework copies each into its cache when it hands it out. The folder goes with the app. What an app
-left that was killed, the next one removes.
+framework copies each into its cache when it hands it out. The folder goes with the app.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import json
 import shutil
 import tempfile
 import threading
-import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
@@ -23,8 +21,8 @@ from typing import Final, Literal, get_args
 from PIL import Image as PillowImage
 
 from core.errors import InputError
-from core.files import remove_stale
 from core.records import Inspection
+from core.scratch import scratch
 from core.types import Image
 from demo.draw import Layers, beside, sheet
 from demo.handlers import TILE_SIDE_PX, Compared
@@ -34,16 +32,13 @@ Kind = Literal["png", "json", "csv"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _COLUMNS: Final = ("number", "class", "probability", "x1", "y1", "x2", "y2", "area_px")
 _KEPT: Final = 16
-_PREFIX: Final = "rollmark-export-"
 
 
 class Exports:
     """Writes results to files and forgets the old ones."""
 
     def __init__(self) -> None:
-        remove_stale(Path(tempfile.gettempdir()), f"{_PREFIX}*")
-        self._root = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
+        self._root = Path(tempfile.mkdtemp(prefix="export-", dir=scratch()))
         self._numbers = count()
         self._folders: deque[Path] = deque()
         self._lock = threading.Lock()
@@ -52,7 +47,7 @@ class Exports:
         """A file of that name with these bytes, in a folder of its own."""
         with self._lock:
             folder = self._root / str(next(self._numbers))
-            folder.mkdir(parents=True)  # an idle app's root looks stale to another that starts
+            folder.mkdir()
             self._folders.append(folder)
             old = [self._folders.popleft() for _ in range(len(self._folders) - _KEPT)]
         path = folder / name

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from core.settings import PathSettings
 
@@ -16,8 +12,7 @@ from core.settings import PathSettings
 def kept(paths: PathSettings) -> Iterator[None]:
     """Bring back what is missing, copy what is new every minute and at the end.
 
-    Without `paths.keep` nothing happens. With it, a request to end (SIGTERM, as a Space sends it)
-    becomes an orderly one, so that the last copy is made.
+    Without `paths.keep` nothing happens.
 
     Raises:
         ConfigError: if the folder is not there, or no copy of the ledger is sound.
@@ -29,14 +24,8 @@ def kept(paths: PathSettings) -> Iterator[None]:
 
     keeper = Keeper(paths)
     keeper.restore()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _end)
     keeper.start()
     try:
         yield
     finally:
         keeper.stop()
-
-
-def _end(_: int, __: FrameType | None) -> None:
-    sys.exit(0)

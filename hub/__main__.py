@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.ending import end_on_sigterm
 from core.errors import RollmarkError
 
 if TYPE_CHECKING:
@@ -295,4 +296,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     main()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.cpus import cpus_granted
 from core.errors import ConfigError, UnknownModelError
+from core.scratch import place_library_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from models._spec import ModelSpec
 
 # Ultralytics reads these once, when first imported, and that may be by any file of this folder: no
-# installing of packages on its own account, no asking whether it is online, no folder in the home.
+# installing of packages on its own account, no asking whether it is online.
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
-os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / "rollmark-ultralytics"))
+place_library_files()
 
 # OpenVINO and nncf report their use to Intel through this package, unasked; where it cannot be
 # imported, both take the silent stand-in that they carry.

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from core.ending import end_on_sigterm
 from training._cli import (
     Device,
     Model,
@@ -257,4 +258,5 @@ def predict(
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     app()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -181,6 +182,17 @@ def test_asked_to_stop_it_is_laid_down_after_the_epoch_and_that_does_not_count(a
     run = answered.newest(ledger)
     assert (run.state, run.phase, run.progress.epoch) == ("open", "training", 3)
     assert answered.go(ledger).verdict == "promoted"
+
+
+def test_ended_at_once_by_its_service_manager_it_gives_way_and_that_does_not_count(
+    answered, ledger
+):
+    for _ in range(MAX_ATTEMPTS + 1):
+        with pytest.raises(SystemExit):
+            answered.go(ledger, on_point=lambda p: sys.exit(143) if p == "training:begin" else None)
+    run = answered.newest(ledger)
+    assert (run.state, run.phase, run.attempts) == ("open", "training", 0)
+    assert answered.go(ledger).verdict == "promoted"  # at once: the lease was given back
 
 
 def test_the_time_budget_ends_training_early_and_the_best_so_far_is_judged(answered, ledger):

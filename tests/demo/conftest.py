@@ -108,6 +108,8 @@ def served(root: Path, bundled: Path, **settings: str) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 app.kill()
                 app.wait()
+        if app.returncode != 0:
+            raise RuntimeError(f"The app did not end well ({app.returncode}):\n{log.read_text()}")
 
 
 def _environment() -> dict[str, str]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 import tarfile
-import tempfile
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from core.scratch import scratch
 from demo import source
 from demo.draw import Layers, sheet
 from demo.exports import Exports, as_csv, encode, encode_comparison, file_name
@@ -106,59 +102,8 @@ def test_old_files_are_forgotten() -> None:
     assert [path.exists() for path in paths] == [False, *[True] * 16]
 
 
-_WRITES: Final = """
-import os, signal, sys
-from demo.exports import Exports
-exports = Exports()
-print(exports.write("a.csv", b"x").parents[1], flush=True)
-if sys.argv[1] == "killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def _left_by(end: str, folder: Path) -> Path:
-    """Where a process wrote that has ended; its temporary folder is `folder`."""
-    ended = subprocess.run(
-        [sys.executable, "-c", _WRITES, end],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "TMPDIR": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == (-9 if end == "killed" else 0), ended.stderr
-    return Path(ended.stdout.strip())
-
-
-def test_an_app_that_ends_leaves_no_files(tmp_path: Path) -> None:
-    _left_by("orderly", tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_killed_app_left_is_removed_by_a_later_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left = _left_by("killed", tmp_path)
-    other = Exports()  # at once: it may be at work, or its answer on the way to a browser
-    assert left.is_dir()
-    os.utime(left, (0, 0))
-    later = Exports()
-    assert not left.exists()
-    assert [each.write("a.csv", b"x").exists() for each in (other, later)] == [True, True]
-
-
-def test_an_idle_app_s_folder_may_be_swept_away_and_it_still_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    idle = Exports()
-    [root] = tmp_path.iterdir()
-    os.utime(root, (0, 0))
-    Exports()
-    assert not root.exists()
-    assert idle.write("a.csv", b"x").read_bytes() == b"x"
+def test_files_lie_where_no_other_user_looks_and_go_with_the_app() -> None:
+    assert Exports().write("a.csv", b"x").is_relative_to(scratch())
 
 
 def test_the_offered_source_holds_this_code_and_its_licence() -> None:

@@ -1,0 +1,91 @@
+"""SIGTERM ends every program of ours in good order, and soon."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+_WORKS: Final = """
+import signal, sys, time
+from core.ending import end_on_sigterm, end_undisturbed
+end_on_sigterm(*map(int, sys.argv[1:]))
+try:
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.01)
+finally:
+    end_undisturbed()
+    signal.raise_signal(signal.SIGTERM)
+    print("tidied up", flush=True)
+"""
+_LEAVES: Final = """
+import threading, time
+from core.ending import leave
+from core.scratch import scratch
+threading.Thread(target=time.sleep, args=(3600,)).start()
+print(scratch(), end="")
+leave(7)
+"""
+_ENTERS: Final = """
+import runpy, signal, sys
+sys.argv = [sys.argv[1], "--help"]
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+except SystemExit as exit:
+    heard = signal.getsignal(signal.SIGTERM)
+    print("heard" if callable(heard) else heard)
+"""
+
+
+@pytest.mark.parametrize(("arguments", "status"), [((), 143), (("0",), 0)], ids=["cut", "asked"])
+def test_told_to_end_it_tidies_up_undisturbed_and_says_so_by_its_exit_code(
+    arguments: tuple[str, ...], status: int
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WORKS, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    said, complained = process.communicate(timeout=60)
+    assert (process.returncode, said, complained) == (status, "tidied up\n", "")
+
+
+def test_who_leaves_waits_for_no_thread_and_takes_the_temporary_files_along() -> None:
+    left = subprocess.run(
+        [sys.executable, "-c", _LEAVES],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (left.returncode, left.stderr) == (7, "")
+    assert "process-" in left.stdout
+    assert not Path(left.stdout).exists()
+
+
+@pytest.mark.parametrize(
+    "program", ["training", "hub", "active_learning", "active_learning.serve_label_studio"]
+)
+def test_every_command_hears_it_even_as_the_first_process_of_a_container(program: str) -> None:
+    """What does not ask for the signal is spared it there, and killed when the grace is over."""
+    asked = subprocess.run(
+        [sys.executable, "-c", _ENTERS, program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert asked.stdout.splitlines()[-1] == "heard", asked.stderr
