@@ -246,6 +246,9 @@ def load_coco_npz(
     The convolutions take the weights that fit by name and shape. Each BatchNorm behind one is then
     set so that the layer computes what the folded one did on `images`: with mean m and variance v
     of its input there, running_mean = m, running_var = v, weight = √(v + ε), bias = b_folded + m.
+    Every other BatchNorm takes m and v alone. Were it left at 0 and 1, maps would fade from layer
+    to layer behind untrained convolutions, and what is lent behind them would be set to v ≈ 0: to
+    a constant, in training as well, where those maps do not fade.
 
     Args:
         network: to be changed in place; its mode is kept.
@@ -266,13 +269,13 @@ def load_coco_npz(
         raise WeightsError(f"{path} is not a readable npz of YOLO11 arrays.") from exc
     own = dict(network.named_parameters())
     taken: list[str] = []
-    hooks = []
+    folded_biases: dict[nn.Module, Tensor] = {}
     for name, conv, norm in _normalised_convs(network):
         weight, bias = arrays.get(f"{name}.conv.weight"), arrays.get(f"{name}.conv.bias")
         if weight is None or bias is None or weight.shape != tuple(conv.weight.shape):
             continue
         conv.weight.copy_(torch.from_numpy(weight))
-        hooks.append(norm.register_forward_pre_hook(_calibrate(torch.from_numpy(bias))))
+        folded_biases[norm] = torch.from_numpy(bias)
         taken += [f"{name}.conv.weight", f"{name}.conv.bias"]
     for name, array in arrays.items():  # convolutions without BatchNorm: the last of a head branch
         parameter = own.get(name)
@@ -283,6 +286,11 @@ def load_coco_npz(
             taken.append(name)
     if not taken:
         raise WeightsError(f"Nothing in {path} fits this network.")
+    hooks = [
+        norm.register_forward_pre_hook(_calibrate(folded_biases.get(norm)))
+        for norm in network.modules()
+        if isinstance(norm, nn.BatchNorm2d)
+    ]
     was_training = network.training
     network.eval()
     try:
@@ -294,7 +302,7 @@ def load_coco_npz(
     return sorted(taken)
 
 
-def _calibrate(folded_bias: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _calibrate(folded_bias: Tensor | None) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def hook(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
         x = inputs[0].float()
@@ -304,7 +312,8 @@ def _calibrate(folded_bias: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]],
         assert norm.running_var is not None
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
-        norm.weight.copy_((variance + norm.eps).sqrt())
-        norm.bias.copy_(folded_bias.to(mean) + mean)
+        if folded_bias is not None:
+            norm.weight.copy_((variance + norm.eps).sqrt())
+            norm.bias.copy_(folded_bias.to(mean) + mean)
 
     return hook

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from core.errors import ConfigError, WeightsError
+from models import gms2_yolo
 from models._ultralytics import (
     DetectionNetwork,
     build_detector,
@@ -106,6 +107,28 @@ def test_folded_arrays_keep_their_function_on_the_images_they_are_settled_on(tmp
     with torch.no_grad():
         live = target.train()(images)["scores"].sigmoid()
     torch.testing.assert_close(live, expected[:, 4:], rtol=1e-2, atol=1e-3)
+
+
+def test_layers_lent_behind_untrained_ones_pass_on_what_they_are_given(tmp_path):
+    """SPPF, C2PSA and two convolutions of the neck are lent, a backbone that begins anew is not.
+
+    With its normalisations at 0 and 1 the backbone's maps fade to nothing in eval mode; lent layers
+    settled on nothing have weight √ε = 0.03 and shut the whole of P5 off, in training as well.
+    """
+    torch.manual_seed(1)
+    source = build_detector(yolo11_config("n"), 6)
+    np.savez(tmp_path / "coco.npz", **_folded(source))
+    torch.manual_seed(2)
+    target = gms2_yolo.build(6, "n")
+    images = torch.rand(8, 3, 64, 64)
+    load_coco_npz(target, tmp_path / "coco.npz", images, layers=gms2_yolo.COCO_LAYERS)
+    for layer in (target.model[10].cv1, target.model[18], target.model[21]):
+        assert layer.bn.weight.median() > 0.2
+    with torch.no_grad():
+        settled = target.eval()(images)[1]
+        live = target.train()(images)
+    for part in ("boxes", "scores"):
+        torch.testing.assert_close(live[part], settled[part], rtol=1e-2, atol=1e-2)
 
 
 def test_arrays_move_with_the_layers_of_a_network_that_inserted_some(tmp_path):
