@@ -43,6 +43,10 @@ _FORM: Final = """<form class="sign-in" method="post" action="sign-in">
 <button>Sign in</button> <span role="alert">{why}</span></form>"""
 _SIGNED_IN: Final = """<form class="sign-in" method="post" action="sign-out">
 Signed in as reviewer. <button>Sign out</button></form>"""
+# Headers that only proxies add. One that adds none speaks HTTP 1.0, as nginx does untold.
+_PROXIES: Final = frozenset({"forwarded", "via", "x-real-ip"}) | {
+    f"x-forwarded-{what}" for what in ("for", "host", "proto")
+}
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _acting: ContextVar[str] = ContextVar("acting")
 
@@ -178,7 +182,7 @@ class SignIn:
             max_age=_LASTS_S,
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https",
+            secure="https" in (request.url.scheme, request.headers.get("x-forwarded-proto")),
         )
         return answer
 
@@ -217,9 +221,14 @@ def _hub_user(request: Any) -> str | None:
 
 
 def _is_from_our_page(request: Any) -> bool:
-    """Whether no other site's page sent it: a browser says where a request comes from."""
+    """Whether no other site's page sent it: a browser says where a request comes from.
+
+    A proxy may ask by another name and tell the one that the browser knows, which no other site's
+    page can: a browser asks us first before it sends that header for one.
+    """
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    told = request.headers.get("x-forwarded-host", "").partition(",")[0].strip()
+    return origin is None or urlsplit(origin).netloc in (request.headers.get("host"), told)
 
 
 def _sits_here(request: Any) -> bool:
@@ -227,7 +236,7 @@ def _sits_here(request: Any) -> bool:
 
     A stranger's page can have its own name lead here: its origin and the host it asks for agree.
     """
-    if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+    if _PROXIES & set(request.headers) or request.scope.get("http_version") == "1.0":
         return False
     host = request.headers.get("host", "").lower()  # name:port, [IPv6 address]:port
     asked_for = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

@@ -20,13 +20,13 @@ PASSWORD = "pickled-steel"
 REBOUND = {"host": "elsewhere.example:7860", "origin": "http://elsewhere.example:7860"}
 
 
-def request(host="127.0.0.1", *, headers=None, cookies=None, session=None):
+def request(host="127.0.0.1", *, headers=None, cookies=None, session=None, http="1.1"):
     """What the app sees of a request."""
     return SimpleNamespace(
         client=SimpleNamespace(host=host),
         headers=Headers({"host": "127.0.0.1:7860", **(headers or {})}),
         cookies=cookies or {},
-        scope={} if session is None else {"session": session},
+        scope={"http_version": http} | ({} if session is None else {"session": session}),
     )
 
 
@@ -43,6 +43,9 @@ def hub_session(name, *, expires_in=60.0):
         ("0.0.0.0", request(), None),
         ("127.0.0.1", request("192.0.2.7"), None),
         ("127.0.0.1", request(headers={"x-forwarded-for": "192.0.2.7"}), None),
+        ("127.0.0.1", request(headers={"x-real-ip": "192.0.2.7"}), None),
+        ("127.0.0.1", request(headers={"x-forwarded-host": "127.0.0.1:7860"}), None),
+        ("127.0.0.1", request(http="1.0"), None),
         ("127.0.0.1", request(headers={"origin": "http://127.0.0.1:7860"}), "reviewer"),
         ("127.0.0.1", request(headers={"origin": "https://elsewhere.example"}), None),
         ("127.0.0.1", request(headers=REBOUND), None),
@@ -52,12 +55,31 @@ def hub_session(name, *, expires_in=60.0):
     ],
     ids=[
         *("this machine", "this machine by IPv6", "listens to all", "another machine"),
-        *("through a proxy here", "our page", "another site's page"),
+        *("through a proxy here", "that names it otherwise", "that says what was asked for"),
+        *("that says nothing and speaks as nginx does", "our page", "another site's page"),
         *("another site whose name leads here", "by name", "by IPv6", "no request"),
     ],
 )
 def test_without_a_password_only_who_sits_at_the_machine_acts(listens, sent, expected):
     assert SignIn(ServingSettings(host=listens)).who(sent) == expected
+
+
+@pytest.mark.parametrize(
+    ("origin", "told", "expected"),
+    [
+        ("https://mill.example", "mill.example", "reviewer"),
+        ("https://mill.example", "mill.example, inner.example", "reviewer"),
+        ("https://elsewhere.example", "mill.example", None),
+        ("https://mill.example", "", None),
+    ],
+    ids=["the proxy tells it", "two proxies do", "another site's page", "the proxy keeps it"],
+)
+def test_behind_a_proxy_the_browser_s_name_of_the_app_counts(origin, told, expected):
+    """nginx asks by the address of the app unless it is told to pass the browser's on."""
+    sign_in = SignIn(ServingSettings(reviewer_password=PASSWORD))
+    ticket = sign_in._ticket(int(time.time()) + 60)
+    headers = {"origin": origin, "x-forwarded-host": told}
+    assert sign_in.who(request(headers=headers, cookies={COOKIE: ticket})) == expected
 
 
 @pytest.fixture
