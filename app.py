@@ -39,6 +39,7 @@ def main() -> None:
 def serve(settings: Settings) -> None:
     """Build the page and serve it until stopped, then let what is being answered be answered."""
     from demo.following import follow_hub
+    from demo.listening import in_address
     from demo.service import Service
     from demo.ui import build, launch
 
@@ -47,7 +48,7 @@ def serve(settings: Settings) -> None:
     service.preload()
     service.courier.start()
     follow_hub(settings)
-    address = f"http://{settings.serving.host}:{settings.serving.port}"
+    address = f"http://{in_address(settings.serving.host)}:{settings.serving.port}"
     logger.info("Rollmark opens at %s", address)
     try:
         launch(blocks, settings, service=service)

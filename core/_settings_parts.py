@@ -22,5 +22,11 @@ def _at_home(path: Path) -> Path:
         raise ValueError("this machine knows no such home folder") from exc
 
 
+def _without_brackets(host: str) -> str:
+    """The address alone: [::1] is how an IPv6 address stands in front of a port."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 PathToBe = Annotated[Path, AfterValidator(_at_home)]  # of a file or folder, there or not
+Host = Annotated[str, AfterValidator(_without_brackets), Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

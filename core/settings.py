@@ -26,7 +26,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core._retraining_settings import RetrainingSettings as RetrainingSettings
 from core._settings_errors import invalid_value, unknown_name
-from core._settings_parts import Fraction, Group, PathToBe
+from core._settings_parts import Fraction, Group, Host, PathToBe
 from core.errors import ConfigError
 from core.images import MEGA, ImageLimits
 
@@ -94,9 +94,7 @@ class PathSettings(Group):
 class ServingSettings(Group):
     """How the app serves."""
 
-    host: str = Field(
-        "127.0.0.1", min_length=1, description="Address the app listens on; a host name or IP."
-    )
+    host: Host = Field("127.0.0.1", description="Address the app listens on; a host name or IP.")
     port: int = Field(7860, ge=1, le=65535, description="Port the app listens on; a TCP port.")
     score_threshold: Fraction | None = Field(
         None,

@@ -25,9 +25,14 @@ def check_address(serving: ServingSettings) -> None:
         return
     for host in dict.fromkeys((serving.host, _HERE)):
         try:
-            _bind(host.strip("[]"), serving.port)
+            _bind(host, serving.port)
         except OSError as exc:
             raise ConfigError(_why(host, serving.port, exc)) from exc
+
+
+def in_address(host: str) -> str:
+    """A host as it stands in an address, before a port: an IPv6 one in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _bind(host: str, port: int) -> None:
@@ -44,8 +49,8 @@ def _bind(host: str, port: int) -> None:
 def _why(host: str, port: int, exc: OSError) -> str:
     if exc.errno == errno.EADDRINUSE:
         return (
-            f"Another program listens at {host}:{port} already, perhaps Rollmark itself: end it, "
-            "or set ROLLMARK_SERVING__PORT to another port."
+            f"Another program listens at {in_address(host)}:{port} already, perhaps Rollmark "
+            "itself: end it, or set ROLLMARK_SERVING__PORT to another port."
         )
     if exc.errno in (errno.EACCES, errno.EPERM):
         return (

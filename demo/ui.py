@@ -15,6 +15,7 @@ from core.settings import Settings
 from demo import api, gpu, source
 from demo.batch_jobs import Batches
 from demo.direct import Direct
+from demo.listening import in_address
 from demo.service import Service
 from demo.sign_in import SignIn
 from demo.tabs import batch, compare, inspect, live, models, review, training
@@ -110,7 +111,7 @@ def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = Tr
     serving = settings.serving
     is_space = gr.utils.get_space() is not None
     _, address, _ = blocks.launch(
-        server_name=None if is_space else serving.host,  # a Space says where to listen
+        server_name=None if is_space else in_address(serving.host),  # a Space says where
         server_port=None if is_space else serving.port,
         prevent_thread_lock=not wait,
         quiet=True,

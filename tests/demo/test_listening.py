@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import ConfigError
 from core.settings import ServingSettings
-from demo.listening import check_address
+from demo.listening import check_address, in_address
 from tests.demo.conftest import APP
 
 
@@ -43,6 +43,18 @@ def test_an_address_of_another_machine_is_told_with_the_setting() -> None:
         ConfigError, match=r"has no address '192\.0\.2\.7' .*ROLLMARK_SERVING__HOST"
     ):
         check_address(ServingSettings(host="192.0.2.7", port=50_000))
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_may_be_given_with_and_without_brackets(host: str) -> None:
+    serving = ServingSettings(host=host)
+    assert (serving.host, in_address(serving.host)) == ("::1", "[::1]")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"listens at \[::1\]:{port} already"):
+            check_address(ServingSettings(host=host, port=port))
+    check_address(ServingSettings(host=host, port=port))
+    assert in_address("0.0.0.0") == "0.0.0.0"
 
 
 def test_a_space_says_itself_where_to_listen(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
