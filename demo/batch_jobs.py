@@ -77,6 +77,7 @@ class Batches:
         self._answers: OrderedDict[str, dict[int, Answer]] = OrderedDict()
         self._waiting: deque[str] = deque()
         self._stopping: set[str] = set()
+        self._laid_down: set[str] = set()  # a full disk may refuse to note that
         self._times: deque[float] = deque(maxlen=_RATE_WINDOW)
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -156,7 +157,7 @@ class Batches:
 
     def stop(self, job_id: str) -> None:
         """Stop after the picture that is being looked at; the answers so far stay."""
-        job = self.store.job(job_id)
+        job = self._job(job_id)
         with self._lock:
             self._stopping.add(job.id)
             if job.id in self._waiting:
@@ -165,11 +166,19 @@ class Batches:
                 self.store.save(job.model_copy(update={"state": "stopped"}))
 
     def go_on(self, job_id: str) -> None:
-        """Queue a stopped batch again."""
-        job = self.store.job(job_id)
-        if job.state == "stopped":
+        """Queue a stopped batch again.
+
+        Raises:
+            InputError: if there is none any more, or the disk refuses it.
+        """
+        job = self._job(job_id)
+        if job.state != "stopped":
+            return
+        try:
             self.store.save(job.model_copy(update={"state": "waiting"}))
-            self._queue(job.id)
+        except OSError as exc:
+            raise InputError(f"The batch cannot go on: {exc.strerror or exc}.") from exc
+        self._queue(job.id)
 
     def progress(self, job_id: str) -> Progress:
         """How a batch stands.
@@ -177,7 +186,7 @@ class Batches:
         Raises:
             InputError: if there is none, or none any more.
         """
-        job = self.store.job(job_id)
+        job = self._job(job_id)
         with self._lock:
             answers = dict(self._remember(job.id))
             times = list(self._times)
@@ -190,6 +199,7 @@ class Batches:
     def _queue(self, job_id: str) -> None:
         with self._lock:
             self._stopping.discard(job_id)
+            self._laid_down.discard(job_id)
             if job_id not in self._waiting:
                 self._waiting.append(job_id)
         self._wake.set()
@@ -223,8 +233,17 @@ class Batches:
                     logger.exception("batch %s cannot go on", job_id[:6])
                     self._lay_down(job_id)
 
+    def _job(self, job_id: str) -> Job:
+        """A batch as it stands, whatever the disk could be told of it."""
+        job = self.store.job(job_id)
+        with self._lock:
+            is_laid_down = job_id in self._laid_down
+        return job.model_copy(update={"state": "stopped"}) if is_laid_down else job
+
     def _lay_down(self, job_id: str) -> None:
         """Let a batch that failed stand as stopped: a person sees it, and may have it go on."""
+        with self._lock:
+            self._laid_down.add(job_id)
         with suppress(RollmarkError, OSError):
             self.store.save(self.store.job(job_id).model_copy(update={"state": "stopped"}))
 
@@ -259,11 +278,15 @@ class Batches:
             self._times.append(time.monotonic())
 
     def _look(self, job: Job, index: int) -> Answer:
-        """One picture; whatever is wrong with it is its own answer."""
+        """One picture; whatever is wrong with it is its own answer.
+
+        Raises:
+            OSError: if the disk refuses what is to be shown: no fault of this picture's.
+        """
         path = self.store.picture(job.id, index)
         try:
             look = self._service.inspect(path, job.model, score_threshold=job.score_threshold)
-            self._save_tile(job.id, index, draw_tile(look))
+            drawn = draw_tile(look)
         except InputError as exc:
             return Answer(index=index, error=str(exc))
         except RollmarkError as exc:
@@ -272,6 +295,7 @@ class Batches:
         except Exception:
             logger.exception("batch %s, picture %d", job.id[:6], index)
             return Answer(index=index, error=UNFORESEEN)
+        self._save_tile(job.id, index, drawn)
         return Answer(
             index=index,
             inspection=look.inspection,

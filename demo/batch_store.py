@@ -8,6 +8,7 @@ permission to see the batch.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -150,11 +151,21 @@ class BatchStore:
         return self._root / job_id / _TILES / f"{index:06}.webp"
 
     def append(self, job_id: str, answer: Answer) -> None:
-        """Keep an answer; when this returns it has reached the disk."""
-        with self._lock, (self._root / job_id / _ANSWERS).open("ab") as file:
-            file.write(answer.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Keep an answer; when this returns it has reached the disk.
+
+        Raises:
+            OSError: if the disk refuses it; the answers before are as they were.
+        """
+        line = answer.model_dump_json().encode() + b"\n"
+        with self._lock, (self._root / job_id / _ANSWERS).open("ab", buffering=0) as file:
+            whole = file.tell()
+            try:
+                if file.write(line) < len(line):  # what a disk does on which a part found room
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(whole)  # the next answer would be glued to half a line
+                raise
 
     def answers(self, job_id: str) -> dict[int, Answer]:
         """Every whole answer by the picture's index; a torn line is none."""

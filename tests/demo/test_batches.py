@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
+import signal
 import time
 import zipfile
 from collections.abc import Callable
@@ -182,6 +184,63 @@ def test_a_batch_that_the_disk_refuses_stops_and_can_go_on(
     monkeypatch.setattr(batches.store, "append", kept)
     batches.go_on(job.id)
     assert finished(batches, job).done == 3
+
+
+def test_pictures_of_a_full_disk_do_not_count_as_failed(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gallery's pictures are the largest files, so they are refused first, and the job's last.
+
+    All pictures from there on were told to have failed on the server, and were never looked at.
+    """
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*_: object) -> None:
+        raise full
+
+    job = batches.take(files(), model="grace", score_threshold=None)
+    with monkeypatch.context() as disk:
+        disk.setattr(batches, "_save_tile", refuse)
+        disk.setattr(batches.store, "save", _refusing_from(batches.store.save, "stopped", full))
+        batches.start()
+        wait(lambda: batches.progress(job.id).job.state == "stopped")
+        assert batches.store.job(job.id).state == "running"  # as far as the disk knows
+        assert batches.progress(job.id).done == 0
+        disk.setattr(batches.store, "save", refuse)
+        with pytest.raises(InputError, match="The batch cannot go on: No space left on device"):
+            batches.go_on(job.id)
+    batches.go_on(job.id)
+    done = finished(batches, job)
+    assert (done.done, done.failed) == (3, 0)
+
+
+def _refusing_from(
+    save: Callable[[Job], None], state: str, refusal: OSError
+) -> Callable[[Job], None]:
+    def saved(job: Job) -> None:
+        if job.state == state:
+            raise refusal
+        save(job)
+
+    return saved
+
+
+def test_half_an_answer_that_found_room_spoils_no_other(batches: Batches) -> None:
+    job = batches.take(files(), model="grace", score_threshold=None)
+    before = Answer(index=0, error="kept")
+    batches.store.append(job.id, before)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = len(before.model_dump_json()) + 1 + 10  # of a second answer, ten bytes
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="No space left on device"):
+            batches.store.append(job.id, Answer(index=1, error="lost"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    batches.store.append(job.id, Answer(index=2, error="kept, too"))
+    assert sorted(batches.store.answers(job.id)) == [0, 2]
 
 
 def test_a_stopped_batch_keeps_its_answers_and_can_go_on(batches: Batches) -> None:
