@@ -245,7 +245,7 @@ def _predictor(config: ReleaseConfig, runtime: Runtime) -> AnyPredictor:
 
 
 class _Watched:
-    """A runtime whose last input can be seen, as the graph takes it."""
+    """A runtime whose last input can be seen as the graph takes it: one picture, or one tile."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.name, self.device, self._runtime = runtime.name, runtime.device, runtime
@@ -256,7 +256,7 @@ class _Watched:
         return self._runtime.network
 
     def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        self.seen = batch.permute(0, 2, 3, 1).contiguous().numpy()
+        self.seen = batch[:1].permute(0, 2, 3, 1).contiguous().numpy()
         return self._runtime(batch)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image as PillowImage
 from torch import nn
 
 import models
@@ -82,6 +84,18 @@ def test_a_quantised_release_is_served_and_its_accuracy_stands_beside_torch_s(
         record_loss(folder, row.model_copy(update={"revision": "000000000000"}))
     with pytest.raises(ConfigError, match="its int8 export is needed"):
         record_loss(folder, row.model_copy(update={"values": {"torch": 1.0}}))
+
+
+def test_ranges_are_taken_from_pictures_that_are_looked_at_in_tiles_too(
+    tmp_path: Path, tiny_neu_cls: Dataset
+) -> None:
+    """Reviewed pictures may be much larger than those of the public set; a graph takes one tile."""
+    releases.write(tmp_path / "r", "mobilesteelnet")
+    large = tmp_path / "large.png"
+    PillowImage.effect_noise((640, 320), 40).save(large)
+    samples = tuple(replace(sample, path=large) for sample in tiny_neu_cls.samples)
+    made = quantise(tmp_path / "r", replace(tiny_neu_cls, samples=samples), tmp_path, images=1)
+    assert made == export_folder(tmp_path, read_release(tmp_path / "r"), "int8")
 
 
 def test_a_data_set_with_other_classes_is_refused(tmp_path: Path, tiny_neu_det: Dataset) -> None:
