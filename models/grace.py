@@ -224,7 +224,9 @@ SPEC = ModelSpec(
         "How class weights become image weights is not given: the mean over the image's boxes.",
         "Confidence and gradient surrogate are averaged over foreground anchors of the class.",
         "Three of the four tiles of a mosaic are drawn uniformly, as in ultralytics.",
-        "Momentum, weight decay, warm-up and augmentation are ultralytics' defaults.",
+        "Momentum, weight decay and warm-up are ultralytics' defaults, and so is augmentation, but "
+        "that images are turned upside down as well and mosaic ends for the last fifth of the "
+        "epochs.",
         "The paper selects and reports on the same 360 images; we report on a leak-free test "
         "split.",
     ),

@@ -233,6 +233,8 @@ SPEC = ModelSpec(
         "CIEMA's groups go through CSL as one batch, so that its batch statistics pool them; its "
         "coordinate branch is the code's (one convolution, no ReLU), not the formula's.",
         "Warm-up of 5 epochs, then cosine, and weight decay 1e-4: the paper's figures are lost.",
+        "The epoch that is kept, and from which patience counts, is the most accurate one on "
+        "validation, the lower loss deciding between equals; the paper stops by the loss alone.",
         "Duplicate images are kept in one split; the paper splits 5/5/90 without that.",
     ),
     feature_layer="attention",
