@@ -87,7 +87,9 @@ def place_library_files() -> None:
     # torch would name its folder after the user, and fail for a user without a name.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ours / "torchinductor"))
     home = os.path.expanduser("~")
-    if not os.access(home, os.W_OK):
+    if home == "~":  # no library that asks for it would get further
+        os.environ["HOME"] = str(ours)
+    elif not os.access(home, os.W_OK):
         os.environ.setdefault("MPLCONFIGDIR", str(ours / "matplotlib"))
 
 

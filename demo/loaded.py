@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from core.cpus import memory_granted_mb
 from core.errors import RollmarkError, WeightsError, WeightsNotFoundError
 from core.images import MEGA, decode
 from core.records import ReleaseConfig
@@ -32,6 +33,7 @@ from models import accelerate, choose_device, load, names, use_threads
 logger = logging.getLogger(__name__)
 
 _BUILT_IN = ("labels", "image_size", "dataset", "class_thresholds")  # what `models.load` builds in
+_ENOUGH_MB = 2000  # for five networks, their exports and a large picture; docs/serving.md
 _EXAMPLES = Path(__file__).parent / "examples"  # real pictures, on which an export is proven
 
 
@@ -101,6 +103,14 @@ class LoadedModels:
             releases: the first of them first.
             on_first: called when that one is there.
         """
+        granted_mb = memory_granted_mb()
+        if granted_mb is not None and granted_mb < _ENOUGH_MB:
+            logger.warning(
+                "this container grants %.0f MB of memory, and kills the app for more: grant %d MB, "
+                "or see docs/serving.md for what to lower",
+                granted_mb,
+                _ENOUGH_MB,
+            )
         is_export_first = self._serving.runtime == "openvino"  # nothing answers before its own
         with nullcontext() if is_export_first else self._exporting:
             for number, release in enumerate(releases):

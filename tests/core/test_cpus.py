@@ -1,4 +1,4 @@
-"""CPU quotas of containers, as Docker and Kubernetes write them."""
+"""CPU quotas and memory limits of containers, as Docker and Kubernetes write them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.cpus import cpus_granted
+from core.cpus import cpus_granted, memory_granted_mb
 
 
 def lay(root: Path, files: dict[str, str]) -> Path:
@@ -65,3 +65,40 @@ def test_docker_with_version_1_names_the_groups_of_the_host(tmp_path: Path) -> N
 )
 def test_without_a_quota_nothing_is_said(tmp_path: Path, files: dict[str, str]) -> None:
     assert cpus_granted(lay(tmp_path, files)) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "megabytes"),
+    [
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1073741824\n"}, 1073.741824),
+        (
+            {
+                "proc/self/cgroup": "0::/kubepods/pod7/app\n",
+                "sys/fs/cgroup/kubepods/pod7/app/memory.max": "max\n",
+                "sys/fs/cgroup/kubepods/pod7/memory.max": "2000000000\n",
+            },
+            2000.0,
+        ),
+        (
+            {
+                "proc/self/cgroup": "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "512000000\n",
+            },
+            512.0,
+        ),
+        (
+            {
+                "proc/self/cgroup": "5:memory:/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            None,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, None),
+        ({}, None),
+    ],
+    ids=["version 2", "the pod's", "version 1", "version 1, none", "version 2, none", "no Linux"],
+)
+def test_the_memory_of_a_container_is_its_tightest_limit(
+    tmp_path: Path, files: dict[str, str], megabytes: float | None
+) -> None:
+    assert memory_granted_mb(lay(tmp_path, files)) == megabytes

@@ -124,6 +124,15 @@ def test_libraries_write_there_for_a_user_without_home_and_name(
     assert {Path(os.environ[name]).parent for name in names} == {own_folder()}
 
 
+def test_without_any_home_there_is_one_for_libraries(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's training, which ultralytics imports where it is installed, asks for one."""
+    monkeypatch.setenv("HOME", "~")  # as it stands where neither HOME nor the user tells one
+    place_library_files()
+    assert Path.home() == own_folder()
+
+
 def test_where_the_environment_says_so_libraries_write_elsewhere(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -338,6 +338,23 @@ def test_memory_above_its_bound_puts_away_the_models_not_used_for_longest(
     assert _in_memory(bounded) == {"mobilesteelnet"}  # the last one is never put away
 
 
+@pytest.mark.parametrize(
+    ("granted_mb", "warnings"), [(1000.0, 1), (2000.0, 0), (None, 0)], ids=["1 GB", "2 GB", "free"]
+)
+def test_a_container_with_little_memory_is_told_of_before_it_kills(
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    granted_mb: float | None,
+    warnings: int,
+) -> None:
+    monkeypatch.setattr(loaded_module, "memory_granted_mb", lambda: granted_mb)
+    service.preload().join()
+    told = [r.getMessage() for r in caplog.records if "this container grants" in r.getMessage()]
+    assert len(told) == warnings
+    assert all("1000 MB of memory" in line and "grant 2000 MB" in line for line in told)
+
+
 def test_a_network_is_moved_to_openvino_behind_its_first_answer(
     service: Service, loader: Loader
 ) -> None:
