@@ -1,4 +1,4 @@
-"""The only file that knows how ultralytics builds a network: build, swap a layer, load COCO arrays.
+"""The only file that knows how ultralytics builds a network: build it, swap a layer.
 
 A YOLO variant is described by the YAML dictionary ultralytics understands, with harmless
 placeholders where a paper puts its own block; `replace_layer` then swaps them by index. The parser
@@ -9,22 +9,18 @@ else it does on its own account is switched off by the package, before any file 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from ultralytics.nn.modules.conv import Conv
 from ultralytics.nn.modules.head import Detect
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import SETTINGS, YAML
 from ultralytics.utils.checks import check_yaml
 from ultralytics.utils.loss import v8DetectionLoss
 
-from core.errors import ConfigError, WeightsError
+from core.errors import ConfigError
 
 if SETTINGS.get("sync", True):  # "sync" is ultralytics' switch for analytics and crash reports
     SETTINGS.update({"sync": False})
@@ -171,149 +167,3 @@ def finish(network: DetectionNetwork) -> DetectionNetwork:
     head.bias_init()
     initialize_weights(network)
     return network
-
-
-# ------------------------------------------------------------------------------ COCO initialisation
-
-
-def fold_checkpoint(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Read what ultralytics saved, and fold each BatchNorm into the convolution before it.
-
-    A checkpoint is a pickle. It is read by torch's restricted unpickler, which makes nothing but
-    tensors and the layers that ultralytics and torch themselves declare.
-
-    Args:
-        path: a detector's .pt file, such as the published yolo11n.pt.
-
-    Returns:
-        Its parameters, as `load_coco_npz` takes them from a file.
-
-    Raises:
-        WeightsError: if there is no such file, it is damaged, holds anything else than layers and
-            tensors, or is no detector.
-    """
-    if not path.is_file():  # else ultralytics would look for it on the network
-        raise WeightsError(
-            f"No checkpoint at {path}: give the .pt file of an ultralytics detector."
-        )
-    try:
-        checkpoint, _ = torch_safe_load(path, safe_only=True)
-    except Exception as exc:  # hostile or damaged pickles fail in any way there is
-        raise WeightsError(
-            f"{path} cannot be read as an ultralytics checkpoint: it is damaged, or it holds more "
-            "than the layers of a network."
-        ) from exc
-    network = checkpoint.get("ema") or checkpoint.get("model")
-    if not isinstance(network, DetectionModel):
-        raise WeightsError(f"{path} holds no detector: give one such as yolo11n.pt.")
-    folded = network.float().eval().fuse(verbose=False)
-    return {name: value.detach().numpy() for name, value in folded.state_dict().items()}
-
-
-def _renamed(
-    arrays: Mapping[str, NDArray[np.float32]], layers: Mapping[int, int] | None
-) -> dict[str, NDArray[np.float32]]:
-    """Give stock-named arrays the names they have in a network whose layers sit elsewhere."""
-    if layers is None:
-        return dict(arrays)
-    places: dict[int, list[int]] = {}
-    for ours, stock in layers.items():
-        places.setdefault(stock, []).append(ours)
-    renamed = {}
-    for name, array in arrays.items():
-        prefix, index, rest = name.split(".", 2)
-        for ours in places.get(int(index), ()):
-            renamed[f"{prefix}.{ours}.{rest}"] = array
-    return renamed
-
-
-def _normalised_convs(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
-    for name, module in network.named_modules():
-        if isinstance(module, Conv) and isinstance(getattr(module, "bn", None), nn.BatchNorm2d):
-            yield name, module.conv, module.bn
-
-
-@torch.no_grad()
-def load_coco_npz(
-    network: DetectionNetwork,
-    path: Path,
-    images: Tensor,
-    *,
-    layers: Mapping[int, int] | None = None,
-) -> list[str]:
-    """Start a network from YOLO11 COCO arrays whose BatchNorm was folded into the convolutions.
-
-    The convolutions take the weights that fit by name and shape. Each BatchNorm behind one is then
-    set so that the layer computes what the folded one did on `images`: with mean m and variance v
-    of its input there, running_mean = m, running_var = v, weight = √(v + ε), bias = b_folded + m.
-    Every other BatchNorm takes m and v alone. Were it left at 0 and 1, maps would fade from layer
-    to layer behind untrained convolutions, and what is lent behind them would be set to v ≈ 0: to
-    a constant, in training as well, where those maps do not fade.
-
-    Args:
-        network: to be changed in place; its mode is kept.
-        path: npz of float32 arrays keyed like a fused stock YOLO11.
-        images: (N, 3, H, W) in [0, 1], a large batch of the images to be trained on.
-        layers: our layer index → stock layer index; None when they are the same.
-
-    Returns:
-        Names of the arrays that were taken over.
-
-    Raises:
-        WeightsError: if the file cannot be read or nothing in it fits.
-    """
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = _renamed({k: file[k] for k in file.files}, layers)
-    except Exception as exc:  # damaged and hostile archives fail in any way there is
-        raise WeightsError(f"{path} is not a readable npz of YOLO11 arrays.") from exc
-    own = dict(network.named_parameters())
-    taken: list[str] = []
-    folded_biases: dict[nn.Module, Tensor] = {}
-    for name, conv, norm in _normalised_convs(network):
-        weight, bias = arrays.get(f"{name}.conv.weight"), arrays.get(f"{name}.conv.bias")
-        if weight is None or bias is None or weight.shape != tuple(conv.weight.shape):
-            continue
-        conv.weight.copy_(torch.from_numpy(weight))
-        folded_biases[norm] = torch.from_numpy(bias)
-        taken += [f"{name}.conv.weight", f"{name}.conv.bias"]
-    for name, array in arrays.items():  # convolutions without BatchNorm: the last of a head branch
-        parameter = own.get(name)
-        if name not in taken and parameter is not None and parameter.shape == array.shape:
-            if name.endswith("dfl.conv.weight"):
-                continue
-            parameter.copy_(torch.from_numpy(array))
-            taken.append(name)
-    if not taken:
-        raise WeightsError(f"Nothing in {path} fits this network.")
-    hooks = [
-        norm.register_forward_pre_hook(_calibrate(folded_biases.get(norm)))
-        for norm in network.modules()
-        if isinstance(norm, nn.BatchNorm2d)
-    ]
-    was_training = network.training
-    network.eval()
-    try:
-        network(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        network.train(was_training)
-    return sorted(taken)
-
-
-def _calibrate(folded_bias: Tensor | None) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
-        x = inputs[0].float()
-        mean = x.mean((0, 2, 3))
-        variance = x.var((0, 2, 3), unbiased=False)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
-        if folded_bias is not None:
-            norm.weight.copy_((variance + norm.eps).sqrt())
-            norm.bias.copy_(folded_bias.to(mean) + mean)
-
-    return hook

@@ -24,7 +24,7 @@ def convert(
 
         from core.errors import InputError
         from core.files import write_atomically
-        from models._ultralytics import fold_checkpoint
+        from models._coco import fold_checkpoint
 
         arrays = fold_checkpoint(checkpoint)
         target = checkpoint.with_suffix(".npz") if output is None else output

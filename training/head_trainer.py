@@ -27,7 +27,8 @@ from models._boxes import Boxes, decode_boxes
 from models._pictures import to_tensor
 
 # isort: split
-from models._ultralytics import load_coco_npz, replace_layer  # first: sets ultralytics' environment
+from models._coco import load_coco_npz  # first: sets ultralytics' environment
+from models._ultralytics import replace_layer
 
 # isort: split
 from ultralytics.cfg import get_cfg

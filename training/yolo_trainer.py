@@ -20,10 +20,11 @@ from core.errors import TrainingError
 from core.geometry import letterbox
 from core.images import KEPT, decode
 from core.records import RunRecord
+from models._coco import load_coco_npz
 from models._pictures import to_tensor
 from models._runtime import cpu_has_bf16
 from models._spec import ModelSpec
-from models._ultralytics import DetectionNetwork, load_coco_npz
+from models._ultralytics import DetectionNetwork
 from training._beginning import check_begin, first_record
 from training._ultralytics_trainer import METRICS, SteelTrainer
 from training.balance import detector_spec

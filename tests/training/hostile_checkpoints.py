@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from models._coco import fold_checkpoint, load_coco_npz
 from models._release import load_weights
-from models._ultralytics import build_detector, fold_checkpoint, load_coco_npz, yolo11_config
+from models._ultralytics import build_detector, yolo11_config
 from tests.records import write_folder
 from training.runs import load_checkpoint
 

@@ -10,13 +10,8 @@ from typer.testing import CliRunner
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 from core.errors import WeightsError
-from models._ultralytics import (
-    build_detector,
-    finish,
-    fold_checkpoint,
-    load_coco_npz,
-    yolo11_config,
-)
+from models._coco import fold_checkpoint, load_coco_npz
+from models._ultralytics import build_detector, finish, yolo11_config
 from tests.training.hostile_checkpoints import Hostile
 from training.__main__ import app
 
