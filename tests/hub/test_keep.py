@@ -1,8 +1,5 @@
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import sqlite3
 import threading
 
@@ -17,6 +14,7 @@ from hub import keep
 from hub.channel import activate
 from hub.keep import Keeper
 from hub.registry import resolve
+from tests.demo.conftest import served
 from tests.records import make_config, write_folder
 
 
@@ -202,22 +200,11 @@ def test_a_ledger_on_a_server_is_left_to_its_server(paths):
     assert not Keeper(elsewhere).restore()
 
 
-def _serve(paths, ready):
-    with kept(paths):
+def test_an_app_that_is_told_to_end_copies_what_happened_last(paths, tmp_path):
+    (tmp_path / "bundled").mkdir()  # no release: what is kept is the same, and the start is quick
+    with served(tmp_path, tmp_path / "bundled", ROLLMARK_PATHS__KEEP=str(paths.keep)):
         happen(paths, "while serving")
-        ready.set()
-        threading.Event().wait(30)
-
-
-def test_a_space_that_is_told_to_end_copies_what_happened_last(paths):
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    process = context.Process(target=_serve, args=(paths, ready))
-    process.start()
-    assert ready.wait(20)
-    assert copies(paths) == []
-    os.kill(process.pid, signal.SIGTERM)
-    process.join(20)
+        assert copies(paths) == []
     forget(paths)
     with kept(paths):
         assert events(paths) == ["while serving"]
