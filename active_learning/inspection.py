@@ -30,6 +30,7 @@ from core.records import (
     ReleaseConfig,
     Verdict,
 )
+from core.taxonomy import is_sound
 from core.types import Classification, Detections, Prediction, Segmentation
 
 # A speck of a mask is shown and does not decide: 20 px of a 200 × 200 image.
@@ -296,7 +297,7 @@ def _rounded(region: FoundSegment) -> FoundSegment:
 
 
 def _read_classes(prediction: Classification, release: ReleaseConfig) -> _Answer:
-    """A classifier has no class for sound steel: it is sure of a defect, or it asks."""
+    """Without a class for sound steel a classifier is sure of a defect, or it asks."""
     p = apply_temperature(release.calibration, prediction.probabilities)
     ranked = [int(k) for k in np.argsort(-p, kind="stable")]
     best = f"{named(prediction.labels[ranked[0]])} {number(float(p[ranked[0]]))}"
@@ -308,7 +309,7 @@ def _read_classes(prediction: Classification, release: ReleaseConfig) -> _Answer
         close = f"{best} and {next_best} are close" if doubt >= _TELL else ""
     return _Answer(
         uncertainty=doubt,
-        likely=True,
+        likely=not is_sound(prediction.labels[ranked[0]]),
         doubts=(close,) if close else (),
         summary=summary,
         probabilities={

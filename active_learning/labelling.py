@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
@@ -25,8 +24,6 @@ BOX, MASK, VERDICT, IMAGE = "box", "mask", "verdict", "image"  # names in the co
 
 _NO_DEFECT_COLOUR: Final = "#808080"
 _ROW: Final = "display: flex; align-items: center; gap: 12px"
-# Label Studio has had holes where a label's name became HTML.
-_SAFE_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +157,8 @@ def _control(
 ) -> None:
     control = ElementTree.SubElement(view, tag, {"name": name, "toName": IMAGE, **more})
     for label in labels:
-        if not _SAFE_LABEL.fullmatch(label):
-            raise LabelFormatError(
-                f"Class {label!r} cannot be sent: 1 to 40 letters, digits, blanks, '-' and '_' can."
-            )
+        if not taxonomy.CLASS_NAME.fullmatch(label):
+            raise LabelFormatError(f"Class {label!r} cannot be sent: {taxonomy.CLASS_NAME_WORDS}.")
         colour = _NO_DEFECT_COLOUR if label == NO_DEFECT else taxonomy.look(label).colour
         entry = "Choice" if tag == "Choices" else "Label"
         ElementTree.SubElement(control, entry, value=label, background=colour)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.taxonomy import native_side
 from core.types import Task
 
 Box = tuple[float, float, float, float]
@@ -74,6 +75,7 @@ class RunRecord(Record):
     test_id: str
     labels: tuple[str, ...]
     image_size: int  # px
+    picture_px: int | None = None  # long side of the training pictures before scaling, median
     epochs: int  # epochs finished
     epochs_planned: int
     seed: int
@@ -152,6 +154,11 @@ class ReleaseConfig(Record):
         """What was measured on a test split: the leak-free one, else another; None without one."""
         tests = [e for e in self.evaluations if e.split == "test"]
         return next((e for e in tests if e.protocol == "leak-free"), tests[0] if tests else None)
+
+    @property
+    def native_px(self) -> int:
+        """Long side of the pictures that the network has learned from: its scale, in px."""
+        return native_side(self.dataset) or self.run.picture_px or self.image_size
 
     @property
     def revision(self) -> str:

@@ -107,6 +107,14 @@ CLASSES: Final[Mapping[str, tuple[DefectClass, ...]]] = MappingProxyType(
     }
 )
 
+# What a class may be called. Label Studio has had holes where a label's name became HTML.
+CLASS_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}")
+CLASS_NAME_WORDS: Final = "1 to 40 letters, digits, blanks, '-' and '_' can"
+# Squeezed names by which mills call steel without a defect, where that is a class of its own.
+_SOUND: Final = frozenset(
+    {"good", "ok", "okay", "normal", "sound", "clean", "nodefect", "nodefects", "defectfree"}
+)
+
 # Long side of a data set's pictures, in px: what a network trained on it takes for a close look.
 _SIDE_PX: Final[Mapping[str, int]] = MappingProxyType(
     {"neu-det": 200, "neu-cls": 200, "neu-seg": 200, "x-sdd": 128, "gc10-det": 2048}
@@ -171,6 +179,11 @@ def normalise(spelling: str, dataset: str) -> str:
     raise DatasetError(
         f"Unknown class {spelling!r} in {dataset}. Available: {', '.join(labels(dataset))}."
     )
+
+
+def is_sound(label: str) -> bool:
+    """Whether a class means that there is no defect: "ok", "good", "no defect", …"""
+    return _squeeze(label) in _SOUND
 
 
 def title(label: str) -> str:

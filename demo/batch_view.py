@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from core.records import Inspection
-from core.taxonomy import title
+from core.taxonomy import is_sound, title
 from demo.batch_jobs import Progress
 from demo.batch_store import Answer
 from demo.words import NOT_SURE, NOTHING, count, findings, headline, labels_found, number
@@ -48,13 +48,15 @@ def rows(progress: Progress, order: Order) -> list[Row]:
 def severity(inspection: Inspection) -> float:
     """Probability that the picture shows a defect, its findings taken as independent.
 
-    1 - prod(1 - p) over the findings; a classifier that knows defects alone says its surest class.
+    1 - prod(1 - p) over the findings; of a classifier what its classes for sound steel leave over,
+    and where it knows defects alone the probability of its surest class.
     """
     found = findings(inspection)
     if not found:
         return 0.0
     if inspection.task == "classify":
-        return found[0].probability
+        sound = [finding.probability for finding in found if is_sound(finding.label)]
+        return 1 - min(sum(sound), 1.0) if sound else found[0].probability
     return 1 - math.prod(1 - finding.probability for finding in found)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from core.taxonomy import native_side
 from core.types import DecodedImage
 from demo.service import Service
 from demo.words import short
@@ -26,8 +25,7 @@ def announcement(service: Service, image: DecodedImage, model: str) -> str:
     from models._tiling import tile
 
     config = service.choose(model).config
-    native_px = native_side(config.dataset) or config.image_size
-    cut = tile(image.width, image.height, native_px=native_px, image_size=config.image_size)
+    cut = tile(image.width, image.height, native_px=config.native_px, image_size=config.image_size)
     if cut is None or len(cut.corners) < _FROM:
         return ""
     size = f"{image.width:,} × {image.height:,} px"

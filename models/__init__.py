@@ -92,7 +92,6 @@ def load(
     import_libraries()
     import torch
 
-    from core.taxonomy import native_side
     from models._predictors import make_predictor
     from models._proof import exported_runtime
     from models._release import load_network, read_release
@@ -108,7 +107,7 @@ def load(
         image_size=config.image_size,
         revision=config.revision,
         device=device,
-        native_px=native_side(config.dataset) or config.image_size,
+        native_px=config.native_px,
         class_thresholds=config.class_thresholds,
     )
     if device != "cpu":

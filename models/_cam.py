@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.geometry import letterbox
-from core.taxonomy import native_side
 from core.types import DecodedImage, FloatArray
 from models import get_spec
 from models._features import FirstOutput
@@ -57,7 +56,7 @@ def load_explainer(folder: Path) -> Explainer:
         get_spec(config.name),
         load_network(folder, config),
         image_size=config.image_size,
-        native_px=native_side(config.dataset) or config.image_size,
+        native_px=config.native_px,
         score_threshold=config.score_threshold,
     )
 

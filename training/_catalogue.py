@@ -15,10 +15,11 @@ MOBILESTEELNET_SEED = 42  # MobileSteelNet names its split seed; it is fixed wha
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One public data set.
+    """One data set: a public one, or with `own_classes` one of somebody's own.
 
     `overlaps` gives, for sets made of crops, the correlation from which two pictures of a class
-    are taken for crops of one strip where no manifest says so.
+    are taken for crops of one strip where no manifest says so. `own_classes` gives the name here
+    of each class as the source spells it, in the source's order.
     """
 
     name: str
@@ -28,14 +29,24 @@ class Entry:
     licence: str
     notes: tuple[str, ...] = ()
     overlaps: Mapping[str, float] = field(default_factory=dict)
+    own_classes: Mapping[str, str] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Canonical class names in the order of their ids."""
+        if self.own_classes is not None:
+            return tuple(dict.fromkeys(self.own_classes.values()))
         return taxonomy.labels(self.name)
+
+    @property
+    def may_be_sound(self) -> bool:
+        """Whether an image without any class stays in: steel without a defect."""
+        return self.task == "segment" or (self.own_classes is not None and self.task == "detect")
 
     def label(self, spelling: str) -> str | None:
         """Our name of a class however the source spells it; None if it is none of ours."""
+        if self.own_classes is not None:
+            return self.own_classes.get(spelling)
         try:
             return taxonomy.normalise(spelling, self.name)
         except DatasetError:
@@ -49,7 +60,10 @@ def entry(name: str) -> Entry:
         DatasetError: if there is none; the message lists what there is.
     """
     if name not in CATALOGUE:
-        raise DatasetError(f"Unknown data set {name!r}. Available: {', '.join(sorted(CATALOGUE))}.")
+        raise DatasetError(
+            f"Unknown data set {name!r}. Available: {', '.join(sorted(CATALOGUE))}; for a set of "
+            "your own say by --task what it is for."
+        )
     return CATALOGUE[name]
 
 

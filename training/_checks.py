@@ -51,7 +51,7 @@ def read_voc(
     Raises:
         AnnotationError: if this is no VOC file, or it was made for an image of another size.
     """
-    root = _parse(data)
+    root = parse_voc(data)
     _check_size(root, size)
     boxes: list[LabelledBox] = []
     for number, element in enumerate(root.iter("object"), start=1):
@@ -93,7 +93,12 @@ def read_mask(data: bytes, *, size: tuple[int, int], n_classes: int) -> NDArray[
     return class_map.astype(np.uint8)
 
 
-def _parse(data: bytes) -> ET.Element:
+def parse_voc(data: bytes) -> ET.Element:
+    """The root of a Pascal-VOC file.
+
+    Raises:
+        AnnotationError: if it is too large, no XML, or XML that does more than to list.
+    """
     if len(data) > _MAX_XML_BYTES:
         raise AnnotationError(
             "unreadable-annotation",
@@ -125,7 +130,20 @@ def _box(element: ET.Element, number: int, size: tuple[int, int], report: Report
     x1, y1, x2, y2 = (
         _number(element, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")
     )
-    x1, y1 = x1 - 1, y1 - 1  # 1-based inclusive corners to edges
+    # 1-based inclusive corners to edges
+    return checked_box((x1 - 1, y1 - 1, x2, y2), number, size=size, report=report)
+
+
+def checked_box(edges: Box, number: int, *, size: tuple[int, int], report: Report) -> Box | None:
+    """A box clipped to its image, or None for one that is inverted, empty or outside.
+
+    Args:
+        edges: xyxy in px of the image; NaN where the source gave no number.
+        number: of the object in its annotation, from 1.
+        size: width and height of the image in px.
+        report: receives kind and detail of each fault.
+    """
+    x1, y1, x2, y2 = edges
     width, height = size
     clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height))
     told = f"object {number} has edges ({x1:g}, {y1:g}, {x2:g}, {y2:g}) in {width} x {height}"

@@ -23,6 +23,14 @@ class ProtocolName(StrEnum):
     PAPER = "paper"
 
 
+class TaskName(StrEnum):
+    """What a model answers, and what the annotations of a set are for."""
+
+    DETECT = "detect"
+    SEGMENT = "segment"
+    CLASSIFY = "classify"
+
+
 Model = Annotated[str, typer.Argument(help="da_yolo, grace, … or a baseline such as yolo11.")]
 Tta = Annotated[bool, typer.Option("--tta", help="Look at mirrored pictures, too: 4 × the time.")]
 Protocol = Annotated[
@@ -65,6 +73,14 @@ def override(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def old_and_new(text: str) -> tuple[str, str]:
+    """`Kratzer=scratches` as the name in the source and the one here."""
+    old, equals, new = (part.strip() for part in text.partition("="))
+    if not (old and equals and new):
+        raise typer.BadParameter(f"--rename {text!r} is not OLD=NEW.")
+    return old, new
 
 
 def show(evaluation: Evaluation) -> None:

@@ -6,22 +6,25 @@ import hashlib
 import logging
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from core.errors import DatasetError, InputError
 from core.images import decode
-from core.types import FloatArray
+from core.types import FloatArray, Task
+from training._annotations import Annotations, SourceSet, public_set
 from training._archive import Archive, open_source
 from training._catalogue import Entry, entry
-from training._checks import AnnotationError, LabelledBox, read_mask, read_voc
+from training._checks import AnnotationError, LabelledBox
 from training._grouping import content_groups, fingerprint
 from training._overlaps import overlapping_pairs, texture
-from training._readers import Found, read_layout
+from training._own_sets import read_own_set
+from training._readers import Found
 from training._report import Fault, PrepareReport
 from training.datasets import Dataset, Sample, write_index
 from training.splits import PROTOCOLS, SPLITS, Item, assign
@@ -62,6 +65,7 @@ class _Work:
 
     entry: Entry
     archive: Archive
+    annotations: Annotations
     folder: Path
     faults: list[Fault] = field(default_factory=list)
 
@@ -69,15 +73,28 @@ class _Work:
         self.faults.append(Fault(kind, file, detail))
 
 
-def prepare_set(name: str, source: Path, data_root: Path, *, seed: int) -> PrepareReport:
+def prepare_set(
+    name: str,
+    source: Path,
+    data_root: Path,
+    *,
+    seed: int,
+    task: Task | None,
+    rename: Mapping[str, str],
+) -> PrepareReport:
     """See `training.datasets.prepare`."""
-    known = entry(name)
+    read: Callable[[Archive], SourceSet] = (
+        partial(public_set, entry(name))
+        if task is None
+        else partial(read_own_set, name, task, rename)
+    )
     archive = open_source(source)
     try:
-        layout = read_layout(known, archive)
+        found = read(archive)
+        known, layout = found.entry, found.layout
         with _folder_in_the_making(data_root, name) as folder:
-            work = _Work(known, archive, folder, list(layout.faults))
-            checked = [c for found in layout.found if (c := _check(work, found, layout.has_groups))]
+            work = _Work(known, archive, found.annotations, folder, list(layout.faults))
+            checked = [c for one in layout.found if (c := _check(work, one, layout.has_groups))]
             usable = [c for c in checked if c.usable]
             if not usable:
                 raise DatasetError(f"{source} holds no usable image of {name}.")
@@ -85,11 +102,13 @@ def prepare_set(name: str, source: Path, data_root: Path, *, seed: int) -> Prepa
             # Splits are drawn over every image with a class, those left out for a bad annotation
             # included, so that neu-cls and neu-det always agree on who is tested.
             items = [
-                Item(c.found.file, c.classes, c.group, c.found.part) for c in checked if c.classes
+                Item(c.found.file, c.classes, c.group, c.found.part)
+                for c in checked
+                if c.classes or c.usable
             ]
             splits = assign(items, known.plan, seed=seed)
             samples = tuple(_sample(c, folder, splits[c.found.file]) for c in usable)
-            dataset = Dataset(name, known.task, known.labels, folder, samples)
+            dataset = Dataset(name, known.task, _labels(known, usable), folder, samples)
             report = _report(work, dataset, usable, from_manifest=layout.has_groups)
             write_index(dataset, _details(known, report, seed))
     finally:
@@ -119,7 +138,7 @@ def _check(work: _Work, found: Found, has_groups: bool) -> _Checked | None:
     except AnnotationError as exc:
         work.report(exc.kind, found.member, str(exc))
         return checked
-    if not checked.classes and work.entry.task != "segment":
+    if not checked.classes and not work.entry.may_be_sound:
         work.report("unknown-class", found.member, "neither file nor folder nor boxes name one")
         return checked
     checked.usable = True
@@ -140,12 +159,9 @@ def _annotate(work: _Work, checked: _Checked) -> None:
 
 def _add_boxes(work: _Work, checked: _Checked) -> None:
     found = checked.found
-    if found.annotation is None:
-        raise AnnotationError("missing-annotation", "no XML of that name")
-    checked.boxes = read_voc(
-        _read(work.archive, found.annotation, "unreadable-annotation"),
+    checked.boxes = work.annotations.boxes(
+        found,
         size=(checked.width, checked.height),
-        label_of=work.entry.label,
         report=lambda kind, detail: work.report(kind, found.member, detail),
     )
     names = Counter(label for label, _ in checked.boxes)
@@ -158,21 +174,15 @@ def _add_boxes(work: _Work, checked: _Checked) -> None:
 
 def _add_mask(work: _Work, checked: _Checked) -> None:
     found, labels = checked.found, work.entry.labels
-    if found.mask is None:
-        raise AnnotationError("missing-mask", "no mask of that name")
-    data = _read(work.archive, found.mask, "unreadable-mask")
-    class_map = read_mask(data, size=(checked.width, checked.height), n_classes=len(labels))
+    class_map, data = work.annotations.mask(
+        found,
+        size=(checked.width, checked.height),
+        report=lambda kind, detail: work.report(kind, found.member, detail),
+    )
     pixels = np.bincount(class_map.ravel(), minlength=len(labels) + 1)
     checked.classes = tuple(label for k, label in enumerate(labels, start=1) if pixels[k])
     checked.mask_sha256 = hashlib.sha256(data).hexdigest()
     _write(work.folder / "masks" / f"{Path(found.file).stem}.png", data)
-
-
-def _read(archive: Archive, name: str, kind: str) -> bytes:
-    try:
-        return archive.read(name)
-    except InputError as exc:
-        raise AnnotationError(kind, str(exc)) from exc
 
 
 def _set_groups(work: _Work, checked: Sequence[_Checked]) -> None:
@@ -211,6 +221,14 @@ def _last(merged: Mapping[str, str], group: str) -> str:
     while group in merged:
         group = merged[group]
     return group
+
+
+def _labels(known: Entry, usable: Sequence[_Checked]) -> tuple[str, ...]:
+    """The classes of the set: of one's own boxes and folders those that occur."""
+    if known.own_classes is None or known.task == "segment":  # a mask's numbers are its classes
+        return known.labels
+    seen = {label for c in usable for label in (*c.classes, *(b for b, _ in c.boxes))}
+    return tuple(label for label in known.labels if label in seen)
 
 
 def _sample(checked: _Checked, folder: Path, splits: dict[str, str]) -> Sample:

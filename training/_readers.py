@@ -56,9 +56,9 @@ def read_layout(entry: Entry, archive: Archive) -> Layout:
     Raises:
         DatasetError: if no image is found, or the manifest cannot be read.
     """
-    names = [name for name in archive.names() if not _is_hidden(name)]
-    manifest = _manifest(archive, names)
-    images = [name for name in names if _is_image(name) and not _is_mask(entry, name)]
+    names = [name for name in archive.names() if not is_hidden(name)]
+    manifest = read_manifest(archive, names)
+    images = [name for name in names if is_image(name) and not _is_mask(entry, name)]
     if not images:
         raise DatasetError(
             f"No images of {entry.name} were found: give the zip or folder of the public set."
@@ -67,17 +67,21 @@ def read_layout(entry: Entry, archive: Archive) -> Layout:
         Fault("missing-image", name, f"listed in {MANIFEST}, not in the archive")
         for name in sorted(manifest.keys() - set(images))
     ]
-    annotations = _by_stem(n for n in names if n.lower().endswith(".xml"))
-    masks = _by_stem(n for n in names if _is_image(n) and _is_mask(entry, n))
+    annotations = by_stem(n for n in names if n.lower().endswith(".xml"))
+    masks = by_stem(n for n in names if is_image(n) and _is_mask(entry, n))
     found = [_found(entry, n, manifest.get(n, {}), annotations, masks) for n in images]
-    unique, clashes = _unique_targets(found, archive)
+    unique, clashes = unique_targets(found, archive)
     unique.sort(key=lambda f: f.file)
     has_groups = bool(manifest) and all(f.group for f in unique)
     return Layout(tuple(unique), has_groups, (*faults, *clashes))
 
 
-def _manifest(archive: Archive, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
-    """Rows of MANIFEST.csv by full member name; empty without one."""
+def read_manifest(archive: Archive, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+    """Rows of MANIFEST.csv by full member name; empty without one.
+
+    Raises:
+        DatasetError: if it is no table with a column "path".
+    """
     at = next((n for n in names if PurePosixPath(n).name == MANIFEST), None)
     if at is None:
         return {}
@@ -108,8 +112,8 @@ def _found(
         member=name,
         file=file,
         label=label,
-        annotation=_nearest(path, annotations.get(path.stem, ())),
-        mask=_nearest(path, masks.get(path.stem, ())),
+        annotation=nearest(path, annotations.get(path.stem, ())),
+        mask=nearest(path, masks.get(path.stem, ())),
         part=part,
         group=row.get("scene") or row.get("group") or "",
         sha256=row.get("sha256") or "",
@@ -124,14 +128,14 @@ def _label_from_path(entry: Entry, path: PurePosixPath) -> str | None:
     return from_file or entry.label(path.parent.name)
 
 
-def _nearest(image: PurePosixPath, candidates: Sequence[str]) -> str | None:
+def nearest(image: PurePosixPath, candidates: Sequence[str]) -> str | None:
     """The candidate that shares most folder names with the image; names repeat between parts."""
     folders = set(image.parts[:-1])
     shared = [(len(folders & set(PurePosixPath(c).parts[:-1])), c) for c in candidates]
     return max(shared, key=lambda pair: (pair[0], pair[1]))[1] if shared else None
 
 
-def _unique_targets(found: Sequence[Found], archive: Archive) -> tuple[list[Found], list[Fault]]:
+def unique_targets(found: Sequence[Found], archive: Archive) -> tuple[list[Found], list[Fault]]:
     """Settle target names that occur twice: same bytes are kept once, others get their folder.
 
     Compared without their ending: masks and exported labels are named by the rest.
@@ -165,21 +169,29 @@ def _bytes_or_name(archive: Archive, name: str) -> bytes:
         return name.encode()
 
 
-def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
+def by_stem(names: Iterable[str]) -> dict[str, list[str]]:
+    """Member names by the file name without its ending."""
     stems: dict[str, list[str]] = defaultdict(list)
     for name in names:
         stems[PurePosixPath(name).stem].append(name)
     return stems
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a member is one of those that systems and tools leave in archives."""
     return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a member is called like an image."""
     return PurePosixPath(name).suffix.lower() in _IMAGE_SUFFIXES
 
 
 def _is_mask(entry: Entry, name: str) -> bool:
+    return entry.task == "segment" and in_mask_folder(name)
+
+
+def in_mask_folder(name: str) -> bool:
+    """Whether a member lies in a folder that is called as folders of masks are."""
     folders = {part.lower() for part in PurePosixPath(name).parts[:-1]}
-    return entry.task == "segment" and bool(folders & _MASK_FOLDERS)
+    return bool(folders & _MASK_FOLDERS)

@@ -25,6 +25,8 @@ FAULT_KINDS: Mapping[str, str] = {
     "checksum": "left out: bytes differ from the manifest",
     "unknown-label": "object dropped",
     "no-object": "kept as a picture without defect",
+    "unreadable-object": "object dropped",
+    "crowd": "object dropped: it stands for many at once",
     "box-clipped": "clipped to the image",
     "box-dropped": "dropped: inverted, empty or outside",
     "duplicate-box": "one of them dropped",

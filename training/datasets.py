@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -198,24 +198,34 @@ def write_index(dataset: Dataset, details: dict[str, Any]) -> None:
     (dataset.root / DATASET_FILE).write_text(text, "utf-8")
 
 
-def prepare(name: str, source: Path, data_root: Path, *, seed: int = 0) -> PrepareReport:
-    """Turn a public archive into a prepared data set; a faulty file is reported and left out.
+def prepare(
+    name: str,
+    source: Path,
+    data_root: Path,
+    *,
+    seed: int = 0,
+    task: Task | None = None,
+    rename: Mapping[str, str] | None = None,
+) -> PrepareReport:
+    """Turn an archive into a prepared data set; a faulty file is reported and left out.
 
     Preparing the same source again gives the same `dataset_id`. The set appears under its name
     only when it is complete.
 
     Args:
-        name: neu-det, neu-cls, neu-seg, x-sdd or gc10-det.
-        source: zip or folder of the public set, with or without MANIFEST.csv.
+        name: neu-det, neu-cls, neu-seg, x-sdd or gc10-det, or with `task` that of a new set.
+        source: zip or folder of the set, with or without MANIFEST.csv.
         data_root: folder that holds the prepared sets, such as data/datasets.
         seed: of both protocols' splits.
+        task: of a set of one's own, whose annotations are Pascal VOC, YOLO, COCO, masks or folders.
+        rename: of such a set: class as its source spells it -> its name here.
 
     Raises:
-        DatasetError: if the name is unknown or the source holds no usable image.
+        DatasetError: if the name is unknown or cannot be, or the source holds no usable image.
     """
     from training._prepare import prepare_set
 
-    return prepare_set(name, source, data_root, seed=seed)
+    return prepare_set(name, source, data_root, seed=seed, task=task, rename=rename or {})
 
 
 def _digest(head: Iterable[str], lines: Iterable[str]) -> str:

@@ -23,7 +23,6 @@ from core.errors import ConfigError
 from core.images import KEPT, decode
 from core.records import Int8Loss, ReleaseConfig
 from core.settings import PathSettings
-from core.taxonomy import native_side
 from core.types import DecodedImage
 from core.verdicts import HEADLINE
 from models import get_spec
@@ -239,7 +238,7 @@ def _predictor(config: ReleaseConfig, runtime: Runtime) -> AnyPredictor:
         labels=config.labels,
         image_size=config.image_size,
         revision=config.revision,
-        native_px=native_side(config.dataset) or config.image_size,
+        native_px=config.native_px,
         class_thresholds=config.class_thresholds,
     )
 

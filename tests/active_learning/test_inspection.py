@@ -244,6 +244,13 @@ def test_temperature_cools_a_boastful_classifier():
     assert found.verdict == "review"
 
 
+def test_a_class_for_sound_steel_is_no_defect():
+    found = inspect(classes(ok=0.95, inclusion=0.05))
+    assert (found.verdict, found.reasons) == ("accept", ("ok 0.95 leads inclusion 0.05",))
+    assert inspect(classes(ok=0.05, inclusion=0.95)).verdict == "defect"
+    assert inspect(classes(ok=0.6, inclusion=0.4)).verdict == "review"
+
+
 def test_a_classifier_of_one_class_is_sure():
     found = inspect(classes(crazing=1.0))
     assert (found.verdict, found.uncertainty) == ("defect", 0.0)

@@ -170,3 +170,13 @@ def test_a_set_grown_from_a_public_one_has_pictures_of_its_size():
     assert taxonomy.native_side("neu-seg") == 200
     assert taxonomy.native_side("x-sdd@3f2a91c0") == 128
     assert taxonomy.native_side("somebody-elses") is None
+
+
+@pytest.mark.parametrize("label", ["ok", "OK", "Good", "no defect", "no_defect", "defect-free"])
+def test_mills_have_many_names_for_steel_without_a_defect(label):
+    assert taxonomy.is_sound(label)
+
+
+@pytest.mark.parametrize("label", ["defect", "not ok", "scratches", "cleaning mark"])
+def test_a_defect_is_not_taken_for_sound_steel(label):
+    assert not taxonomy.is_sound(label)

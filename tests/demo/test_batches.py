@@ -314,6 +314,15 @@ def test_severity_is_the_probability_of_any_defect() -> None:
     assert severity(inspection) == pytest.approx(0.95)  # 1 - (1 - 0.9)(1 - 0.5)
 
 
+def test_severity_is_what_sound_steel_leaves_over_where_a_classifier_knows_it() -> None:
+    assert severity(inspections.classification(ok=0.7, good=0.1, dent=0.2)) == pytest.approx(
+        0.2
+    )  # 1 - (0.7 + 0.1)
+    assert severity(inspections.classification(rust=0.3, dent=0.7)) == pytest.approx(
+        0.7
+    )  # of its surest class
+
+
 def test_pictures_are_sorted_by_severity_or_by_doubt() -> None:
     progress = by_hand()
     assert [row.index for row in rows(progress, "severity")] == [1, 3, 0, 2]  # .95, .9, 0, -
