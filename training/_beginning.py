@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import ConfigError, TrainingError
 from core.records import RunRecord
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from training.datasets import Dataset
     from training.initial import Origin
 
+DETECTOR_STRIDE_PX: Final = 32  # of the deepest maps, which the neck joins with finer ones
+
 
 def check_begin(
     spec: ModelSpec, dataset: Dataset, *, run: RunFolder, resume: bool, asked: Mapping[str, Any]
@@ -41,7 +43,7 @@ def check_begin(
         asked: fields of the run's record that the caller decides.
 
     Raises:
-        ConfigError: if there is no such scale.
+        ConfigError: if there is no such scale, or a detector cannot look at pictures of that size.
         TrainingError: if the data set is for another task or lacks training or validation images,
             the folder holds a run that is not to be resumed, or that was begun with other choices.
     """
@@ -52,6 +54,11 @@ def check_begin(
     if asked["scale"] not in spec.scales:
         raise ConfigError(
             f"Unknown scale {asked['scale']!r}. {spec.name} has: {', '.join(spec.scales)}."
+        )
+    size = asked["image_size"]
+    if spec.task == "detect" and size % DETECTOR_STRIDE_PX:
+        raise ConfigError(
+            f"Image size is {size} px: {spec.name} needs a multiple of {DETECTOR_STRIDE_PX}."
         )
     for part in ("train", "val"):
         if not dataset.split(asked["protocol"], part):

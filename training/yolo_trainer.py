@@ -90,7 +90,7 @@ def train_detector(
         teachers: releases to learn from beside the labels, see `training.distillation`.
 
     Raises:
-        ConfigError: if there is no such scale.
+        ConfigError: if there is no such scale, or the image size is no multiple of 32 px.
         TrainingError: if the run cannot start or be resumed, a teacher does not fit, or the loss
             diverges.
         WeightsError: if the initial weights do not fit.

@@ -374,6 +374,8 @@ def test_what_is_no_detector_or_no_box_is_refused(
         train(get_spec("grace"), tiny_neu_cls, run, epochs=1)
     with pytest.raises(ConfigError, match="Unknown scale 'xxl'"):
         train(get_spec("grace"), tiny_neu_det, run, epochs=1, scale="xxl")
+    with pytest.raises(ConfigError, match="Image size is 65 px: grace needs a multiple of 32"):
+        train(get_spec("grace"), tiny_neu_det, run, epochs=1, image_size=65)
     assert not any(tmp_path.iterdir())
 
 
