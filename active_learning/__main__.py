@@ -11,7 +11,7 @@ import typer
 
 from active_learning._cli import AsJson, desk_of_settings, show
 from active_learning._recheck_command import recheck
-from core.ending import end_on_sigterm
+from core.ending import run_command
 from training._cli import errors_on_one_line
 
 if TYPE_CHECKING:
@@ -298,5 +298,4 @@ def _incomplete(report: PushReport) -> str:
 
 
 if __name__ == "__main__":
-    end_on_sigterm()
-    app()
+    run_command(app)

@@ -1,4 +1,4 @@
-"""SIGTERM, heard: how containers, service managers and schedulers ask a process to end.
+"""Told to end: by SIGTERM, as containers, service managers and schedulers do, or by Ctrl-C.
 
 By itself SIGTERM ends a Python process on the spot: no lease is given back, no temporary folder
 removed. And the first process of a container does not hear it at all, for the kernel spares that
@@ -11,25 +11,53 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
 
 from core.scratch import forget_scratch
 
 CUT_SHORT: Final = 128 + signal.SIGTERM  # what a shell, too, says of a process that it ended
+_INTERRUPTED: Final = 128 + signal.SIGINT
+
+
+def run_command(command: Callable[[], object]) -> NoReturn:
+    """Run a command; told to end, it is gone as soon as its `finally` clauses are done.
+
+    Python would first take its modules apart: with torch and Ray loaded, for seconds.
+    """
+    end_on_sigterm()
+    try:
+        command()
+    except SystemExit as end:
+        if end.code not in (CUT_SHORT, _INTERRUPTED):
+            raise
+        leave(int(end.code))
+    except KeyboardInterrupt:
+        leave(_INTERRUPTED)
+    sys.exit()
 
 
 def end_on_sigterm(status: int = CUT_SHORT) -> None:
     """Let SIGTERM end the main thread as an exception does, through every `finally`.
 
+    Ctrl-C does so by itself. Both are often sent to all processes of a group at once; that those
+    which load images for torch end as well must not become an error of this one.
+
     Args:
         status: exit code of a process that ends by it.
     """
 
-    def end(_: int, __: FrameType | None) -> None:
-        raise SystemExit(status)
+    def end(number: int, _: FrameType | None) -> None:
+        signal.signal(signal.SIGCHLD, _do_nothing)  # one may have come, which Python would tell of
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(status)
 
     signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, end)
+
+
+def _do_nothing(_: int, __: FrameType | None) -> None: ...
 
 
 def end_undisturbed() -> None:

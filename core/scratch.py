@@ -13,7 +13,8 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from core.errors import ConfigError
 
 _LOCK: Final = ".lock"  # a process holds it for as long as it lives
 _PROCESS: Final = "process-"
+_LONGEST: Final = 107 - len("/pymp-12345678/listener-12345678")  # of a socket's path, in bytes
 
 
 @cache
@@ -74,6 +76,25 @@ def forget_scratch() -> None:
         shutil.rmtree(scratch(), ignore_errors=True)
 
 
+@contextmanager
+def temporary_files_in_scratch() -> Iterator[None]:
+    """While inside, temporary files of this process and of those it forks lie in `scratch`.
+
+    Processes that load images for torch make a folder with a socket each, and leave it when they
+    are ended. Where TMPDIR is so long that a socket could not have a name there, nothing changes.
+
+    Raises:
+        ConfigError: if there is nowhere to make one.
+    """
+    before, folder = tempfile.tempdir, str(scratch())
+    if len(os.fsencode(folder)) <= _LONGEST:
+        tempfile.tempdir = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 def place_library_files() -> None:
     """Tell libraries where they may write; what the environment says already stays.
 
@@ -83,7 +104,8 @@ def place_library_files() -> None:
         ConfigError: if there is nowhere.
     """
     ours = own_folder()
-    os.environ.setdefault("YOLO_CONFIG_DIR", str(ours / "ultralytics"))
+    # Ultralytics writes its settings anew where it finds them half written by another process.
+    os.environ.setdefault("YOLO_CONFIG_DIR", str(scratch() / "ultralytics"))
     # torch would name its folder after the user, and fail for a user without a name.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ours / "torchinductor"))
     home = os.path.expanduser("~")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.ending import end_on_sigterm
+from core.ending import run_command
 from core.errors import RollmarkError
 
 if TYPE_CHECKING:
@@ -296,5 +296,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    end_on_sigterm()
-    main()
+    run_command(main)

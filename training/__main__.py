@@ -8,16 +8,18 @@ from typing import Annotated
 
 import typer
 
-from core.ending import end_on_sigterm
+from core.ending import run_command
 from training._cli import (
     Device,
     Model,
     Protocol,
     ProtocolName,
+    TaskName,
     Threads,
     Tta,
     Weights,
     errors_on_one_line,
+    old_and_new,
     override,
     read_settings,
     show,
@@ -53,16 +55,38 @@ class Engine(StrEnum):
 
 @app.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="neu-det, neu-cls, neu-seg, x-sdd or gc10-det.")],
-    source: Annotated[Path, typer.Option(help="Public archive: zip or folder.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="neu-det, neu-cls, neu-seg, x-sdd or gc10-det; with --task, a new name."
+        ),
+    ],
+    source: Annotated[Path, typer.Option(help="Zip or folder: a public archive, or your own.")],
     seed: Annotated[int, typer.Option(min=0, help="Of the splits.")] = 0,
+    task: Annotated[
+        TaskName | None, typer.Option(help="Of a set of your own: what its annotations are for.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(help="OLD=NEW: another name for a class of your own; repeatable."),
+    ] = None,
 ) -> None:
-    """Turn a public archive into data/datasets/DATASET with frozen, leak-free splits."""
+    """Turn an archive, or pictures of your own, into data/datasets/DATASET with frozen splits."""
+    renamed = dict(old_and_new(text) for text in rename or ())
+    if renamed and task is None:
+        raise typer.BadParameter("--rename is for a set of your own: say its --task, too.")
     with errors_on_one_line():
         from training.datasets import prepare as prepare_dataset
 
         settings = read_settings()
-        report = prepare_dataset(dataset, source, settings.paths.datasets, seed=seed)
+        report = prepare_dataset(
+            dataset,
+            source,
+            settings.paths.datasets,
+            seed=seed,
+            task=task.value if task else None,
+            rename=renamed,
+        )
         typer.echo(report.render())
 
 
@@ -258,5 +282,4 @@ def predict(
 
 
 if __name__ == "__main__":
-    end_on_sigterm()
-    app()
+    run_command(app)

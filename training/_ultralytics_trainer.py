@@ -35,6 +35,7 @@ from ultralytics.data.build import InfiniteDataLoader, build_yolo_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 
 from core.files import write_atomically
+from training._loaders import drawing_by, end
 from training._network_state import modules_of, network_state
 from training.detector_recipe import ema_decay
 from training.distillation import SoftLoss, Teacher
@@ -144,17 +145,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
             return stock
         labels = [label["cls"].ravel().astype(int).tolist() for label in stock.dataset.labels]
         self._sampler = self._spec.sampler(labels, len(self._labels), self._seed)
-        return InfiniteDataLoader(
-            dataset=stock.dataset,
-            batch_size=stock.batch_size,
-            sampler=self._sampler,
-            num_workers=stock.num_workers,
-            prefetch_factor=stock.prefetch_factor,
-            pin_memory=stock.pin_memory,
-            collate_fn=stock.collate_fn,
-            worker_init_fn=stock.worker_init_fn,
-            generator=stock.generator,
-        )
+        return drawing_by(self._sampler, stock)
 
     def get_validator(self) -> DetectionValidator:
         """Ultralytics' validator of the val split."""
@@ -244,6 +235,9 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         self.args.val = (self.epoch + 1) % self._validate_every == 0
 
     def _teardown(self) -> None:
+        for name in ("train_loader", "test_loader"):  # not there if the set-up failed
+            if (loader := getattr(self, name, None)) is not None:
+                end(loader)
         if self._progress is not None:
             self._progress.close()
 

@@ -20,6 +20,7 @@ from core.errors import TrainingError
 from core.geometry import letterbox
 from core.images import KEPT, decode
 from core.records import RunRecord
+from core.scratch import temporary_files_in_scratch
 from models._coco import load_coco_npz
 from models._pictures import to_tensor
 from models._runtime import cpu_has_bf16
@@ -163,7 +164,7 @@ def train_detector(
             arguments = {k: v for k, v in recipe.items() if k not in OURS} | FIXED
             arguments |= {"imgsz": image_size, "seed": seed, "device": device, "model": spec.name}
             arguments |= {"save_dir": str(scratch), "deterministic": device == "cpu"}
-            SteelTrainer(
+            trainer = SteelTrainer(
                 network,
                 spec=detector_spec(
                     spec,
@@ -184,7 +185,9 @@ def train_detector(
                 on_epoch=keep_record,
                 teachers=taught_by,
                 teaching=recipe.get("teaching", 0.0),
-            ).train()
+            )
+            with temporary_files_in_scratch():
+                trainer.train()
         record = release_best(run, spec)
     shutil.rmtree(scratch, ignore_errors=True)
     return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,24 @@ finally:
     end_undisturbed()
     signal.raise_signal(signal.SIGTERM)
     print("tidied up", flush=True)
+"""
+_COMMAND: Final = """
+import atexit, signal, subprocess, time
+from core.ending import run_command
+def complain(number, frame):
+    raise RuntimeError("a process that loads images has ended")
+def command():
+    signal.signal(signal.SIGCHLD, complain)  # as torch does
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        print("ready", flush=True)
+        while True:
+            time.sleep(0.01)
+    finally:
+        child.wait()
+        print("tidied up", flush=True)
+atexit.register(print, "taken apart")
+run_command(command)
 """
 _LEAVES: Final = """
 import threading, time
@@ -59,6 +78,35 @@ def test_told_to_end_it_tidies_up_undisturbed_and_says_so_by_its_exit_code(
     process.send_signal(signal.SIGTERM)
     said, complained = process.communicate(timeout=60)
     assert (process.returncode, said, complained) == (status, "tidied up\n", "")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_s_children_may_end_with_it_and_python_is_not_taken_apart(
+    number: signal.Signals, status: int
+) -> None:
+    """A terminal and a service manager tell all processes of a group at once."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _COMMAND],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, number)
+    said, complained = process.communicate(timeout=60)
+    assert (process.returncode, said, complained) == (status, "tidied up\n", "")
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"), [("None", 0), ("sys.exit(2)", 2), ("sys.exit('no')", 1)]
+)
+def test_a_command_that_ends_by_itself_ends_as_python_does(ends: str, status: int) -> None:
+    program = f"import sys\nfrom core.ending import run_command\nrun_command(lambda: {ends})"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, check=False)
+    assert ended.returncode == status
 
 
 def test_who_leaves_waits_for_no_thread_and_takes_the_temporary_files_along() -> None:

@@ -15,7 +15,12 @@ from typing import Final
 import pytest
 
 from core.errors import ConfigError
-from core.scratch import own_folder, place_library_files, scratch
+from core.scratch import (
+    own_folder,
+    place_library_files,
+    scratch,
+    temporary_files_in_scratch,
+)
 
 ROOT: Final = Path(__file__).parents[2]
 _HOLDS: Final = """
@@ -93,6 +98,26 @@ def test_a_killed_process_s_folder_goes_and_a_living_one_s_stays(temporary: Path
     assert not theirs.exists()  # the living one has ended in good order
 
 
+def test_temporary_files_lie_there_for_a_while(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # as a machine's own is
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        with temporary_files_in_scratch():
+            assert Path(tempfile.gettempdir()) == scratch()
+        assert tempfile.gettempdir() == short
+
+
+def test_where_a_socket_could_have_no_name_there_they_stay_where_they_are(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = temporary / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with temporary_files_in_scratch():
+        assert Path(tempfile.gettempdir()) == deep
+
+
 def test_without_a_place_it_says_what_to_set(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,13 +140,15 @@ def test_libraries_write_there_for_a_user_without_home_and_name(
 
     monkeypatch.setattr(getpass, "getuser", nameless)
     monkeypatch.setenv("HOME", str(temporary / "nonexistent"))
-    names = ("YOLO_CONFIG_DIR", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")
-    for name in names:
+    lasting = ("TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")
+    for name in (*lasting, "YOLO_CONFIG_DIR"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(KeyError):
         default_cache_dir()
     place_library_files()
-    assert {Path(os.environ[name]).parent for name in names} == {own_folder()}
+    assert {Path(os.environ[name]).parent for name in lasting} == {own_folder()}
+    # One that another process is writing is read as if it were empty.
+    assert Path(os.environ["YOLO_CONFIG_DIR"]).parent == scratch()
 
 
 def test_without_any_home_there_is_one_for_libraries(

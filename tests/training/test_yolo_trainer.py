@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,42 @@ def test_run_killed_within_an_epoch_resumes_to_what_it_would_have_become(
             torch.testing.assert_close(here[part][name], value, rtol=1e-4, atol=1e-5, msg=name)
     whole = [row["train_box"] for row in finished.metrics()]
     assert [row["train_box"] for row in run.metrics()] == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A folder for temporary files with a name as short as a machine's own has."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_training_told_to_end_says_nothing_and_takes_its_loaders_and_temporary_files_along(
+    tiny_data_root: Path, tmp_path: Path, short_tmp: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "datasets").symlink_to(tiny_data_root)
+    places = {"DATA": tmp_path / "data", "RUNS": tmp_path / "runs"}
+    settings = {f"ROLLMARK_PATHS__{name}": str(place) for name, place in places.items()}
+    inherited = {k: v for k, v in os.environ.items() if k != "YOLO_CONFIG_DIR"}
+    command = "train yolo11 --data neu-det --epochs 99 --image-size 64 --batch 2 --device cpu"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", *command.split()],
+        env={**inherited, **settings, "TMPDIR": str(short_tmp)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 1/99" in line:
+            break
+    os.killpg(process.pid, signal.SIGTERM)  # as a service manager does: all processes at once
+    said, _ = process.communicate(timeout=60)  # a loader left behind would keep the pipe open
+    assert [line for line in said.splitlines() if "INFO" not in line] == []
+    assert process.returncode == 143  # 128 + SIGTERM
+    left = {path.name for path in short_tmp.rglob("*")}
+    assert left <= {f"rollmark-{os.getuid()}", ".lock", "torchinductor"}
 
 
 # -------------------------------------------------------------------------- what the spec asks for
