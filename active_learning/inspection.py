@@ -136,7 +136,8 @@ def _judge(
         return "review", tuple(doubts) or (
             f"{answer.summary}, yet uncertainty {number(asked)} reaches {number(limit)}",
         )
-    return ("defect" if answer.likely else "accept"), (answer.summary, *doubts)
+    said = dict.fromkeys((answer.summary, *doubts))  # one doubtful box is both
+    return ("defect" if answer.likely else "accept"), tuple(said)
 
 
 # --- boxes -------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ class _Page:
         request: gr.Request,
         path: str,
         name: str,
-        model: str,
+        model: str | None,
         threshold: float | None,
         *,
         before: Shown | None = None,
@@ -127,7 +127,17 @@ class _Page:
         Before an answer that takes a while, what is done is said, and the old answer taken away.
         An answer that comes when something else is wanted already is not shown. What was drawn
         before stays chosen as long as the answers are of one kind.
+
+        Args:
+            request: of the visitor.
+            path: of the picture.
+            name: of the picture, as the visitor knows it.
+            model: a name, or None from a visitor who was faster than the list of models.
+            threshold: lowest raw score that is shown; None: the model's own.
+            before: the answer on the page.
+            drawn: layers that are chosen there.
         """
+        model = model or AUTO
         is_wanted = self.answers.begin(request)
         try:
             image = self.service.decode(Path(path))
@@ -192,12 +202,12 @@ class _Page:
             yield self._unchanged()
             return
         sample = self.samples[0]
-        yield from self.look(request, str(sample.path), sample.path.name, model or AUTO, None)
+        yield from self.look(request, str(sample.path), sample.path.name, model, None)
 
     def take(
         self,
         before: Shown | None,
-        model: str,
+        model: str | None,
         threshold: float,
         drawn: list[str],
         event: gr.EventData,
@@ -213,7 +223,7 @@ class _Page:
         self,
         picture: Any,
         before: Shown | None,
-        model: str,
+        model: str | None,
         threshold: float,
         drawn: list[str],
         request: gr.Request,
@@ -230,7 +240,7 @@ class _Page:
         self,
         before: Shown | None,
         asked: Sequence[str] | None,
-        model: str,
+        model: str | None,
         threshold: float | None,
         drawn: list[str],
         request: gr.Request,
@@ -246,7 +256,7 @@ class _Page:
         self,
         before: Shown | None,
         asked: Sequence[str] | None,
-        model: str,
+        model: str | None,
         drawn: list[str],
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:

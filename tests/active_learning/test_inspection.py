@@ -56,6 +56,14 @@ def test_an_open_box_asks_for_a_person_and_says_between_what():
     assert found.reasons == ("rolled-in scale 0.43 is in doubt (0.25 to 0.75)",)
 
 
+def test_what_is_said_of_the_one_open_box_is_said_once():
+    found = inspect(boxes(("scratches", 0.26, A)), ask_from=0.9)
+    assert (found.verdict, found.reasons) == (
+        "accept",
+        ("scratches 0.26 is in doubt (0.25 to 0.75)",),
+    )
+
+
 def test_two_classes_in_one_place_ask_for_a_person_and_say_where():
     found = inspect(boxes(("scratches", 0.9, A), ("inclusion", 0.8, (10, 10, 50, 46))))
     # 36 / 40 of the area shared; both serious; a sure pair leaves no other doubt.

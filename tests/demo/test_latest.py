@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from demo.latest import Latest
+from demo.service import Service
 from demo.tabs.inspect import _Page
+from tests.demo.releases import PICTURE
 
 ANNA, BEN = SimpleNamespace(session_hash="anna"), SimpleNamespace(session_hash="ben")
 
@@ -34,6 +36,17 @@ def test_the_first_sample_gives_way_to_a_picture_that_was_given_while_the_page_o
     page.answers.begin(ANNA)  # her picture, before the page had asked for its models
     assert list(_Page.open(page, ANNA, "grace")) == ["what stands there stays"]
     assert list(_Page.open(page, BEN, "grace")) == [("first.png", "grace")]
+
+
+def test_a_picture_given_before_the_models_are_listed_is_looked_at_by_the_best(
+    service: Service,
+) -> None:
+    page: Any = SimpleNamespace(
+        answers=Latest(), service=service, drawing=SimpleNamespace(buttons=[]), _working=str
+    )
+    request: Any = ANNA
+    *_, answer = _Page.look(page, request, str(PICTURE), "strip.jpg", None, None)
+    assert answer[0].inspection.model == "grace"
 
 
 def test_a_choice_that_is_told_twice_at_once_is_one_choice(
