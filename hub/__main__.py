@@ -14,8 +14,15 @@ from core.ending import run_command
 from core.errors import RollmarkError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.records import Evaluation
     from core.settings import Settings
 
+Measured = Annotated[
+    list[Path] | None,
+    typer.Option(help="JSON of `training evaluate` on these weights; repeatable."),
+]
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Releases, their cards, and which are served."
 )
@@ -129,6 +136,7 @@ def promote_release(
         str | None, typer.Option(help="Revision that lies on this machine, or its first digits.")
     ] = None,
     release: Annotated[Path | None, typer.Option(help="Release folder instead.")] = None,
+    evaluation: Measured = None,
     why: Annotated[str, typer.Option(help="For the history.")] = "",
     here: Annotated[bool, typer.Option("--here", help="Leave the Hub as it is.")] = False,
 ) -> None:
@@ -138,7 +146,11 @@ def promote_release(
     wanted = revision or release
     if wanted is None or (revision and release):
         raise typer.BadParameter("give either --revision or --release.")
-    print(*promote(model, wanted, _settings(), why=why, here=here).lines(model), sep="\n")
+    if revision and evaluation:
+        raise typer.BadParameter("--evaluation is for a --release that nobody has described yet.")
+    measured = _evaluations(evaluation)
+    moved = promote(model, wanted, _settings(), evaluations=measured, why=why, here=here)
+    print(*moved.lines(model), sep="\n")
 
 
 @app.command("rollback")
@@ -244,27 +256,29 @@ def schedule_retraining(
 @app.command()
 def bundle(
     release: Annotated[Path, typer.Argument(help="Release folder of a training run.")],
-    evaluation: Annotated[
-        list[Path] | None,
-        typer.Option(help="JSON of `training evaluate` on these weights; repeatable."),
-    ] = None,
+    evaluation: Measured = None,
 ) -> None:
     """Make a run's release the one that comes with the code, with its evaluations and card."""
-    from core.errors import InputError
-    from core.records import Evaluation
     from core.settings import load_settings
     from hub.shelf import shelve
     from models._release import read_release
 
-    measured = []
-    for path in evaluation or []:
-        try:
-            measured.append(Evaluation.model_validate_json(path.read_bytes()))
-        except (OSError, ValueError) as exc:
-            raise InputError(f"{path} is not a file that `training evaluate` wrote.") from exc
     target = load_settings().paths.bundled / read_release(release).name
-    config = shelve(release, target, measured)
+    config = shelve(release, target, _evaluations(evaluation))
     print(f"{config.name} {config.revision} is now in {target}")
+
+
+def _evaluations(files: Sequence[Path] | None) -> list[Evaluation]:
+    from core.errors import InputError
+    from core.records import Evaluation
+
+    measured = []
+    for file in files or ():
+        try:
+            measured.append(Evaluation.model_validate_json(file.read_bytes()))
+        except (OSError, ValueError) as exc:
+            raise InputError(f"{file} is not a file that `training evaluate` wrote.") from exc
+    return measured
 
 
 def _settings(namespace: str | None = None) -> Settings:

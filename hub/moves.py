@@ -6,15 +6,19 @@ what is done, what is not, and the one command that finishes it.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import HubError, WeightsError, WeightsNotFoundError
-from core.records import Channel
+from core.records import Channel, Evaluation
 from core.settings import PathSettings, Settings
 from hub.channel import activate, find_revision, make_move, rollback, tell_ledger
 from hub.publish import Published, live_on_hub, publish, withdraw
 from hub.registry import resolve
+from hub.shelf import shelve
 from models._release import read_channel, read_release
 
 
@@ -40,7 +44,13 @@ class Moved:
 
 
 def promote(
-    name: str, release: str | Path, settings: Settings, *, why: str = "", here: bool = False
+    name: str,
+    release: str | Path,
+    settings: Settings,
+    *,
+    evaluations: Sequence[Evaluation] = (),
+    why: str = "",
+    here: bool = False,
 ) -> Moved:
     """Make a release the live one, here and, with a namespace, on the Hub; twice is once.
 
@@ -48,6 +58,7 @@ def promote(
         name: of the model.
         release: a revision that lies on this machine, or a release folder.
         settings: where releases lie, and the Hub's namespace.
+        evaluations: of a release fresh from training, which nobody has described yet.
         why: for the history.
         here: leave the Hub as it is.
 
@@ -55,7 +66,7 @@ def promote(
         HubError: if the Hub refuses; this machine has moved then.
         UnknownModelError: if there is no such model.
         WeightsNotFoundError: if there is no such release.
-        WeightsError: if it is damaged, or is one of another model.
+        WeightsError: if it is damaged or one of another model, or an evaluation is of others.
     """
     paths = settings.paths
     folder = release if isinstance(release, Path) else find_revision(name, release, paths)
@@ -63,7 +74,8 @@ def promote(
     if found != name:
         raise WeightsError(f"{folder} holds a release of {found}, not of {name}.")
     before = _live(name, paths)
-    after = activate(folder, paths, why=why).config.revision
+    with _described(folder, evaluations) as whole:
+        after = activate(whole, paths, why=why).config.revision
     if here or settings.hub.namespace is None:
         return Moved((before, after), None)
     try:
@@ -78,6 +90,17 @@ def promote(
         raise _half_done(exc, name, after) from exc
     _tell(name, paths, "promoted", moved, why)
     return Moved((before, after), moved)
+
+
+@contextmanager
+def _described(folder: Path, evaluations: Sequence[Evaluation]) -> Iterator[Path]:
+    """The release with what was measured on it and its card; as it lies where nothing was."""
+    if not evaluations:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        shelve(folder, Path(scratch) / "release", evaluations)
+        yield Path(scratch) / "release"
 
 
 def roll_back(name: str, settings: Settings, *, why: str = "", here: bool = False) -> Moved:

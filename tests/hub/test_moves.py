@@ -15,7 +15,7 @@ from hub.moves import promote, roll_back
 from hub.publish import live_on_hub
 from hub.registry import resolve
 from tests.hub.loopback import settings_for
-from tests.records import make_config, write_folder
+from tests.records import make_config, make_evaluation, write_folder
 
 A, B, BUNDLED = (make_config(w).revision for w in (b"a", b"b", b"bundled"))
 
@@ -96,6 +96,38 @@ def test_a_machine_that_only_follows_rolls_the_hub_back_for_all(hub, machine, tm
 def test_a_release_of_another_model_is_not_promoted(machine, tmp_path):
     with pytest.raises(WeightsError, match="holds a release of grace, not of da_yolo"):
         promote("da_yolo", tmp_path / "runs" / "a", machine)
+
+
+def test_a_run_goes_live_with_what_was_measured_on_it_and_its_folder_stays_as_it_was(
+    machine, command, tmp_path
+):
+    run = tmp_path / "runs" / "a"
+    before = sorted((f.name, f.read_bytes()) for f in run.iterdir())
+    measured = make_evaluation(make_config(b"a"))
+    (tmp_path / "test.json").write_text(measured.model_dump_json())
+
+    told = command("promote", "grace", "--release", str(run), "--evaluation", "test.json", "--here")
+
+    live = resolve("grace", machine.paths)
+    assert told == (0, f"grace on this machine: {BUNDLED} → {A}\n")
+    assert live.config.evaluations == (measured,)
+    assert "## Results" in (live.folder / "README.md").read_text()
+    assert sorted((f.name, f.read_bytes()) for f in run.iterdir()) == before
+
+
+def test_what_was_measured_on_others_or_on_a_described_release_is_refused(
+    machine, command, tmp_path
+):
+    (tmp_path / "b.json").write_text(make_evaluation(make_config(b"b")).model_dump_json())
+    release, evaluation = ["--release", "runs/a"], ["--evaluation", "b.json"]
+
+    with pytest.raises(WeightsError, match="evaluate these weights"):
+        promote(
+            "grace", tmp_path / "runs/a", machine, evaluations=[make_evaluation(make_config(b"b"))]
+        )
+    assert command("promote", "grace", "--revision", BUNDLED, *evaluation)[0] == 2
+    assert command("promote", "grace", *release, "--evaluation", "runs/a/config.json")[0] == 1
+    assert resolve("grace", machine.paths).config.revision == BUNDLED
 
 
 def test_both_places_moved_are_events_of_the_ledger(machine, tmp_path):
