@@ -5,8 +5,9 @@ A run that was begun is only gone on with as it was begun.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import ConfigError, TrainingError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from models._spec import ModelSpec
-    from training.datasets import Dataset
+    from training.datasets import Dataset, Sample
     from training.initial import Origin
 
 DETECTOR_STRIDE_PX: Final = 32  # of the deepest maps, which the neck joins with finer ones
@@ -97,6 +98,7 @@ def first_record(
         dataset=dataset.name,
         test_id=dataset.test_id(asked["protocol"], "test"),
         labels=dataset.labels,
+        picture_px=_median_side(dataset.split(asked["protocol"], "train")),
         epochs=0,
         initialisation=origin.words,
         parent_revision=origin.revision,
@@ -107,3 +109,8 @@ def first_record(
         git_commit=git_commit(),
         started_at=datetime.now(UTC),
     )
+
+
+def _median_side(samples: Sequence[Sample]) -> int:
+    """Long side of the samples in px: at this scale the network gets to know steel."""
+    return round(median(max(sample.width, sample.height) for sample in samples))
