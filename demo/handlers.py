@@ -22,6 +22,7 @@ from core.types import DecodedImage, Image
 from demo.draw import Layers, overlay
 from demo.heat import Heat, paint
 from demo.service import AUTO, Comparison, Look, Service
+from demo.telling import told
 from demo.words import short
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except RollmarkError as exc:
-        raise gr.Error(str(exc), print_exception=False) from exc
+        raise gr.Error(told(exc), print_exception=False) from exc
     except gr.Error:
         raise
     except Exception as exc:
@@ -80,7 +81,7 @@ def one_sentence() -> Iterator[None]:
 def sentence_of(error: Exception) -> str:
     """What to tell a person about an error; one that is not ours also goes to the log."""
     if isinstance(error, RollmarkError):
-        return str(error)
+        return told(error)
     logger.error("unforeseen", exc_info=error)
     return UNFORESEEN
 

@@ -24,6 +24,7 @@ from core.records import Channel, ReleaseConfig, Source
 from core.settings import Settings
 from core.verdicts import PRIMARY
 from demo.service import Service
+from demo.telling import without_places
 from hub.channel import revisions
 from hub.moves import promote, roll_back
 from models._release import CONFIG_FILE, read_channel
@@ -267,7 +268,7 @@ def read_curve(folder: Path, metric: str) -> tuple[tuple[int, float], ...]:
 
 
 def read_tail(folder: Path, settings: Settings) -> tuple[str, ...]:
-    """The last lines of a run's log without any secret; empty while there is none."""
+    """The last lines of a run's log without secrets and places; empty while there is none."""
     try:
         with (folder / _LOG).open("rb") as file:
             file.seek(0, 2)
@@ -275,7 +276,7 @@ def read_tail(folder: Path, settings: Settings) -> tuple[str, ...]:
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return ()
-    return tuple(masked(text, settings).splitlines()[-_LOG_LINES:])
+    return tuple(without_places(masked(text, settings)).splitlines()[-_LOG_LINES:])
 
 
 def _stamp(file: Path) -> tuple[int, int]:

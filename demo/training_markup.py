@@ -21,6 +21,7 @@ from demo import training_deeds as deeds
 from demo.markup import swatch
 from demo.retraining import Curve, Picture
 from demo.review_markup import bars, moment
+from demo.telling import without_places
 from demo.words import SOURCES, count, short
 
 _STEPS: Final[dict[Phase, str]] = {
@@ -95,10 +96,12 @@ def timeline(run: RetrainingRun | None, now: datetime) -> str:
             f'<li class="{state}"{here}><span class="dot" aria-hidden="true">{mark}</span>'
             f'<span>{_STEPS[phase]}</span><span class="quiet">{at}</span></li>'
         )
-    told = "".join(f"<p>{escape(reason)}</p>" for reason in run.reasons if run.state == "parked")
+    reasons = run.reasons if run.state == "parked" else ()
+    told = "".join(f"<p>{escape(without_places(reason))}</p>" for reason in reasons)
     error = ""
     if run.state == "open" and run.last_error:
-        error = f"<p>Attempt {run.attempts} of 5 failed: {escape(run.last_error)}</p>"
+        failed = escape(without_places(run.last_error))
+        error = f"<p>Attempt {run.attempts} of 5 failed: {failed}</p>"
     why = f'<p class="quiet">Started because: {escape(run.why)}</p>'
     return (
         f'<ol class="phases" aria-label="Phases of the run">{"".join(items)}</ol>{told}{error}{why}'
