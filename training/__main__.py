@@ -216,9 +216,9 @@ def evaluate(
             seed=seed,
             resamples=resamples,
         )
+        show(evaluation)
         if json_file is not None:
             write_atomically(json_file, evaluation.model_dump_json(indent=2).encode())
-        show(evaluation)
 
 
 @app.command()

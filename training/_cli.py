@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -45,15 +46,39 @@ Weights = Annotated[
 ]
 
 
+# What a disk or a folder refuses wherever it is written to; anything else may be a bug of ours.
+_REFUSALS: Final = frozenset(
+    (
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EEXIST,  # a file where a folder should be
+        errno.EISDIR,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    )
+)
+
+
 @contextmanager
 def errors_on_one_line() -> Iterator[None]:
-    """Our errors become one line on stderr and exit code 1; a bug keeps its traceback."""
+    """Our errors, and a place that refuses, become one line on stderr and exit code 1.
+
+    A bug keeps its traceback.
+    """
     from core.errors import RollmarkError
 
     try:
         yield
     except RollmarkError as exc:
         typer.echo(" ".join(str(exc).split()), err=True)
+        raise typer.Exit(1) from exc
+    except OSError as exc:
+        if exc.errno not in _REFUSALS:
+            raise
+        where = f"{exc.filename} cannot be used" if exc.filename else "Nothing can be written"
+        typer.echo(f"{where}: {exc.strerror}; make room, or name another place.", err=True)
         raise typer.Exit(1) from exc
 
 

@@ -57,9 +57,9 @@ def compare(
             seed=seed,
             resamples=resamples,
         )
+        _show(found)
         if json_file is not None:
             write_atomically(json_file, found.model_dump_json(indent=2).encode())
-        _show(found)
 
 
 def _show(found: Comparison) -> None:

@@ -31,13 +31,13 @@ def statistics(
 
         opened = open_dataset(dataset, read_settings().paths.datasets)
         measured = measure(opened, protocol=protocol.value)
+        _show_statistics(measured)
         if json_file is not None:
             write_atomically(json_file, json.dumps(measured.as_json(), indent=2).encode())
         if plot is not None:
             from training._statistics_plot import draw_statistics
 
             draw_statistics(measured, plot)
-        _show_statistics(measured)
 
 
 def synthesise(

@@ -84,9 +84,9 @@ def labels(
             machine=describe_machine(choose_device(device)),
             check=check_labels(predictors, opened, protocol=protocol.value, split=split),
         )
+        _show(checked, limit)
         if json_file is not None:
             write_atomically(json_file, json.dumps(_as_json(checked), indent=1).encode())
-        _show(checked, limit)
         typer.echo(write_page(pages, checked))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -7,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
 from training.__main__ import app
+from training._cli import errors_on_one_line
 from training.datasets import Dataset
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -182,6 +185,30 @@ def test_our_errors_are_one_line_and_exit_code_1(arguments: list[str], says: str
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert call(*arguments).exit_code == 2
+
+
+def test_a_place_that_cannot_be_written_is_one_line_below_what_was_measured(home: Path) -> None:
+    (home / "file").write_text("in the way")
+    taken = home / "file" / "x.json"  # one cannot look below a file, not even as root
+    told = call("statistics", "x-sdd", "--json", taken)
+    assert_one_line(told, says=f"{home / 'file'} cannot be used: File exists; make room, or")
+    assert "worth" in told.stdout
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ECONNREFUSED])
+def test_an_error_that_may_be_a_bug_keeps_its_traceback(number: int) -> None:
+    with pytest.raises(OSError, match="unforeseen"), errors_on_one_line():
+        raise OSError(number, "unforeseen", "a file")
+
+
+def test_a_full_disk_is_one_line_also_where_no_file_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(typer.Exit), errors_on_one_line():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert capsys.readouterr().err == (
+        "Nothing can be written: No space left on device; make room, or name another place.\n"
+    )
 
 
 @pytest.mark.usefixtures("home")
