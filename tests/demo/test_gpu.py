@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from core.errors import WeightsError
 from core.images import decode
 from core.settings import PathSettings, ServingSettings, Settings
 from demo import gpu
@@ -37,11 +38,10 @@ def spaces(monkeypatch):
     monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=mark))
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     monkeypatch.setattr(gpu, "_DEVICE", "cpu")
-    for cached in (gpu._marked, gpu._built):
-        cached.cache_clear()
+    monkeypatch.setattr(gpu, "_networks", {})
+    gpu._marked.cache_clear()
     yield asked
-    for cached in (gpu._marked, gpu._built):
-        cached.cache_clear()
+    gpu._marked.cache_clear()
 
 
 def test_a_lent_gpu_gives_the_networks_own_answer(spaces, tmp_path):
@@ -53,6 +53,22 @@ def test_a_lent_gpu_gives_the_networks_own_answer(spaces, tmp_path):
     [here] = own([image], score_threshold=0.1)
     assert len(here.scores) > 0
     np.testing.assert_array_equal(there.xyxy, here.xyxy)
+
+
+def test_a_release_put_into_the_same_folder_is_not_answered_for_by_the_one_before(spaces, tmp_path):
+    image = decode(releases.PICTURE)
+    releases.write(tmp_path, "grace", seed=1)
+    before = gpu.Lent(tmp_path)
+    [old] = before([image], score_threshold=0.0)
+    releases.write(tmp_path, "grace", seed=2)
+    after = gpu.Lent(tmp_path)
+    [new] = after([image], score_threshold=0.0)
+    [expected] = load(tmp_path)([image], score_threshold=0.0)
+    assert before.revision != after.revision
+    np.testing.assert_array_equal(new.scores, expected.scores)
+    assert not np.array_equal(new.scores, old.scores)
+    with pytest.raises(WeightsError, match="grace has been replaced meanwhile; ask again"):
+        before([image], score_threshold=0.0)
 
 
 def test_what_needs_a_gpu_is_marked_at_the_start_once_and_for_a_short_time(spaces):
@@ -75,4 +91,4 @@ def test_the_app_serves_from_the_lent_gpu(spaces, tmp_path):
     inspection = service.inspect(releases.PICTURE.read_bytes()).inspection
     assert inspection.detections
     assert spaces == [15]
-    assert gpu._built.cache_info().currsize == 1
+    assert list(gpu._networks) == ["grace"]
