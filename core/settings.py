@@ -101,6 +101,12 @@ class ServingSettings(Group):
         description="Lowest score of a finding that is shown; empty: the release's own; a fraction "
         "in [0, 1].",
     )
+    auto_model: str = Field(
+        "",
+        max_length=40,
+        description="Model that answers where none is named; empty: the detector that validated "
+        "best; a name.",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda:\d{1,2})$",

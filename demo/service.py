@@ -19,17 +19,12 @@ from active_learning.courier import Courier
 from active_learning.inspection import to_inspection
 from active_learning.novelty import novelty_of
 from active_learning.uncertainty import ACQUISITION_THRESHOLD
-from core.errors import (
-    InputError,
-    RollmarkError,
-    UnknownModelError,
-    WeightsNotFoundError,
-)
+from core.errors import InputError, RollmarkError
 from core.images import decode
 from core.records import REVIEW_STATES, Inspection, ReviewItem, ServedModel
 from core.settings import Settings
 from core.types import DecodedImage, FloatArray, Prediction
-from demo import gpu
+from demo import choosing, gpu
 from demo.committee import ready, with_committee
 from demo.doubts import Doubts, marked
 from demo.heat import HeatMaps
@@ -44,11 +39,7 @@ from models._committee import COMMITTEE
 
 logger = logging.getLogger(__name__)
 
-AUTO: Final = "auto"
-NOTHING_SERVED: Final = (
-    "No model has weights yet: put a release into hub/bundled, or train one with "
-    "`python -m training train grace --data neu-det`."
-)
+AUTO: Final = choosing.AUTO
 _NO_ITEMS: Final = dict.fromkeys(REVIEW_STATES, 0)
 
 
@@ -77,9 +68,13 @@ class Service:
 
     Args:
         settings: where releases lie, how large an image may be, how many networks stay in memory.
+
+    Raises:
+        ConfigError: if they name a model that there is not.
     """
 
     def __init__(self, settings: Settings) -> None:
+        choosing.check_auto_model(settings.serving.auto_model)
         self._settings = settings
         self._models = LoadedModels(settings.paths, settings.serving)
         self.review = ReviewDesk(settings)
@@ -101,7 +96,7 @@ class Service:
         return tuple(release.served() for release in self.releases())
 
     def choose(self, model: str = AUTO) -> Release:
-        """The release behind a name; `auto` is the detector that validated best, else the first.
+        """The release behind a name; see `choosing.choose`.
 
         `committee` is all detectors, fused, where there are two or more.
 
@@ -109,16 +104,11 @@ class Service:
             UnknownModelError: if no served model has that name.
             WeightsNotFoundError: if no model is served at all.
         """
-        offered = self.releases()
-        if not offered:
-            raise WeightsNotFoundError(NOTHING_SERVED)
-        if model == AUTO:
-            detectors = [r for r in offered if r.config.task == "detect"]
-            return max(detectors, key=_validated) if detectors else offered[0]
-        for release in self.choices() if model == COMMITTEE else offered:
-            if release.config.name == model:
-                return release
-        raise UnknownModelError(model[:60], [AUTO, *(r.config.name for r in self.choices())])
+        auto_model, offered = self._settings.serving.auto_model, self.releases()
+        singly = {AUTO, *(release.config.name for release in offered)}
+        if model not in singly or auto_model == COMMITTEE:
+            offered = with_committee(offered, self._settings.paths)  # reads how it was tuned
+        return choosing.choose(model, offered, auto_model=auto_model)
 
     def choices(self) -> tuple[Release, ...]:
         """What may be chosen by name: every release, and the committee where there is one."""
@@ -344,7 +334,3 @@ def judge(looks: Sequence[Look]) -> Committee:
     taught = {look.inspection.model: look.prediction.labels for look in looks}
     titles = {look.inspection.model: short(look.title) for look in looks}
     return compare([look.inspection for look in looks], labels=taught, titles=titles)
-
-
-def _validated(release: Release) -> float:
-    return release.config.run.validation.get("mAP50_95", 0.0)

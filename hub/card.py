@@ -316,16 +316,22 @@ def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
     if spec.departures:
         lines += ["Where this network departs from the paper, or the paper leaves a choice:", ""]
         lines += [f"- {departure}" for departure in spec.departures] + [""]
-    lines += [
-        "## Limits",
-        "",
+    limits, licence = _fine_print(config.dataset)
+    lines += ["## Limits", "", limits, "", "## Licence", "", licence, ""]
+    return "\n".join(lines)
+
+
+def _fine_print(dataset: str) -> tuple[str, str]:
+    """What weights trained on a data set, or on one grown from it, are not good for, or not free."""
+    if dataset.partition("@")[0] not in _DATASETS:
+        return (
+            f"Trained on the pictures of one source, {dataset}. On other steel, lighting or scale "
+            "expect less until images from there have been reviewed and learned.",
+            "AGPL-3.0. The training images belong to whoever made the data set.",
+        )
+    return (
         "Trained on small crops of hot-rolled strip from one laboratory. On other steel, lighting "
         "or scale expect less until images of your own have been reviewed and learned.",
-        "",
-        "## Licence",
-        "",
         "AGPL-3.0. The training images are published for research by their authors; clear "
         "commercial use with them.",
-        "",
-    ]
-    return "\n".join(lines)
+    )

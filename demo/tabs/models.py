@@ -11,9 +11,10 @@ import gradio as gr
 from core.errors import RollmarkError
 from core.records import Evaluation, Metric, ReleaseConfig
 from demo import markup
+from demo.choosing import NOTHING_SERVED
 from demo.handlers import PRIVATE
 from demo.latest import Latest
-from demo.service import NOTHING_SERVED, Service
+from demo.service import Service
 from demo.theme import script
 from demo.words import SOURCES, count
 from hub.registry import Release

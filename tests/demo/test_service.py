@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from core.errors import InputError, UnknownModelError, WeightsError, WeightsNotFoundError
+from core.errors import (
+    ConfigError,
+    InputError,
+    UnknownModelError,
+    WeightsError,
+    WeightsNotFoundError,
+)
 from core.settings import PathSettings, ServingSettings, Settings
 from demo import loaded as loaded_module
 from demo import service as service_module
@@ -26,6 +32,25 @@ def test_auto_is_the_detector_that_validated_best(service: Service) -> None:
 def test_without_a_detector_auto_is_the_first_model(paths: PathSettings, loader: Loader) -> None:
     releases.describe(paths.bundled / "mobilesteelnet", "mobilesteelnet", task="classify")
     assert Service(Settings(paths=paths)).choose().config.name == "mobilesteelnet"
+
+
+@pytest.mark.parametrize("name", ["da_yolo", "mobilesteelnet", "committee"])
+def test_auto_is_what_the_settings_name(paths: PathSettings, service: Service, name: str) -> None:
+    settings = Settings(paths=paths, serving=ServingSettings(auto_model=name))
+    assert Service(settings).choose().config.name == name
+
+
+def test_auto_that_is_named_and_not_served_is_the_best_detector(
+    paths: PathSettings, service: Service
+) -> None:
+    settings = Settings(paths=paths, serving=ServingSettings(auto_model="gms2_yolo"))
+    assert Service(settings).choose().config.name == "grace"
+
+
+def test_auto_that_names_no_model_at_all_is_told_at_once(paths: PathSettings) -> None:
+    settings = Settings(paths=paths, serving=ServingSettings(auto_model="yolov99"))
+    with pytest.raises(ConfigError, match="AUTO_MODEL is 'yolov99': it must be empty or one of "):
+        Service(settings)
 
 
 def test_without_any_release_the_error_says_what_to_do(paths: PathSettings) -> None:
