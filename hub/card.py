@@ -322,7 +322,7 @@ def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
 
 
 def _fine_print(dataset: str) -> tuple[str, str]:
-    """What weights trained on a data set, or on one grown from it, are not good for, or not free."""
+    """What weights of a data set, or of one grown from it, are not good for, and not free for."""
     if dataset.partition("@")[0] not in _DATASETS:
         return (
             f"Trained on the pictures of one source, {dataset}. On other steel, lighting or scale "
