@@ -16,7 +16,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -102,7 +102,7 @@ class SignIn:
         if not _is_from_our_page(request):
             return None
         if self._serving.reviewer_password is not None:
-            return LOCAL if self._is_valid(request.cookies.get(COOKIE, "")) else None
+            return LOCAL if any(map(self._is_valid, _tickets(request))) else None
         is_here = _is_loopback(self._serving.host) and _sits_here(request)
         return LOCAL if is_here else None
 
@@ -176,10 +176,13 @@ class SignIn:
             logger.warning("a wrong password was given")
             return RedirectResponse("./?signed-in=no", 303)
         answer = RedirectResponse("./", 303)
+        # Without a path a browser takes the folder it sent the form to, which a proxy may have put
+        # before the app's own: the cookie is not for what else is served there.
         answer.set_cookie(
             COOKIE,
             self._ticket(int(time.time()) + _LASTS_S),
             max_age=_LASTS_S,
+            path=None,
             httponly=True,
             samesite="strict",
             secure="https" in (request.url.scheme, request.headers.get("x-forwarded-proto")),
@@ -188,7 +191,7 @@ class SignIn:
 
     async def _sign_out(self, _: Request) -> Response:
         answer = RedirectResponse("./", 303)
-        answer.delete_cookie(COOKIE)
+        answer.set_cookie(COOKIE, max_age=0, path=None)
         return answer
 
     def _is_closed(self) -> bool:
@@ -207,6 +210,14 @@ class SignIn:
             return False
         sound = hmac.compare_digest(ticket.encode(), self._ticket(int(until)).encode())
         return sound and int(until) > time.time()
+
+
+def _tickets(request: Any) -> Iterator[str]:
+    """Of every cookie of our name; an app at a path above this one has one of the same name."""
+    for cookie in request.headers.get("cookie", "").split(";"):
+        name, _, ticket = cookie.strip().partition("=")
+        if name == COOKIE:
+            yield ticket
 
 
 def _hub_user(request: Any) -> str | None:

@@ -20,12 +20,12 @@ PASSWORD = "pickled-steel"
 REBOUND = {"host": "elsewhere.example:7860", "origin": "http://elsewhere.example:7860"}
 
 
-def request(host="127.0.0.1", *, headers=None, cookies=None, session=None, http="1.1"):
-    """What the app sees of a request."""
+def request(host="127.0.0.1", *, headers=None, cookies=(), session=None, http="1.1"):
+    """What the app sees of a request; `cookies` are pairs, for a name may come twice."""
+    sent = "; ".join(f"{name}={value}" for name, value in cookies)
     return SimpleNamespace(
         client=SimpleNamespace(host=host),
-        headers=Headers({"host": "127.0.0.1:7860", **(headers or {})}),
-        cookies=cookies or {},
+        headers=Headers({"host": "127.0.0.1:7860", "cookie": sent, **(headers or {})}),
         scope={"http_version": http} | ({} if session is None else {"session": session}),
     )
 
@@ -79,7 +79,7 @@ def test_behind_a_proxy_the_browser_s_name_of_the_app_counts(origin, told, expec
     sign_in = SignIn(ServingSettings(reviewer_password=PASSWORD))
     ticket = sign_in._ticket(int(time.time()) + 60)
     headers = {"origin": origin, "x-forwarded-host": told}
-    assert sign_in.who(request(headers=headers, cookies={COOKIE: ticket})) == expected
+    assert sign_in.who(request(headers=headers, cookies=[(COOKIE, ticket)])) == expected
 
 
 @pytest.fixture
@@ -111,13 +111,21 @@ def test_on_a_space_without_reviewers_nobody_acts(monkeypatch):
 def test_a_ticket_of_another_key_or_time_is_no_ticket(monkeypatch):
     first, second = (SignIn(ServingSettings(reviewer_password=PASSWORD)) for _ in range(2))
     ticket = first._ticket(int(time.time()) + 60)
-    assert first.who(request(cookies={COOKIE: ticket})) == "reviewer"
-    assert second.who(request(cookies={COOKIE: ticket})) is None
+    assert first.who(request(cookies=[(COOKIE, ticket)])) == "reviewer"
+    assert second.who(request(cookies=[(COOKIE, ticket)])) is None
     later = str(int(time.time()) + 9999) + ticket[ticket.index(".") :]
-    assert first.who(request(cookies={COOKIE: later})) is None
-    assert first.who(request(cookies={COOKIE: first._ticket(int(time.time()) - 1)})) is None
+    assert first.who(request(cookies=[(COOKIE, later)])) is None
+    assert first.who(request(cookies=[(COOKIE, first._ticket(int(time.time()) - 1))])) is None
     for nonsense in ("", ".", "x.y", "²." + ticket, "9" * 5000):
-        assert first.who(request(cookies={COOKIE: nonsense})) is None
+        assert first.who(request(cookies=[(COOKIE, nonsense)])) is None
+
+
+def test_a_ticket_counts_beside_one_of_an_app_at_a_path_above():
+    own = SignIn(ServingSettings(reviewer_password=PASSWORD))
+    ticket = own._ticket(int(time.time()) + 60)
+    cookies = [("theme", "dark"), (COOKIE, ticket), (COOKIE, "1799999999.theirs")]
+    assert own.who(request(cookies=cookies)) == "reviewer"
+    assert own.who(request(cookies=cookies[::2])) is None
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +165,11 @@ def test_with_the_password_it_acts_until_the_reviewer_signs_out(app):
         answer = sign_in(client, app, PASSWORD)
         assert (answer.status_code, answer.headers["location"]) == (303, "./")
         cookie = answer.headers["set-cookie"].lower()
-        assert {"httponly", "samesite=strict"} <= {part.strip() for part in cookie.split(";")}
+        parts = {part.strip() for part in cookie.split(";")}
+        assert {"httponly", "samesite=strict"} <= parts
+        assert not any(
+            part.startswith("path=") for part in parts
+        )  # a proxy's path before it counts
         assert PASSWORD not in cookie
         assert call(client, app) == ("complete", ["promoted grace, act 1"])
         client.post(f"{app}sign-out")
