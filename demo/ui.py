@@ -14,6 +14,7 @@ from core.images import MEGA
 from core.settings import Settings
 from demo import api, gpu, source
 from demo.batch_jobs import Batches
+from demo.callers import Page, refuse_addresses
 from demo.direct import Direct
 from demo.listening import in_address
 from demo.service import Service
@@ -63,7 +64,7 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
     sign_in = SignIn(settings.serving)
     batches = Batches(service, settings)
     batches.start()
-    with gr.Blocks(
+    with Page(
         title="Rollmark",
         analytics_enabled=False,
         delete_cache=(_CACHE_CHECK_S, _CACHE_AGE_S),
@@ -91,7 +92,7 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
         gr.HTML(_FOOT.format(commit="" if known == source.UNKNOWN else f" ({known})"))
     sign_in.guard(blocks)
     blocks.sign_in = sign_in  # whose routes `launch` serves
-    _refuse_addresses(blocks)
+    refuse_addresses(blocks)
     blocks.queue(max_size=settings.serving.queue_size, default_concurrency_limit=_MODEL_CALLS)
     return blocks
 
@@ -165,28 +166,3 @@ def _routes(service: Service, settings: Settings) -> list[Route]:
         Route("/source", source_code),
         Route("/webhooks/label-studio", label_studio, methods=["POST"]),
     ]
-
-
-def _refuse_addresses(blocks: Any) -> None:
-    """Let no caller make the server fetch a web address in place of an uploaded file.
-
-    Gradio would download any public address that stands where an uploaded file's path belongs,
-    however large, before a handler runs.
-    """
-    for event in blocks.fns.values():
-        for component in event.inputs:
-            component.async_move_resource_to_block_cache = _only_files(component)
-
-
-def _only_files(component: Any) -> Any:
-    original = component.async_move_resource_to_block_cache
-
-    async def move(path: Any) -> Any:
-        if path is not None and str(path).lower().startswith(("http://", "https://")):
-            raise gr.Error(
-                "An address was sent in place of a picture; upload the picture itself.",
-                print_exception=False,
-            )
-        return await original(path)
-
-    return move
