@@ -32,6 +32,7 @@ from core.errors import (
     PromotionRefused,
     RollmarkError,
 )
+from core.files import refusal
 from core.settings import Settings
 from hub.registry import resolve
 
@@ -175,7 +176,8 @@ def _carry(
             return _report(run)
         raise
     except Exception as exc:
-        runs.fail(run, lease, f"unforeseen {type(exc).__name__}; the log says more.")
+        refused = refusal(exc) if isinstance(exc, OSError) else None
+        runs.fail(run, lease, refused or f"unforeseen {type(exc).__name__}; the log says more.")
         raise
     return _report(run)
 

@@ -1,7 +1,11 @@
-"""Writing a file so that a crash leaves the old bytes or the new ones; what of a zip is read."""
+"""Writing a file so that a crash leaves the old bytes or the new ones; what of a zip is read.
+
+And what a disk or a folder says that refuses.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -14,6 +18,27 @@ STALE_S: Final = 3600  # what one process works on is done long before
 # zipfile undoes these a piece at a time; of the others it unpacks all that was read at once, and
 # some hundred bytes become gigabytes.
 ZIP_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What a disk or a folder refuses wherever it is written to; anything else may be a bug of ours.
+_REFUSALS: Final = frozenset(
+    (
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EEXIST,  # a file where a folder should be
+        errno.EISDIR,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    )
+)
+
+
+def refusal(error: OSError) -> str | None:
+    """What to tell a person whose disk or folder refuses; None of an error of any other kind."""
+    if error.errno not in _REFUSALS:
+        return None
+    where = f"{error.filename} cannot be used" if error.filename else "Nothing can be written"
+    return f"{where}: {error.strerror}; make room, or name another place."
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -35,8 +60,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes it private to the owner
         temporary.replace(path)
-    except BaseException:
+    except BaseException as exc:
         temporary.unlink(missing_ok=True)
+        if isinstance(exc, OSError) and exc.filename is None:  # as of a full disk
+            exc.filename = str(path)
         raise
     if os.name == "posix":  # the new names themselves must survive a power cut
         for folder in (path.parent, *(new.parent for new in made)):

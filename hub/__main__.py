@@ -12,6 +12,7 @@ import typer
 
 from core.ending import run_command
 from core.errors import RollmarkError
+from core.files import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -301,11 +302,16 @@ def _settings(namespace: str | None = None) -> Settings:
 
 
 def main() -> None:
-    """Run, turning our own errors into one line on stderr and exit code 1."""
+    """Run, turning our own errors and a full disk into one line on stderr and exit code 1."""
     try:
         app()
     except RollmarkError as exc:
         print(exc, file=sys.stderr)
+        sys.exit(1)
+    except OSError as exc:
+        if (sentence := refusal(exc)) is None:
+            raise
+        print(sentence, file=sys.stderr)
         sys.exit(1)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,21 +45,6 @@ Weights = Annotated[
 ]
 
 
-# What a disk or a folder refuses wherever it is written to; anything else may be a bug of ours.
-_REFUSALS: Final = frozenset(
-    (
-        errno.EACCES,
-        errno.EDQUOT,
-        errno.EEXIST,  # a file where a folder should be
-        errno.EISDIR,
-        errno.ENOSPC,
-        errno.ENOTDIR,
-        errno.EPERM,
-        errno.EROFS,
-    )
-)
-
-
 @contextmanager
 def errors_on_one_line() -> Iterator[None]:
     """Our errors, and a place that refuses, become one line on stderr and exit code 1.
@@ -68,6 +52,7 @@ def errors_on_one_line() -> Iterator[None]:
     A bug keeps its traceback.
     """
     from core.errors import RollmarkError
+    from core.files import refusal
 
     try:
         yield
@@ -75,10 +60,9 @@ def errors_on_one_line() -> Iterator[None]:
         typer.echo(" ".join(str(exc).split()), err=True)
         raise typer.Exit(1) from exc
     except OSError as exc:
-        if exc.errno not in _REFUSALS:
+        if (sentence := refusal(exc)) is None:
             raise
-        where = f"{exc.filename} cannot be used" if exc.filename else "Nothing can be written"
-        typer.echo(f"{where}: {exc.strerror}; make room, or name another place.", err=True)
+        typer.echo(sentence, err=True)
         raise typer.Exit(1) from exc
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -150,6 +151,18 @@ def test_five_failures_park_it_with_the_reason_and_force_takes_it_up_again(answe
     assert answered.go(ledger).verdict == "parked"
     answered.failure = ""
     assert answered.go(ledger, model=MODEL, force=True).verdict == "promoted"
+
+
+def test_a_full_disk_is_named_as_the_reason(answered, ledger):
+    def full(point):
+        if point == "training:begin":
+            raise OSError(errno.ENOSPC, "No space left on device", "runs/last.pt")
+
+    with pytest.raises(OSError, match="No space left"):
+        answered.go(ledger, on_point=full)
+    assert answered.newest(ledger).last_error == (
+        "runs/last.pt cannot be used: No space left on device; make room, or name another place."
+    )
 
 
 def test_killed_five_times_it_is_parked_and_not_tried_for_ever(answered, ledger, clock):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
 
-from core.files import STALE_S, remove_stale, write_atomically
+import pytest
+
+from core.files import STALE_S, refusal, remove_stale, write_atomically
 
 
 def _aged(folder: Path, age_s: float) -> Path:
@@ -20,6 +23,31 @@ def test_what_is_written_may_be_read_by_other_users_of_the_machine(tmp_path: Pat
     """A release that root has bundled is served by an app of another user."""
     write_atomically(tmp_path / "new" / "config.json", b"{}")
     assert (tmp_path / "new" / "config.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_full_disk_leaves_what_was_there_and_says_which_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomically(tmp_path / "last.pt", b"whole")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        write_atomically(tmp_path / "last.pt", b"half")
+    assert refusal(caught.value) == (
+        f"{tmp_path / 'last.pt'} cannot be used: No space left on device; make room, or name "
+        "another place."
+    )
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [
+        ("last.pt", b"whole")
+    ]
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ECONNREFUSED])
+def test_an_error_that_may_be_a_bug_is_no_refusal(number: int) -> None:
+    assert refusal(OSError(number, "unforeseen", "a file")) is None
 
 
 def test_only_old_folders_of_that_name_are_removed(tmp_path: Path) -> None:
