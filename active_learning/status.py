@@ -34,13 +34,13 @@ def read_status(settings: Settings, desk: Desk) -> dict[str, Any]:
     datasets = sorted({release.config.dataset for release in resolve_all(settings.paths)})
     heads = [head for name in datasets if (head := versions.head(name)) is not None]
     newest = max(heads, key=lambda head: head.created_at, default=None)
-    last_run = _last_run(settings)
+    newest_run = last_run(settings)
     return {
         "queue": desk.queue.counts(),
         "oldest_s": {state: round(age) for state, age in desk.queue.ages_s().items()},
         "annotations": {"applied": desk.inbox.counts()["annotated"]},
         "dataset": _dataset(newest),
-        "last_run": last_run.id if last_run else None,
+        "last_run": newest_run.id if newest_run else None,
         "due": _due(outlooks(settings, desk)),
     }
 
@@ -59,13 +59,7 @@ def in_words(status: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _dataset(version: DatasetVersion | None) -> dict[str, Any]:
-    if version is None:  # nothing was reviewed yet: the public sets are as they were
-        return {"id": None, "counts": {}}
-    return {"id": version.id, "counts": version.counts}
-
-
-def _last_run(settings: Settings) -> RunRecord | None:
+def last_run(settings: Settings) -> RunRecord | None:
     """The run that was started last and whose record can be read."""
     from training.runs import list_runs
 
@@ -76,6 +70,12 @@ def _last_run(settings: Settings) -> RunRecord | None:
         except (TrainingError, InputError):
             continue  # a run that is being made, or a folder that is none
     return max(records, key=lambda record: record.started_at, default=None)
+
+
+def _dataset(version: DatasetVersion | None) -> dict[str, Any]:
+    if version is None:  # nothing was reviewed yet: the public sets are as they were
+        return {"id": None, "counts": {}}
+    return {"id": version.id, "counts": version.counts}
 
 
 def _due(views: Sequence[Outlook]) -> dict[str, Any]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from active_learning.choosing import BY_HAND
 from active_learning.desk import Desk, open_desk
-from active_learning.status import read_status
 from core.errors import InputError
-from core.records import Inspection, ReviewItem
+from core.records import Inspection, ReviewItem, ReviewState
 from core.settings import Settings
 from hub.registry import Release
 
@@ -85,14 +84,13 @@ class ReviewDesk:
             image, inspections=inspections, reasons=reasons, priority=priority, note=note
         )
 
-    def state(self, releases: tuple[Release, ...]) -> tuple[dict[str, int], str | None]:
-        """Items per state, and the id of the training run that was started last.
+    def counts(self, releases: tuple[Release, ...]) -> dict[ReviewState, int]:
+        """Items per state.
 
         Raises:
             LedgerError: if the ledger cannot be read.
         """
-        status: dict[str, Any] = read_status(self._settings, self.open(releases))
-        return dict(status["queue"]), status["last_run"]
+        return self.open(releases).queue.counts()
 
     def open(self, releases: tuple[Release, ...]) -> Desk:
         """The desk for the classes that are served now; a promotion may have brought new ones.

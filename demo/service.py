@@ -18,10 +18,11 @@ from active_learning.committee import Committee, compare
 from active_learning.courier import Courier
 from active_learning.inspection import to_inspection
 from active_learning.novelty import novelty_of
+from active_learning.status import last_run
 from active_learning.uncertainty import ACQUISITION_THRESHOLD
 from core.errors import InputError, RollmarkError
 from core.images import decode
-from core.records import REVIEW_STATES, Inspection, ReviewItem, ServedModel
+from core.records import REVIEW_STATES, Inspection, ReleaseConfig, ReviewItem, ServedModel
 from core.settings import Settings
 from core.types import DecodedImage, FloatArray, Prediction
 from demo import choosing, gpu
@@ -40,6 +41,11 @@ from models._committee import COMMITTEE
 logger = logging.getLogger(__name__)
 
 AUTO: Final = choosing.AUTO
+# What callers are told of the run that was started last.
+_OF_A_RUN: Final = (
+    *("id", "model", "dataset", "epochs", "epochs_planned"),
+    *("started_at", "finished_at", "validation"),
+)
 _NO_ITEMS: Final = dict.fromkeys(REVIEW_STATES, 0)
 
 
@@ -270,9 +276,9 @@ class Service:
         """
         loaded = self._models.revisions()
         releases = self.releases()
-        queue, last_run = self.review.state(releases) if releases else (_NO_ITEMS, None)
+        run = last_run(self._settings)
         return {
-            "queue": queue,
+            "queue": self.review.counts(releases) if releases else _NO_ITEMS,
             "models": {
                 model.name: {
                     "revision": model.revision,
@@ -281,7 +287,7 @@ class Service:
                 }
                 for model in (release.served() for release in releases)
             },
-            "last_run": last_run,
+            "last_run": run.model_dump(mode="json", include=set(_OF_A_RUN)) if run else None,
         }
 
     def _queue_disagreement(
@@ -311,6 +317,11 @@ class Service:
             on_first=lambda: self._doubts.get_ready(self.releases()),  # none came before
         )
         self._heat.get_ready()
+
+    def usual_threshold(self, config: ReleaseConfig) -> float:
+        """Lowest score of a finding that is shown where nobody says another."""
+        general = self._settings.serving.score_threshold
+        return config.score_threshold if general is None else general
 
     def _threshold(self, given: float | None) -> float | None:
         threshold = self._settings.serving.score_threshold if given is None else given

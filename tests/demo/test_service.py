@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from demo.service import Service
 from tests.demo import releases
 from tests.demo.fakes import FakePredictor, Loader
 from tests.demo.releases import PICTURE
+from tests.records import make_run
 
 
 def test_auto_is_the_detector_that_validated_best(service: Service) -> None:
@@ -273,6 +275,21 @@ def test_nothing_waits_for_review_before_anyone_has_flagged(service: Service) ->
         "unknown": 0,
     }
     assert status["last_run"] is None
+
+
+def test_status_says_what_the_newest_run_was(paths: PathSettings, service: Service) -> None:
+    (paths.runs / "grace-1").mkdir(parents=True)
+    (paths.runs / "grace-1" / "run.json").write_text(
+        make_run(id="grace-1", epochs=3, epochs_planned=40, finished_at=None).model_dump_json()
+    )
+    told = service.status()["last_run"]
+    assert (told["id"], told["model"], told["dataset"]) == ("grace-1", "grace", "neu-det")
+    assert (told["epochs"], told["epochs_planned"], told["finished_at"]) == (3, 40, None)
+    assert datetime.fromisoformat(told["started_at"]).tzinfo is not None
+    assert set(told) == {
+        *("id", "model", "dataset", "epochs", "epochs_planned"),
+        *("started_at", "finished_at", "validation"),
+    }
 
 
 def test_a_flagged_image_is_one_item_with_what_the_model_said(service: Service) -> None:
