@@ -89,11 +89,14 @@ class Presence:
 def watchers(ledger: Ledger) -> tuple[Watcher, ...]:
     """The watchers that were heard within `SILENT_S`, the oldest first.
 
+    One that was heard in the future was heard before the clock was set back.
+
     Raises:
         LedgerError: if the ledger cannot be read.
     """
-    since = ledger.clock.now() - timedelta(seconds=SILENT_S)
-    query = sa.select(WatcherRow).where(WatcherRow.seen_at > since)
+    now, silent = ledger.clock.now(), timedelta(seconds=SILENT_S)
+    seen_at = WatcherRow.seen_at
+    query = sa.select(WatcherRow).where(seen_at > now - silent, seen_at < now + silent)
     with ledger.reading() as session:
         rows = session.scalars(query.order_by(WatcherRow.started_at, WatcherRow.name)).all()
         return tuple(

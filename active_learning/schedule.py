@@ -59,7 +59,7 @@ def is_due(state: State, settings: RetrainingSettings) -> Due:
     progress = f"{new} of {settings.min_new_annotations} newly reviewed images"
     if not new:
         return Due(False, f"{progress}.")
-    waited = None if state.last_started is None else state.now - state.last_started
+    waited = _waited(state)
     if waited is not None and waited < timedelta(hours=settings.min_hours):
         return Due(
             False,
@@ -78,6 +78,13 @@ def is_due(state: State, settings: RetrainingSettings) -> Due:
             False, f"{urgent}, but {new} of {settings.min_urgent_annotations} reviews are there."
         )
     return Due(False, f"{progress}.")
+
+
+def _waited(state: State) -> timedelta | None:
+    """Since the last run started; None where there was none, or the clock was set back since."""
+    if state.last_started is None or state.last_started > state.now:
+        return None
+    return state.now - state.last_started
 
 
 def _urgent(state: State, settings: RetrainingSettings) -> str:

@@ -2,7 +2,8 @@
 
 The job lies in the ledger, so a watcher that is started again keeps the old one's hours; the lease
 to train keeps two of them from training at once. Every few seconds it says in the ledger that it is
-there and looks for orders from the page, which bring the next pass forward. SIGTERM and SIGINT end
+there and looks for orders from the page, which bring the next pass forward; so does a clock that
+was set back, or the next pass would be as much later. SIGTERM and SIGINT end
 it in good order: training stops after the epoch in hand, and the next watcher goes on from there.
 """
 
@@ -12,7 +13,7 @@ import logging
 import signal
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -98,7 +99,8 @@ def _scheduler(settings: Settings) -> Any:
     )
     scheduler.start(paused=True)
     before = scheduler.get_job(JOB)
-    due = before.next_run_time if before and before.next_run_time else datetime.now(UTC)
+    now = datetime.now(UTC)
+    due = before.next_run_time if before and before.next_run_time else now
     # Replaced rather than kept: the interval may have been changed.
     scheduler.add_job(
         one_pass,
@@ -106,7 +108,7 @@ def _scheduler(settings: Settings) -> Any:
         minutes=settings.retraining.poll_min,
         id=JOB,
         replace_existing=True,
-        next_run_time=due,
+        next_run_time=now if _is_too_late(due, now, settings) else due,
     )
     scheduler.resume()
     return scheduler
@@ -122,6 +124,7 @@ def _attend(scheduler: Any, ledger: Ledger, presence: Presence, settings: Settin
         try:
             if now - beaten >= BEAT_S:
                 presence.beat()
+                _keep_hours(scheduler, settings)
                 beaten = now
             # What a pass could not take up, another model's or a broken one, is not tried at once.
             if now - hurried >= _AGAIN_S and not _passing.is_set() and _asked(orders):
@@ -133,6 +136,18 @@ def _attend(scheduler: Any, ledger: Ledger, presence: Presence, settings: Settin
                 logger.warning("orders cannot be read: %s", exc)
             is_lost = True
         _stop.wait(_LOOK_S)
+
+
+def _keep_hours(scheduler: Any, settings: Settings) -> None:
+    """Make the next pass now if the clock was set back since its hour was noted."""
+    job, now = scheduler.get_job(JOB), datetime.now(UTC)
+    if job is not None and _is_too_late(job.next_run_time, now, settings):
+        scheduler.modify_job(JOB, next_run_time=now)
+
+
+def _is_too_late(due: datetime, now: datetime, settings: Settings) -> bool:
+    """Whether an hour lies further ahead than any that was noted by this clock."""
+    return due > now + timedelta(minutes=settings.retraining.poll_min, seconds=_LOOK_S)
 
 
 def _asked(orders: Orders) -> bool:

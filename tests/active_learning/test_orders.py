@@ -157,6 +157,14 @@ def test_a_watcher_counts_as_there_for_a_minute_after_it_was_heard(ledger, clock
     assert watchers(ledger)[0].seen_at == clock.now()
 
 
+def test_a_watcher_that_died_before_the_clock_was_set_back_is_not_there(ledger, clock):
+    Presence(ledger, poll_min=15).beat()
+    clock.wall -= timedelta(hours=1)
+    assert watchers(ledger) == ()
+    Presence(ledger, poll_min=5).beat()
+    assert [w.poll_min for w in watchers(ledger)] == [5]
+
+
 # --- through the loop --------------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ def state(new=0, *, ago=None, **more):
             "60 of 50 newly reviewed images.",
         ),
         (state(60, ago=timedelta(hours=24)), True, "60 of 50 newly reviewed images."),
+        (state(60, ago=timedelta(hours=-1)), True, "60 of 50 newly reviewed images."),
         (
             state(10, training_labels=LABELS, new_labels={"crazing": 4}),
             True,
@@ -86,6 +87,7 @@ def state(new=0, *, ago=None, **more):
         "enough",
         "enough, but too soon",
         "enough, and a day has passed",
+        "enough, and the clock was set back",
         "a few, for a short class",
         "too few even for a short class",
         "a few, but not of the short class",

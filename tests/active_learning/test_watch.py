@@ -6,12 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
+import pytest
 import sqlalchemy as sa
 
+from active_learning import watch
 from active_learning.orders import Orders
-from active_learning.presence import watchers
+from active_learning.presence import Presence, watchers
 from active_learning.retraining import RetrainingRuns
 from core.ledger import open_ledger
 from tests.active_learning.installation import MODEL, installation
@@ -78,3 +83,45 @@ def test_a_watcher_makes_a_pass_at_once_hears_an_order_and_ends_when_told_to(
     [(name, next_time)] = jobs
     assert name == "retraining"
     assert next_time > time.time()  # in 15 min: a watcher started again keeps to it
+
+
+class Hours:
+    """A scheduler with one job; one that is put to another hour ends the watch."""
+
+    def __init__(self, due):
+        self.due = due
+
+    def get_job(self, name):
+        return SimpleNamespace(next_run_time=self.due)
+
+    def modify_job(self, name, *, next_run_time):
+        self.due = next_run_time
+        watch._stop.set()
+
+
+@pytest.mark.parametrize(
+    ("ahead", "is_brought_forward"),
+    [(timedelta(minutes=15), False), (timedelta(minutes=75), True)],
+    ids=["its own hour", "the clock was set back an hour"],
+)
+def test_the_next_pass_is_never_more_than_an_interval_ahead(
+    installation, ahead, is_brought_forward
+):
+    assert installation.settings.retraining.poll_min == 15
+    hours = Hours(datetime.now(UTC) + ahead)
+    watch._stop.clear()
+    watch._keep_hours(hours, installation.settings)
+    assert watch._stop.is_set() == is_brought_forward
+    assert (hours.due <= datetime.now(UTC)) == is_brought_forward
+
+
+def test_a_watcher_looks_at_its_hours_as_often_as_it_says_that_it_is_there(installation):
+    ledger = open_ledger(installation.settings.paths.ledger_url)
+    hours = Hours(datetime.now(UTC) + timedelta(hours=2))
+    watch._stop.clear()
+    late = threading.Timer(20, watch._stop.set)  # or a watcher that does not look never ends
+    late.start()
+    watch._attend(hours, ledger, Presence(ledger, poll_min=15), installation.settings)
+    late.cancel()
+    assert hours.due <= datetime.now(UTC)
+    ledger.close()
