@@ -35,15 +35,21 @@ class DrawingPanel:
     Args:
         service: what inspects.
         batches: where an answer is kept that gets a link.
+        task: of the first answer; None where nothing is served.
     """
 
-    def __init__(self, service: Service, batches: Batches) -> None:
+    def __init__(self, service: Service, batches: Batches, task: Task | None) -> None:
         self._service, self._batches = service, batches
         self._exports = Exports()
         self._highlights = Latest()
         with gr.Row():
+            possible, usual = LAYERS[task] if task else ((), ())
             self.layers = gr.CheckboxGroup(
-                choices=[], label="Show on the picture", min_width=240, elem_id="inspect-layers"
+                choices=list(possible),
+                value=list(usual),
+                label="Show on the picture",
+                min_width=240,
+                elem_id="inspect-layers",
             )
             self._heat = gr.Radio(
                 heat.CHOICES,

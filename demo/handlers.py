@@ -16,9 +16,9 @@ from typing import Any, Final
 import gradio as gr
 import numpy as np
 
-from core.errors import InputError, RollmarkError
-from core.records import Inspection
-from core.types import DecodedImage, Image
+from core.errors import InputError, RollmarkError, WeightsNotFoundError
+from core.records import Inspection, ReleaseConfig
+from core.types import DecodedImage, Image, Task
 from demo.draw import Layers, overlay
 from demo.heat import Heat, paint
 from demo.service import AUTO, Comparison, Look, Service
@@ -110,6 +110,18 @@ def model_choices(service: Service) -> list[tuple[str, str]]:
     if not named:
         return []
     return [(f"Automatic: {short(service.choose().config.title)}", AUTO), *named]
+
+
+def first_choice(service: Service) -> tuple[Task | None, float]:
+    """Task of the model that answers first, and the lowest score that it shows; None without one.
+
+    What a page is laid out with, for a visitor who is faster than the events of its opening.
+    """
+    try:
+        config = service.choose().config
+    except WeightsNotFoundError:
+        return None, ReleaseConfig.model_fields["score_threshold"].default
+    return config.task, service.usual_threshold(config)
 
 
 def draw(look: Look, layers: Layers) -> Image:

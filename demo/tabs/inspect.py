@@ -67,13 +67,22 @@ class _Page:
             elem_id="inspect-samples",
         )
         with gr.Row(elem_classes="controls"):
+            # All that a picture is looked at with is there from the beginning: a visitor may be
+            # faster than the events of a page that opens.
+            offered = handlers.model_choices(self.service)
+            _, threshold = handlers.first_choice(self.service)
             self.model = gr.Dropdown(
-                choices=[], label="Model", scale=4, min_width=170, elem_id="inspect-model"
+                choices=offered,
+                value=AUTO if offered else None,
+                label="Model",
+                scale=5,
+                min_width=180,
+                elem_id="inspect-model",
             )
             self.threshold = gr.Slider(
                 0,
                 1,
-                0.25,
+                threshold,
                 step=0.01,
                 label="Score threshold",
                 buttons=[],  # "reset" would mean this page's first value, not the model's own
@@ -99,7 +108,9 @@ class _Page:
         self.findings = gr.HTML(
             "", js_on_load=script("findings"), apply_default_css=False, elem_id="inspect-findings"
         )
-        self.drawing = DrawingPanel(self.service, self.batches)
+        self.drawing = DrawingPanel(
+            self.service, self.batches, handlers.first_choice(self.service)[0]
+        )
         self.details = gr.HTML("", elem_id="inspect-details")
         self.flagging = FlagPanel(self.service)
 
@@ -147,9 +158,9 @@ class _Page:
                 self.service, path, name, image=image, model=model, score_threshold=threshold
             )
             inspection = look.inspection
-            possible, usual = LAYERS[inspection.task]
+            possible, drawn_first = LAYERS[inspection.task]
             is_same_kind = before is not None and before.inspection.task == inspection.task
-            kept = tuple(drawn) if is_same_kind else usual
+            kept = tuple(drawn) if is_same_kind else drawn_first
             picture = handlers.draw(look, chosen_layers(kept))
         except Exception as exc:
             yield self._failed(handlers.sentence_of(exc)) if is_wanted() else self._unchanged()
@@ -157,7 +168,7 @@ class _Page:
         if not is_wanted():
             yield self._unchanged()
             return
-        usual_threshold = self.service.choose(inspection.model).config.score_threshold
+        usual = self.service.usual_threshold(self.service.choose(inspection.model).config)
         yield (
             shown,
             (path, name),
@@ -167,7 +178,7 @@ class _Page:
             gr.CheckboxGroup(choices=list(possible), value=list(kept), visible=bool(possible)),
             markup.details(inspection, look.title),
             gr.Slider(
-                value=usual_threshold if threshold is None else threshold,
+                value=usual if threshold is None else threshold,
                 interactive=inspection.task != "classify",  # it has no findings to leave out
             ),
             "",

@@ -221,6 +221,18 @@ def test_compare_knows_its_models_before_the_page_has_asked_for_them(
     assert {name for _, name in props["choices"]} >= set(props["value"])
 
 
+def test_inspect_knows_with_what_it_looks_before_the_page_has_asked(
+    page: Page, address: str
+) -> None:
+    """Whoever dropped a picture at once was told that it did not work, or saw no boxes."""
+    laid = page.request.get(f"{address}/config").json()["components"]
+    of = {c["props"].get("elem_id"): c["props"] for c in laid}
+    assert of["inspect-model"]["value"] == "auto"
+    assert [name for _, name in of["inspect-model"]["choices"]][:2] == ["auto", "grace"]
+    assert of["inspect-layers"]["value"] == ["Boxes", "Names"]
+    assert of["inspect-threshold"]["value"] == 0.25
+
+
 def test_a_comparison_can_be_downloaded(page: Page) -> None:
     select_tab(page, "Compare")
     expect(page.locator("#compare-sentence")).to_contain_text(" see ", timeout=TIMEOUT_MS)
