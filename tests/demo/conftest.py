@@ -30,7 +30,9 @@ STOP_S = 30
 
 @pytest.fixture
 def paths(tmp_path: Path) -> PathSettings:
-    return PathSettings(bundled=tmp_path / "bundled", data=tmp_path / "data")
+    return PathSettings(
+        bundled=tmp_path / "bundled", data=tmp_path / "data", runs=tmp_path / "runs"
+    )
 
 
 @pytest.fixture
