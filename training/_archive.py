@@ -77,7 +77,7 @@ class FolderSource:
     """A folder with everything below it; see `Archive`. Links that lead outside are not followed.
 
     Raises:
-        DatasetError: if a cap is broken.
+        DatasetError: if a cap is broken, or a name cannot be written into a list of files.
     """
 
     def __init__(self, root: Path) -> None:
@@ -86,6 +86,11 @@ class FolderSource:
         if len(files) > MAX_MEMBERS:
             raise DatasetError(f"{root} holds {len(files)} files; at most {MAX_MEMBERS} are read.")
         self._names = tuple(path.relative_to(self._root).as_posix() for path in files)
+        if odd := [name for name in self._names if not _is_utf8(name)]:
+            raise DatasetError(
+                f"{root} holds file names that are not UTF-8 ({len(odd)}, the first {odd[0]!r}): "
+                "rename them."
+            )
 
     def names(self) -> tuple[str, ...]:
         """Paths of all files, sorted."""
@@ -135,6 +140,15 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
                 f"{path} holds the path {info.filename!r}, which leaves the archive; "
                 "take the archive from its public source again."
             )
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether it is a text; bytes of a file name that are none stand in it as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _within_cap(name: str, data: bytes) -> bytes:

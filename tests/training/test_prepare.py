@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import zipfile
 from collections import Counter
@@ -388,6 +389,15 @@ def test_a_link_that_leads_out_of_a_folder_is_not_followed(tmp_path: Path) -> No
     (tmp_path / "set" / "a.jpg").symlink_to(tmp_path / "secret.jpg")
 
     assert open_source(tmp_path / "set").names() == ()
+
+
+def test_a_file_name_that_is_no_text_is_named_and_refused(tmp_path: Path) -> None:
+    """As from a disk of an older Windows; no list of files could hold it."""
+    folder = tmp_path / "x-sdd"
+    shutil.copytree(FIXTURES / "x-sdd", folder)
+    (Path(os.fsdecode(bytes(folder) + b"/Fl\xe4che.jpg"))).write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"not UTF-8 \(1, the first 'Fl\\udce4che.jpg'\)"):
+        prepare("x-sdd", folder, tmp_path / "out")
 
 
 def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
