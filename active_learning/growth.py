@@ -27,6 +27,7 @@ from core.errors import DatasetError, InputError
 from core.geometry import class_map_from_record
 from core.images import KEPT, ImageStore, decode
 from core.records import Annotation
+from core.taxonomy import is_sound
 from core.types import FloatArray, Task
 from training._grouping import content_groups, fingerprint
 from training.datasets import Dataset, Sample, open_dataset, write_index
@@ -109,9 +110,7 @@ def grow(
     samples = sorted((*base.samples, *added), key=lambda sample: sample.file)
     return Growth(
         tuple(
-            _labelled(sample, sources[sample.sha256], base.task)
-            if sample.sha256 in sources
-            else sample
+            _labelled(sample, sources[sample.sha256], base) if sample.sha256 in sources else sample
             for sample in samples
         ),
         sources,
@@ -219,7 +218,7 @@ def write(growth: Growth, base: Dataset, images: ImageStore, data_root: Path) ->
 
 def unfit_for(annotation: Annotation, *, task: Task, labels: Sequence[str], dataset: str) -> str:
     """Why a model of this task and these classes cannot learn from an annotation; "" if it can."""
-    named = labels_given(annotation, task)
+    named = _named(annotation, task, labels)
     if not named and task == "classify":
         return "nobody said which class the image is"
     if not named and set(all_labels_given(annotation)) - {NO_DEFECT}:
@@ -227,6 +226,14 @@ def unfit_for(annotation: Annotation, *, task: Task, labels: Sequence[str], data
         return f"a defect was named and {how}"
     strangers = sorted(set(named) - set(labels))
     return f"{dataset} has no class {strangers[0]!r}" if strangers else ""
+
+
+def _named(annotation: Annotation, task: Task, labels: Sequence[str]) -> list[str]:
+    """The classes that an annotation names; "no defect" is a classifier's class for sound steel."""
+    named = labels_given(annotation, task)
+    if task == "classify" and named == [NO_DEFECT]:
+        return [label for label in labels if is_sound(label)][:1] or named
+    return named
 
 
 def _drawn(group: str) -> str:
@@ -251,15 +258,15 @@ def _new_sample(annotation: Annotation, group: str, split: str) -> Sample:
     )
 
 
-def _labelled(sample: Sample, annotation: Annotation, task: Task) -> Sample:
+def _labelled(sample: Sample, annotation: Annotation, base: Dataset) -> Sample:
     """The sample with what the annotation says in place of its labels; a mask is written later."""
-    match task:
+    match base.task:
         case "detect":
             return replace(sample, boxes=annotation.boxes)
         case "segment":
             return replace(sample, mask=None, mask_sha256=None)
         case "classify":
-            return replace(sample, label=annotation.label)
+            return replace(sample, label=_named(annotation, base.task, base.labels)[0])
 
 
 def _place(

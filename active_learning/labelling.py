@@ -19,7 +19,7 @@ from core.geometry import decode_rle
 from core.records import Annotation
 from core.types import Task
 
-NO_DEFECT: Final = "no defect"  # the choice of a sheet without any
+NO_DEFECT: Final = taxonomy.NO_DEFECT  # the choice of a sheet without any
 BOX, MASK, VERDICT, IMAGE = "box", "mask", "verdict", "image"  # names in the configuration
 
 _NO_DEFECT_COLOUR: Final = "#808080"

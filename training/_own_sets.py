@@ -154,6 +154,11 @@ def _labels(spellings: Sequence[str], rename: Mapping[str, str]) -> tuple[str, .
                 f"A class cannot be called {label!r}: {taxonomy.CLASS_NAME_WORDS}. Give it another "
                 f'name by --rename "{label}=NAME".'
             )
+        if label == taxonomy.NO_DEFECT:
+            raise DatasetError(
+                f"{label!r} is what reviewers say of every kind of picture: give the class another "
+                f'name by --rename "{label}=ok".'
+            )
     if not labels or len(labels) > MOST_CLASSES:
         raise DatasetError(f"The source has {len(labels)} classes: 1 to {MOST_CLASSES} can be.")
     return labels

@@ -164,6 +164,17 @@ def test_what_cannot_train_a_segmenter_is_left_out_with_a_reason(annotation, rea
     assert grow(base, base, [annotation], groups={}).left_out == {NEW: reason}
 
 
+def test_no_defect_is_a_classifiers_own_class_for_sound_steel_where_it_has_one():
+    seen = replace(SMALL, task="classify", labels=("dent", "ok"))
+    unseen = replace(SMALL, task="classify", labels=("dent", "rust"))
+    nothing = said(NEW, choice="no defect", boxes=())
+    grown = grow(seen, seen, [nothing], groups={NEW: "g1"})
+    assert grown.samples[-1].label == "ok"
+    assert grow(unseen, unseen, [nothing], groups={NEW: "g1"}).left_out == {
+        NEW: "neu-det has no class 'no defect'"
+    }
+
+
 def test_two_annotations_of_one_image_are_refused():
     with pytest.raises(DatasetError, match="Two annotations are about one image"):
         grow(SMALL, SMALL, [said(NEW), said(NEW)], groups={})

@@ -351,6 +351,11 @@ def errors(root: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
             {},
             'another name by --rename "<b>=NAME"',
         ),
+        "reserved class": (
+            yolo(root / "no", [f"0 {YOLO_LINE}"], "names: [no defect]"),
+            {},
+            'another name by --rename "no defect=ok"',
+        ),
         "odd rename": (plain, {"rename": {"dint": "x"}}, "names dint, but the source has"),
     }
 
@@ -359,7 +364,15 @@ def errors(root: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
     "case",
     [
         *("no annotation", "no picture", "no names", "two formats", "two lists", "gap", "bomb"),
-        *("no YAML", "odd COCO", "odd name", "public name", "odd class", "odd rename"),
+        *(
+            "no YAML",
+            "odd COCO",
+            "odd name",
+            "public name",
+            "odd class",
+            "odd rename",
+            "reserved class",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence_and_writes_nothing(
