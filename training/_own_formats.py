@@ -5,7 +5,7 @@
 | Pascal VOC | an XML of each image's name | LabelImg, CVAT, Label Studio |
 | YOLO | a TXT of each image's name; data.yaml, classes.txt or obj.names | Ultralytics, CVAT, … |
 | COCO | JSON with images, annotations and categories | CVAT, Label Studio, Roboflow, … |
-| masks | index PNGs in a folder called masks, and classes.txt | CVAT, scripts |
+| masks | index PNGs in a folder called masks, and classes.txt | scripts |
 
 Each knows the classes before the first image is read, as the source spells and orders them. A line
 that cannot be understood costs its object, not the set.
