@@ -24,6 +24,7 @@ from typing import Any, Final
 from core.errors import ConfigError
 from core.files import write_atomically
 from core.ledger import ledger_address
+from core.scratch import scratch
 from core.settings import PathSettings
 from models._release import CHANNEL_FILE
 
@@ -181,7 +182,7 @@ def _sqlite_file(url: str) -> Path | None:
 
 def _backup(ledger: Path) -> bytes:
     """A consistent copy of a database that others write to meanwhile."""
-    with tempfile.TemporaryDirectory(prefix="rollmark-keep-") as folder:
+    with tempfile.TemporaryDirectory(prefix="keep-", dir=scratch()) as folder:
         copy = Path(folder) / "ledger.db"
         with closing(sqlite3.connect(ledger)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)

@@ -19,6 +19,7 @@ from pydantic import StringConstraints, ValidationError
 
 from core.errors import HubError, HubUnavailable
 from core.records import Record
+from core.scratch import scratch
 from core.settings import HubSettings
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def read_file(
     """A file at a commit, or None if it is not there; raises huggingface_hub's errors."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    with tempfile.TemporaryDirectory(prefix="rollmark-hub-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hub-", dir=scratch()) as folder:
         try:
             path = api.hf_hub_download(
                 repo, name, revision=commit, repo_type=kind, local_dir=folder
