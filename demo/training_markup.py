@@ -23,6 +23,7 @@ from demo.retraining import Curve, Picture
 from demo.review_markup import bars, moment
 from demo.telling import without_places
 from demo.words import SOURCES, count, short
+from models import get_spec
 
 _STEPS: Final[dict[Phase, str]] = {
     "requested": "Asked for",
@@ -203,7 +204,9 @@ def balance(view: Outlook) -> str:
     training = bars(
         "Labels in training",
         view.training_labels,
-        f"Not counted: {view.dataset} is not prepared on this machine, or its labels are masks.",
+        "Labels that are masks are not counted by class."
+        if get_spec(view.model).task == "segment"
+        else f"Not counted: {view.dataset} is not prepared on this machine.",
     )
     new = bars("Newly reviewed", view.new_labels, "Nothing new has been reviewed.")
     return f'<div class="charts">{training}{new}{_drift(view)}</div>'

@@ -66,7 +66,8 @@ class StarNet(nn.Module):
         """Stop shrinking at `output_stride` (16 or 8): later stages widen their kernels instead.
 
         A stage that would have reached stride s gets stride 1 and dilation s / `output_stride`, so
-        that each kernel still sees the same part of the image.
+        that the kernels of its blocks still see the same part of the image; the convolution that
+        opens it reads the finer map and sees up to twice as far as it did.
 
         Raises:
             ConfigError: for another stride.

@@ -24,6 +24,21 @@ from models._spec import ReportedMetric
 _TASKS: Final = {"detect": "boxes", "segment": "a mask", "classify": "a class"}
 _FRACTIONS: Final = ("mAP", "AP50", "mIoU", "MPA", "accuracy", "precision", "recall", "F1")
 _HEADS: Final = ("Model", "Measured on its test split, and by its paper", "Trained on", "Revision")
+# In the reader's words; those that a page shows are explained below its table.
+_MEANING: Final = {
+    "mAP50": "how completely defects are found and how seldom something else is, over all "
+    "thresholds and classes; a box counts whose overlap with the true one is half of what both "
+    "cover",
+    "mAP50_95": "the same, but the more exactly a box fits, the more it counts",
+    "mIoU": "how much of the marked and the true area is common to both, averaged over the classes "
+    "and the sound surface",
+    "MPA": "how much of each class's area is found, averaged like mIoU",
+    "accuracy": "how many pictures get the right class",
+    "precision": "how much of what is said to be a defect is one",
+    "recall": "how much of the defects is found",
+    "F1": "precision and recall in one: it is high only where both are",
+    "macro_F1": "F1, in which rare classes count as much as frequent ones",
+}
 _READING: Final = "Reading the shelf …"
 _APART: Final = (
     "Papers measure on random splits, where parts of one strip lie on both sides; here they never "
@@ -73,7 +88,7 @@ def models_table(releases: tuple[Release, ...]) -> str:
     return (
         '<div class="scroll-x" tabindex="0" role="region" aria-label="Models">'
         f'<table class="models"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
-        f'<p class="quiet">{_APART}</p>'
+        f'<p class="quiet">{_APART}</p>{_glossary(releases)}'
     )
 
 
@@ -108,6 +123,24 @@ def _sentence(n: int) -> str:
     return markup.sentence(text)
 
 
+def _glossary(releases: Iterable[Release]) -> str:
+    """What the names of the measured metrics mean, folded away."""
+    tests = (release.config.tested for release in releases)
+    named = {metric.name for test in tests if test for metric in test.metrics}
+    terms = "".join(
+        f"<dt>{_in_words(name)}</dt><dd>{meaning}</dd>"
+        for name, meaning in _MEANING.items()
+        if name in named
+    )
+    if not terms:
+        return ""
+    return f"<details><summary>What the figures mean</summary><dl>{terms}</dl></details>"
+
+
+def _in_words(metric: str) -> str:
+    return escape(metric.replace("macro_", "macro ").replace("_defects", ", defects only"))
+
+
 def _row(release: Release, *, is_first: bool) -> str:
     config, run = release.config, release.config.run
     name = (
@@ -131,7 +164,7 @@ def _figures(config: ReleaseConfig, test: Evaluation | None) -> str:
     measured = {metric.name: metric for metric in test.metrics} if test else {}
     measured |= _of_one_class(reported, measured)
     lines = "".join(
-        f'<tr><th scope="row">{escape(name.replace("macro_", "macro "))}</th>'
+        f'<tr><th scope="row">{_in_words(name)}</th>'
         f"{_measured(measured.get(name))}<td>{_reported(reported.get(name))}</td></tr>"
         for name in dict.fromkeys([*measured, *reported])
     )
@@ -174,4 +207,5 @@ def _measured(metric: Metric | None) -> str:
 def _reported(metric: ReportedMetric | None) -> str:
     if metric is None:
         return "–"
-    return f"{100 * metric.value:.1f} {'points' if ' gain ' in metric.name else '%'}"
+    # Three digits: a gain of 4.05 points is not told as 4.0.
+    return f"{100 * metric.value:.3g} {'points' if ' gain ' in metric.name else '%'}"

@@ -52,6 +52,16 @@ def test_an_uploaded_picture_is_inspected_at_once(page: Page) -> None:
     expect(page.locator(".facts")).to_contain_text("ed16bedee334")
 
 
+def test_the_list_of_models_closes_behind_whoever_tabs_on(page: Page) -> None:
+    model = page.locator("#inspect-model")
+    page.locator(".sample").last.focus()
+    page.keyboard.press("Tab")
+    expect(model.get_by_role("listbox")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("number input for Score threshold")).to_be_focused()
+    expect(model.get_by_role("listbox")).to_be_hidden()
+
+
 def test_a_pasted_picture_is_inspected(page: Page) -> None:
     before = _source(page)
     page.evaluate(

@@ -68,6 +68,17 @@ def test_the_models_page_says_where_figures_are_of_the_paper_s_split(tmp_path):
     assert "<caption>324 test images;" in page
 
 
+def test_the_models_page_tells_a_paper_s_gain_to_the_digit_and_explains_what_it_shows():
+    paths = PathSettings(bundled=ROOT / "hub" / "bundled", data=ROOT / "none")
+    page = models_table((resolve("da_yolo", paths),))
+    assert "<td>4.05 points</td>" in page
+    assert "<dt>mAP50</dt>" in page
+    assert "<dt>mIoU</dt>" not in page
+    page = models_table((resolve("sme_deeplabv3plus", paths),))
+    assert '<th scope="row">mIoU, defects only</th>' in page
+    assert "<dt>mIoU</dt>" in page
+
+
 def test_the_models_page_shows_the_class_that_a_paper_names_beside_its_figure():
     paths = PathSettings(bundled=ROOT / "hub" / "bundled", data=ROOT / "none")
     bundled = resolve("gms2_yolo", paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,7 +165,9 @@ def test_what_cannot_be_told_yet_is_said_in_words() -> None:
         open_run=None,
     )
     shown = training_markup.balance(view)
-    assert "Not counted: neu-det is not prepared on this machine" in shown
+    assert "Not counted: neu-det is not prepared on this machine." in shown
+    masks = training_markup.balance(replace(view, model="sme_deeplabv3plus", dataset="neu-seg"))
+    assert "Labels that are masks are not counted by class." in masks
     assert "1 inspection so far; 100 are needed." in shown
 
 
