@@ -27,8 +27,8 @@ _HEADS: Final = ("Model", "Measured on its test split, and by its paper", "Train
 # In the reader's words; those that a page shows are explained below its table.
 _MEANING: Final = {
     "mAP50": "how completely defects are found and how seldom something else is, over all "
-    "thresholds and classes; a box counts whose overlap with the true one is half of what both "
-    "cover",
+    "thresholds and classes; a box counts whose overlap with the true one is at least half of "
+    "what both cover",
     "mAP50_95": "the same, but the more exactly a box fits, the more it counts",
     "mIoU": "how much of the marked and the true area is common to both, averaged over the classes "
     "and the sound surface",
@@ -42,7 +42,7 @@ _MEANING: Final = {
 _READING: Final = "Reading the shelf …"
 _APART: Final = (
     "Papers measure on random splits, where parts of one strip lie on both sides; here they never "
-    "do, so the two columns do not compare."
+    "do, so the two columns cannot be compared."
 )
 
 
@@ -207,5 +207,6 @@ def _measured(metric: Metric | None) -> str:
 def _reported(metric: ReportedMetric | None) -> str:
     if metric is None:
         return "–"
-    # Three digits: a gain of 4.05 points is not told as 4.0.
-    return f"{100 * metric.value:.3g} {'points' if ' gain ' in metric.name else '%'}"
+    if " gain " in metric.name:
+        return f"{100 * metric.value:.2f} points"  # 4.05 must not become 4.0
+    return f"{100 * metric.value:.1f} %"
