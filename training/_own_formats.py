@@ -138,7 +138,11 @@ class YoloFiles:
                 continue
             try:
                 objects.append(self._object(number, line.split(), size, label_of))
-            except (ValueError, InputError) as exc:
+            except ValueError:
+                report(
+                    "unreadable-object", f"line {number}: {line.strip()!r:.40} is not all numbers"
+                )
+            except InputError as exc:
                 report("unreadable-object", f"line {number}: {exc}")
         return objects
 

@@ -84,6 +84,11 @@ def read_own_set(name: str, task: Task, rename: Mapping[str, str], archive: Arch
         source, beside = _format(task, archive, names, images)
     spellings = source.spellings
     labels = _labels(spellings, rename)
+    if task == "classify" and len(labels) < 2:
+        raise DatasetError(
+            f"All pictures with a class are {labels[0]!r}: a classifier needs two classes or more, "
+            "each in a folder of its own."
+        )
     entry = Entry(
         name=name,
         task=task,

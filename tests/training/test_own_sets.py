@@ -357,6 +357,7 @@ def errors(root: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
             'another name by --rename "no defect=ok"',
         ),
         "odd rename": (plain, {"rename": {"dint": "x"}}, "names dint, but the source has"),
+        "one class": (plain, {"task": "classify"}, "'images': a classifier needs two classes"),
     }
 
 
@@ -372,6 +373,7 @@ def errors(root: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
             "odd class",
             "odd rename",
             "reserved class",
+            "one class",
         ),
     ],
 )
