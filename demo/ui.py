@@ -21,6 +21,7 @@ from demo.service import Service
 from demo.sign_in import SignIn
 from demo.tabs import batch, compare, inspect, live, models, review, training
 from demo.theme import STYLE, head, theme
+from demo.uploads import closed_routes, take_uploads_whole
 
 _MASTHEAD: Final = """
 <header class="masthead">
@@ -109,6 +110,7 @@ def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = Tr
     Returns:
         The address of the app.
     """
+    take_uploads_whole()
     serving = settings.serving
     is_space = gr.utils.get_space() is not None
     _, address, _ = blocks.launch(
@@ -162,6 +164,7 @@ def _routes(service: Service, settings: Settings) -> list[Route]:
     direct = Direct(service, settings.serving, at_once=_MODEL_CALLS)
     return [
         *([] if gpu.is_lent() else direct.routes()),
+        *closed_routes(),
         Route("/health", health),
         Route("/source", source_code),
         Route("/webhooks/label-studio", label_studio, methods=["POST"]),

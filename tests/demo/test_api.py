@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,13 @@ from tests.demo.releases import EXAMPLES, PICTURE
 SHA256 = "883988251961da0342ce6f0b3d2a5658d77b78603c246c19f9b325b8b419cd14"  # of PICTURE
 NAMES = "auto, grace, mobilesteelnet, sme_deeplabv3plus"
 TIMEOUT_S = 60
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +229,27 @@ def test_plain_http_uploads_asks_and_reads_the_answer(address: str) -> None:
     event, [answer] = _call(address, "inspect", [_uploaded(address), "grace", None])
     assert event == "complete"
     assert answer["image"]["sha256"] == SHA256
+
+
+def test_the_app_keeps_nothing_of_an_upload_that_is_broken_off(address: str) -> None:
+    kept = Path(_uploaded(address)["path"]).parents[1]
+    before = set(kept.iterdir())
+    host, port = address.removeprefix("http://").rstrip("/").split(":")
+    with socket.create_connection((host, int(port))) as visitor:
+        visitor.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+            b'Content-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\nhalf'
+        )
+        _wait(lambda: set(kept.iterdir()) != before)
+    _wait(lambda: set(kept.iterdir()) == before)
+
+
+@pytest.mark.parametrize("name", ["component_server", "process_recording"])
+def test_files_can_be_sent_to_no_other_place(address: str, name: str) -> None:
+    files = {"video": ("a.mp4", b"x")}
+    answer = requests.post(f"{address}/gradio_api/{name}", files=files, timeout=TIMEOUT_S)
+    assert answer.status_code == 404
 
 
 def test_arguments_may_be_named_in_plain_http(address: str) -> None:
