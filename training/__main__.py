@@ -224,7 +224,7 @@ def evaluate(
 @app.command()
 def predict(
     model: Model,
-    images: Annotated[Path, typer.Option(help="Folder of images.")],
+    images: Annotated[Path, typer.Option(help="Folder of images, without its subfolders.")],
     output: Annotated[Path, typer.Option(help="Folder for predictions.json and masks.")],
     weights: Weights = None,
     score_threshold: Annotated[
