@@ -95,7 +95,9 @@ def test_a_command_s_children_may_end_with_it_and_python_is_not_taken_apart(
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGSTOP)  # or its child's end might reach it first
     os.killpg(process.pid, number)
+    os.kill(process.pid, signal.SIGCONT)
     said, complained = process.communicate(timeout=60)
     assert (process.returncode, said, complained) == (status, "tidied up\n", "")
 

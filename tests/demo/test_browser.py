@@ -267,7 +267,7 @@ def test_a_comparison_gets_a_link_that_shows_it_to_somebody_else(
     other.goto(f"{address}/{link.get_attribute('href')}")
     expect(other.locator("figure.tile")).to_have_count(3, timeout=TIMEOUT_MS)
     expect(other.locator("figure.tile.is-waiting")).to_have_count(0)
-    said = other.locator("#compare-sentence").inner_text()
+    said = other.locator("#compare-sentence .sentence").inner_text()
     expect(sentence).to_contain_text(said)
     assert other.locator("figure.tile figcaption").all_inner_texts() == (
         page.locator("figure.tile figcaption").all_inner_texts()
