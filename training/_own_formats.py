@@ -17,6 +17,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, Final, Protocol
 
@@ -48,39 +49,15 @@ class Format(Protocol):
         ...
 
 
-class VocFiles:
-    """One Pascal-VOC file for each image."""
+class FileEach:
+    """A file or a folder for each image: Pascal VOC, index masks, or nothing but the class.
 
-    def __init__(self, archive: Archive, files: Iterable[str]) -> None:
+    Value k of a mask is the k-th of `spellings`.
+    """
+
+    def __init__(self, archive: Archive, spellings: Iterable[str]) -> None:
         self._archive = archive
-        spellings: set[str] = set()
-        for name in files:
-            spellings |= _voc_names(archive, name)
-        self.spellings = tuple(sorted(spellings))
-
-    def annotations(self, labels: Sequence[str], label_of: LabelOf) -> FilesBeside:
-        """See `Format`."""
-        return FilesBeside(self._archive, label_of=label_of, numbers=(0,))
-
-
-class Folders:
-    """One class for each folder; nothing is marked in the images."""
-
-    def __init__(self, archive: Archive, names: Iterable[str]) -> None:
-        self._archive = archive
-        self.spellings = tuple(sorted(names))
-
-    def annotations(self, labels: Sequence[str], label_of: LabelOf) -> FilesBeside:
-        """See `Format`."""
-        return FilesBeside(self._archive, label_of=label_of, numbers=(0,))
-
-
-class MaskFiles:
-    """One index mask for each image: value k is the k-th line of classes.txt."""
-
-    def __init__(self, archive: Archive, names: Sequence[str]) -> None:
-        self._archive = archive
-        self.spellings = class_list(archive, names)
+        self.spellings = tuple(spellings)
 
     def annotations(self, labels: Sequence[str], label_of: LabelOf) -> FilesBeside:
         """See `Format`."""
@@ -303,14 +280,15 @@ def coco_content(archive: Archive, name: str) -> Mapping[str, Any] | None:
     return None
 
 
-def _voc_names(archive: Archive, name: str) -> set[str]:
-    """Classes that one XML names; none if it cannot be read, which is reported with its image."""
-    try:
-        root = parse_voc(archive.read(name))
-    except InputError:
-        return set()
-    found = {(element.findtext("name") or "").strip() for element in root.iter("object")}
-    return found - {""}
+def voc_classes(archive: Archive, files: Iterable[str]) -> tuple[str, ...]:
+    """Classes that Pascal-VOC files name, sorted; one that cannot be read names none, and is
+    reported with its image."""
+    found: set[str] = set()
+    for name in files:
+        with suppress(InputError):
+            root = parse_voc(archive.read(name))
+            found |= {(element.findtext("name") or "").strip() for element in root.iter("object")}
+    return tuple(sorted(found - {""}))
 
 
 def _yaml_names(archive: Archive, name: str) -> tuple[str, ...]:

@@ -22,12 +22,12 @@ from training._catalogue import CATALOGUE, Entry
 from training._own_formats import (
     NAME_FILES,
     CocoFiles,
-    Folders,
+    FileEach,
     Format,
-    MaskFiles,
-    VocFiles,
     YoloFiles,
+    class_list,
     coco_content,
+    voc_classes,
 )
 from training._readers import (
     Found,
@@ -78,7 +78,7 @@ def read_own_set(name: str, task: Task, rename: Mapping[str, str], archive: Arch
     if not images:
         raise DatasetError("No images were found in the source: give a zip or a folder of some.")
     manifest = read_manifest(archive, names)
-    source: Format = Folders(archive, {_folder_class(m, manifest) for m in images} - {""})
+    source: Format = FileEach(archive, sorted({_folder_class(m, manifest) for m in images} - {""}))
     beside: Mapping[str, Sequence[str]] = {}
     if task != "classify":
         source, beside = _format(task, archive, names, images)
@@ -136,8 +136,8 @@ def _format(
     if texts:
         return YoloFiles(archive, names), by_stem(texts)
     if xmls and task == "detect":
-        return VocFiles(archive, xmls), by_stem(xmls)
-    return MaskFiles(archive, names), by_stem(masks)
+        return FileEach(archive, voc_classes(archive, xmls)), by_stem(xmls)
+    return FileEach(archive, class_list(archive, names)), by_stem(masks)
 
 
 def _labels(spellings: Sequence[str], rename: Mapping[str, str]) -> tuple[str, ...]:
