@@ -35,6 +35,7 @@ from ultralytics.data.build import InfiniteDataLoader, build_yolo_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 
 from core.files import write_atomically
+from training._depthwise import quicken
 from training._loaders import drawing_by, end
 from training._network_state import modules_of, network_state
 from training.detector_recipe import ema_decay
@@ -118,6 +119,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         network.criterion_factory = spec.criterion
         if self.device.type == "cpu" and cpu_has_bf16():
             network.autocast_dtype = torch.bfloat16
+            quicken(network)
         self.model = network
 
     # ------------------------------------------------------------------------------- set-up

@@ -18,6 +18,7 @@ import torch
 from core.records import RunRecord
 from training import runs
 from training._beginning import check_begin, first_record
+from training._depthwise import quicken
 from training._torch_loop import Loop
 from training._torch_parts import has_bf16, layout
 from training.batches import load_split
@@ -124,6 +125,8 @@ def train_network(
         for part in ("train", "val")
     )
     shutil.rmtree(run.scratch, ignore_errors=True)  # all images are in memory
+    if place.type == "cpu":
+        quicken(network)
     loop = Loop(
         spec=spec,
         network=network.to(place, memory_format=layout(place)),  # type: ignore[call-overload]
