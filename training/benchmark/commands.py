@@ -38,6 +38,7 @@ class SettingName(StrEnum):
     """How much one run may cost."""
 
     FULL = "full"
+    MIDDLE = "middle"
     SMALL = "small"
     QUICK = "quick"
 
@@ -59,7 +60,11 @@ def accuracy(
         list[str] | None, typer.Option(help="Prepared data set; repeatable; default: the table's.")
     ] = None,
     setting: Annotated[
-        SettingName, typer.Option(help="full: hours a row; small: minutes; quick: a smoke test.")
+        SettingName,
+        typer.Option(
+            help="full: hours a row; middle: an hour, segmenters only; small: minutes; "
+            "quick: a smoke test."
+        ),
     ] = SettingName.SMALL,
     rows: Annotated[
         list[str] | None,
