@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from core.files import remove_stale
 from core.records import Record, ReleaseConfig
 from models._features import FirstOutput, WithFeatures
-from models._runtime import TorchRuntime, cpu_has_bf16
+from models._runtime import BF16_FROM_PX, TorchRuntime, cpu_has_bf16
 from models._streams import Streams
 
 if TYPE_CHECKING:
@@ -167,7 +167,10 @@ class OpenVINORuntime:
 
     def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Run (N, 3, H, W) float32 on the CPU; the first output and one vector per image (N, D)."""
-        if any(side not in (None, n) for side, n in zip(self._sides, batch.shape[2:], strict=True)):
+        other = any(
+            side not in (None, n) for side, n in zip(self._sides, batch.shape[2:], strict=True)
+        )
+        if other or (self._precision == "bf16" and min(batch.shape[2:]) < BF16_FROM_PX):
             return self._in_torch()(batch)
         pictures = batch.permute(0, 2, 3, 1).contiguous().numpy()  # a view: channels are last
         is_many = len(pictures) >= self._threads > 1

@@ -22,9 +22,9 @@ def cpu_has_bf16() -> bool:
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("amx_tile"))
 
 
-# oneDNN's strided bf16 convolution on AMX (torch 2.11) answers with whatever lay in memory where a
-# map is two columns wide and taller, which inputs of up to 32 px come to at stride 16.
-_BF16_FROM_PX = 64
+# oneDNN's strided bf16 convolution on AMX (in torch 2.11 and OpenVINO 2026.4) answers with whatever
+# lay in memory where a map is two columns wide and taller; an input of 32 px comes to that.
+BF16_FROM_PX = 64
 
 
 class Runtime(Protocol):
@@ -116,7 +116,7 @@ class TorchRuntime:
             batch = batch.half()  # before it travels: half the bytes
         batch = batch.to(self.device, memory_format=torch.channels_last)
         with self._lock, torch.inference_mode():
-            bf16 = self._bf16 and min(batch.shape[-2:]) >= _BF16_FROM_PX
+            bf16 = self._bf16 and min(batch.shape[-2:]) >= BF16_FROM_PX
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
                 output, features = self._both(batch)
         return output.float().cpu(), features.float().cpu()

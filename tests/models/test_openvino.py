@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import models
 from core.errors import ConfigError
 from core.files import STALE_S
 from core.images import decode
-from models import _proof
+from models import _openvino, _proof, _runtime
 from models._openvino import OpenVINORuntime, convert, export_folder, find_export
 from models._pictures import to_tensor
 from models._predictors import AnyPredictor, Detector, make_predictor
@@ -26,10 +28,20 @@ from models._release import read_release
 from models._runtime import TorchRuntime, prepare
 from tests.demo import releases
 
+BUNDLED = Path(models.__file__).parents[1] / "hub" / "bundled"
 EXAMPLES = [decode(path) for path in sorted(releases.EXAMPLES.glob("*.jpg"))[:3]]
 
 # Tracing settles branches on shapes for one size, which is what an export is.
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _full_precision() -> Iterator[None]:
+    """As on a CPU without bfloat16: what untrained weights answer is mostly rounding in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (_runtime, _openvino):
+            patch.setattr(module, "cpu_has_bf16", lambda: False)
+        yield
 
 
 class _Rows(nn.Module):
@@ -109,6 +121,41 @@ def test_a_picture_of_another_size_than_the_export_s_is_answered_by_torch() -> N
         assert features.shape == (3, 2)
         assert len(rebuilt) == built
     assert runtime.network is network
+
+
+@pytest.mark.parametrize("sides", [(160, 32), (32, 160), (63, 200)])
+def test_a_narrow_picture_is_never_answered_in_bf16(
+    sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where AMX is, bfloat16 told the first of these anything from 0 to 1 in every pixel.
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 3, padding=1))
+    torch.manual_seed(0)
+    prepare(network)
+    monkeypatch.setattr(_runtime, "cpu_has_bf16", lambda: True)
+    in_torch = TorchRuntime(network, feature_layer="0")
+    graph = convert(copy.deepcopy(network), feature_layer="0", size=64, any_size=True)
+    runtime = OpenVINORuntime(graph, precision="bf16", in_torch=lambda: in_torch)
+    batch = torch.rand(2, 3, *sides, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network(batch)
+    for asked in (in_torch, runtime):
+        torch.testing.assert_close(asked(batch)[0], expected, rtol=1e-5, atol=1e-6)
+    wide = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert not torch.equal(in_torch(wide)[0], network(wide))  # that one is in bf16
+
+
+@pytest.mark.parametrize("name", ["grace", "sme_deeplabv3plus", "mobilesteelnet"])
+def test_trained_weights_pass_the_proof_in_bf16(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (_runtime, _openvino):
+        monkeypatch.setattr(module, "cpu_has_bf16", lambda: True)
+    folder = BUNDLED / name
+    predictor = _loaded(folder)
+    assert predictor.runtime.name == "torch bf16 on cpu"
+    assert models.accelerate(predictor, folder, cache=tmp_path, images=EXAMPLES)
+    assert predictor.runtime.name == "OpenVINO bf16"
 
 
 def test_an_earlier_answer_is_not_overwritten_by_the_next() -> None:

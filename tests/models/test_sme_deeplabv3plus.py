@@ -180,10 +180,10 @@ def test_channels_last_changes_no_logit() -> None:
 
 def test_bfloat16_autocast_trains_and_the_loss_stays_in_float32() -> None:
     network = build(3, "paper").to(memory_format=torch.channels_last)
-    images = torch.rand(2, 3, 40, 32).to(memory_format=torch.channels_last)
+    images = torch.rand(2, 3, 72, 64).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = network(images)
-        loss = criterion(network)(logits, torch.randint(4, (2, 40, 32)), 255)
+        loss = criterion(network)(logits, torch.randint(4, (2, 72, 64)), 255)
     assert logits.dtype is torch.bfloat16
     assert loss.dtype is torch.float32
     loss.backward()
