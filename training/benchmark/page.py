@@ -334,8 +334,8 @@ def _runs(parts: Mapping[Section, tuple[Line, ...]]) -> list[str]:
                 name = "the row's own" if run.id == record.row else f"`{run.id}`"
                 cells = [
                     *(f"`{record.row}`", name, f"{run.best_epoch} of {run.epochs}"),
-                    *(f"{run.wall_time_s / 60:.0f}", run.machine, f"`{run.git_commit[:12]}`"),
-                    f"`{run.weights_sha256[:12]}`",
+                    *(f"{run.wall_time_s / 60:.0f}", f"{run.machine}, {run.precision}"),
+                    *(f"`{run.git_commit[:12]}`", f"`{run.weights_sha256[:12]}`"),
                 ]
                 table.append(f"| {' | '.join(cells)} |")
     if not table:
