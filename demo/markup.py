@@ -45,17 +45,17 @@ def working(text: str) -> str:
 
 def sentence(text: str) -> str:
     """The line on top of a page that says in words how things stand."""
-    return f'<p class="sentence">{escape(text)}</p>'
+    return f'<p class="sentence">{with_code(text)}</p>'
 
 
 def note(text: str) -> str:
     """A quiet sentence about what just happened."""
-    return f'<p class="quiet" role="status">{escape(text)}</p>'
+    return f'<p class="quiet" role="status">{with_code(text)}</p>'
 
 
 def nothing(text: str) -> str:
     """The place of what is not there yet: what will be, and how it comes."""
-    return f'<div class="nothing"><p>{escape(text)}</p></div>'
+    return f'<div class="nothing"><p>{with_code(text)}</p></div>'
 
 
 def failed(sentence: str, heading: str = "This did not work") -> str:
@@ -63,8 +63,16 @@ def failed(sentence: str, heading: str = "This did not work") -> str:
     return (
         '<div class="verdict is-failed" role="alert"><p class="headline">'
         f'<span class="mark" aria-hidden="true">×</span>{escape(heading)}</p>'
-        f'<p class="detail">{escape(sentence)}</p></div>'
+        f'<p class="detail">{with_code(sentence)}</p></div>'
     )
+
+
+def with_code(text: str) -> str:
+    """A text as HTML; what stands in `backticks` as code, a lone backtick as it is."""
+    parts = escape(text).split("`")
+    if len(parts) % 2 == 0:
+        return "`".join(parts)
+    return "".join(f"<code>{p}</code>" if k % 2 else p for k, p in enumerate(parts))
 
 
 def linked(what: str, address: str, days: float) -> str:
@@ -77,7 +85,7 @@ def linked(what: str, address: str, days: float) -> str:
 
 def refused(sentence: str) -> str:
     """Why something was not done, where what was done is told."""
-    return f'<div class="connection" role="alert"><p class="quiet">{escape(sentence)}</p></div>'
+    return f'<div class="connection" role="alert"><p class="quiet">{with_code(sentence)}</p></div>'
 
 
 def verdict(inspection: Inspection, model_title: str, queued: str = "") -> str:

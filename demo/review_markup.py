@@ -18,7 +18,7 @@ from core.ledger import Event
 from core.records import Inspection
 from core.taxonomy import look, title
 from demo import markup
-from demo.markup import swatch
+from demo.markup import swatch, with_code
 from demo.reviewing import THUMB_PX, Chosen, Listed
 from demo.words import age, count, headline
 
@@ -194,16 +194,16 @@ def connection(found: Reach, carried: Carried, now: datetime) -> str:
         mark = "✓" if found.is_ready else "×"
         lines.append(
             f'<span class="{kind}"><span aria-hidden="true">{mark}</span> '
-            f"{escape(found.sentence)}</span>"
+            f"{with_code(found.sentence)}</span>"
         )
     if carried.sending is not None:
         made, wanted = carried.sending
         lines.append(f"<strong>Sending: {made} of {count(wanted, 'image')} …</strong>")
     elif carried.sent:
         kind = "is-fine" if carried.is_sent_whole else "is-wrong"
-        lines.append(f'<span class="{kind}">{escape(carried.sent)}</span>')
+        lines.append(f'<span class="{kind}">{with_code(carried.sent)}</span>')
     if carried.fetch_error and carried.fetch_error != found.sentence:
-        lines.append(f'<span class="is-wrong">{escape(carried.fetch_error)}</span>')
+        lines.append(f'<span class="is-wrong">{with_code(carried.fetch_error)}</span>')
     elif carried.fetched_at is not None:
         lines.append(f"Answers fetched {moment(carried.fetched_at, now)}.")
     return f'<p class="connection" role="status">{"<br>".join(lines)}</p>'

@@ -18,7 +18,7 @@ from core.taxonomy import title
 from core.verdicts import Check, ClassChange, Decision
 from demo import markup, plots
 from demo import training_deeds as deeds
-from demo.markup import swatch
+from demo.markup import swatch, with_code
 from demo.retraining import Curve, Picture
 from demo.review_markup import bars, moment
 from demo.telling import without_places
@@ -141,7 +141,7 @@ def hearing(picture: Picture, now: datetime) -> str:
     is_waiting = picture.waiting is not None or (run is not None and run.state == "open")
     is_heard = bool(picture.watchers) or picture.is_carried
     mark = "is-wrong" if is_waiting and not is_heard else "quiet"
-    told = f'<p class="{mark}">{_with_code(deeds.hearing(picture))}</p>'
+    told = f'<p class="{mark}">{with_code(deeds.hearing(picture))}</p>'
     order = picture.order
     if order is not None and order.state in ("expired", "withdrawn"):
         told += (
@@ -153,7 +153,7 @@ def hearing(picture: Picture, now: datetime) -> str:
 
 def question(deed: deeds.Deed) -> str:
     """What will happen, before it does."""
-    return f'<p class="asks" role="status">{_with_code(deed.question)}</p>'
+    return f'<p class="asks" role="status">{with_code(deed.question)}</p>'
 
 
 def verdict(decision: Decision | None) -> str:
@@ -297,12 +297,6 @@ def _check(check: Check) -> str:
         f'<li class="is-{word}"><span class="mark" aria-hidden="true">{mark}</span>'
         f'<span class="unseen">{word}: </span>{escape(check.sentence)}</li>'
     )
-
-
-def _with_code(text: str) -> str:
-    """A text as HTML, what stands in `backticks` as code."""
-    parts = escape(text).split("`")
-    return "".join(f"<code>{p}</code>" if k % 2 else p for k, p in enumerate(parts))
 
 
 def _going(run: RetrainingRun, name: str, *, is_carried: bool) -> str:
