@@ -37,7 +37,8 @@ def list_releases(
     from core.settings import load_settings
     from hub.registry import resolve_all
 
-    lines = [release.served() for release in resolve_all(load_settings().paths)]
+    releases = resolve_all(load_settings().paths)
+    lines = [release.served() for release in releases]
     if as_json:
         fields = {"name", "task", "revision", "source", "parameters", "metrics"}
         print(json.dumps([line.model_dump(mode="json", include=fields) for line in lines]))
@@ -49,10 +50,12 @@ def list_releases(
     table = Table(box=None, pad_edge=False)
     for head in ("model", "task", "revision", "source", "parameters", "test metrics (%)"):
         table.add_column(head, no_wrap=head in ("model", "revision"))
-    for line in lines:
+    for release, line in zip(releases, lines, strict=True):
         metrics = "\n".join(f"{m.name} {100 * m.value:.1f}" for m in line.metrics[:2])
-        if line.protocol == "paper":
-            metrics += "\non the paper's split"
+        if metrics:
+            metrics += f"\non {release.config.dataset}"
+        if metrics and line.protocol == "paper":
+            metrics += ", the paper's split"
         table.add_row(
             line.name, line.task, line.revision, line.source, f"{line.parameters:,}", metrics
         )

@@ -41,3 +41,13 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "app", stop)
     with pytest.raises(FileNotFoundError):
         command.main()
+
+
+def test_the_list_says_on_which_data_a_figure_was_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command.list_releases(as_json=False)
+    told = capsys.readouterr().out.splitlines()
+    first = next(n for n, line in enumerate(told) if line.startswith("grace "))
+    assert told[first].split()[-2] == "mAP50"
+    assert told[first + 2].strip() == "on neu-det"
