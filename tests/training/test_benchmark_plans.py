@@ -68,6 +68,17 @@ def test_ablations_are_run_in_the_small_setting_alone() -> None:
     assert (small - full, full - small) == ({"parts"}, {"recipes"})
 
 
+def test_the_middle_setting_compares_three_segmenters_by_one_schedule() -> None:
+    rows = plan("segment", setting="middle", protocols=["paper"])
+    assert [row.network for row in rows] == [
+        "deeplabv3plus-mobilenet_v2",
+        "deeplabv3plus-resnet18",
+        "sme_deeplabv3plus-paper",
+    ]
+    assert {row.overrides["lr0"] for row in rows} == {0.002}
+    assert {(row.setting.image_size, row.setting.epochs) for row in rows} == {(160, 24)}
+
+
 def test_gc10_is_run_when_asked_for_and_at_twice_the_size() -> None:
     assert {row.data for row in plan("detect", setting="small")} == {"neu-det"}
     rows = plan("detect", setting="small", data=["gc10-det"])
