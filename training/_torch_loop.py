@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from core.errors import TrainingError
 from models._pictures import normalise
+from models._runtime import BF16_FROM_PX
 from training import augment, plots, runs
 from training._balanced_losses import balancing, shifted
 from training._torch_parts import (
@@ -222,7 +223,9 @@ class Loop:
         if self.spec.task == "classify":
             pixels = normalise(pixels)
         pixels = pixels.contiguous(memory_format=layout(self.device))
-        with autocast(self.device, enabled=has_bf16(self.device)):
+        # As the predictor does, or validation would not be what it earns.
+        small = self.device.type == "cpu" and min(pixels.shape[-2:]) < BF16_FROM_PX
+        with autocast(self.device, enabled=has_bf16(self.device) and not small):
             logits: Tensor = (network or self.network)(pixels)
         return logits.float()
 

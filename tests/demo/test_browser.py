@@ -279,8 +279,10 @@ def test_a_comparison_gets_a_link_that_shows_it_to_somebody_else(
     other.locator("#compare-run").click()  # on the kept picture, with the models of today
     expect(other.locator("#compare-sentence")).to_contain_text(said, timeout=TIMEOUT_MS)
     select_tab(other, "Inspect")
+    before = other.locator("#inspect-picture img").first.get_attribute("src")
     other.locator("#inspect-samples button").nth(2).click()
-    expect(other.locator("#inspect-picture img").first).to_be_visible()
+    expect(other.locator("#inspect-picture img").first).not_to_have_attribute("src", str(before))
+    expect(other.locator("#inspect-verdict .is-working")).to_have_count(0, timeout=TIMEOUT_MS)
     kept = other.locator("figure.tile img").first.get_attribute("src")
     select_tab(other, "Compare")  # from now on the page's own picture is brought along
     expect(other.locator("figure.tile img").first).not_to_have_attribute("src", str(kept))
