@@ -53,9 +53,8 @@ def list_releases(
     for release, line in zip(releases, lines, strict=True):
         metrics = "\n".join(f"{m.name} {100 * m.value:.1f}" for m in line.metrics[:2])
         if metrics:
-            metrics += f"\non {release.config.dataset}"
-        if metrics and line.protocol == "paper":
-            metrics += ", the paper's split"
+            split = ", the paper's split" if line.protocol == "paper" else ""
+            metrics += f"\non {release.config.dataset}{split}"
         table.add_row(
             line.name, line.task, line.revision, line.source, f"{line.parameters:,}", metrics
         )

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from core.files import remove_stale
 from core.records import Record, ReleaseConfig
 from models._features import FirstOutput, WithFeatures
-from models._runtime import BF16_FROM_PX, TorchRuntime, cpu_has_bf16
+from models._runtime import TorchRuntime, cpu_has_bf16, is_safe_in_bf16
 from models._streams import Streams
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class OpenVINORuntime:
         other = any(
             side not in (None, n) for side, n in zip(self._sides, batch.shape[2:], strict=True)
         )
-        if other or (self._precision == "bf16" and min(batch.shape[2:]) < BF16_FROM_PX):
+        if other or (self._precision == "bf16" and not is_safe_in_bf16(batch)):
             return self._in_torch()(batch)
         pictures = batch.permute(0, 2, 3, 1).contiguous().numpy()  # a view: channels are last
         is_many = len(pictures) >= self._threads > 1

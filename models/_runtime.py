@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from models._features import WithFeatures
 
+_BF16_FROM_PX = 64
+
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX)."""
@@ -22,9 +24,14 @@ def cpu_has_bf16() -> bool:
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("amx_tile"))
 
 
-# oneDNN's strided bf16 convolution on AMX (in torch 2.11 and OpenVINO 2026.4) answers with whatever
-# lay in memory where a map is two columns wide and taller; an input of 32 px comes to that.
-BF16_FROM_PX = 64
+def is_safe_in_bf16(batch: Tensor) -> bool:
+    """Whether a CPU may compute pictures (N, 3, H, W) in bfloat16: those of 64 px and more.
+
+    oneDNN's strided bf16 convolution on AMX (in torch 2.11 and OpenVINO 2026.4) answers with
+    whatever lay in memory where a map is two columns wide and taller; an input 32 px wide comes to
+    that.
+    """
+    return min(batch.shape[-2:]) >= _BF16_FROM_PX
 
 
 class Runtime(Protocol):
@@ -116,7 +123,7 @@ class TorchRuntime:
             batch = batch.half()  # before it travels: half the bytes
         batch = batch.to(self.device, memory_format=torch.channels_last)
         with self._lock, torch.inference_mode():
-            bf16 = self._bf16 and min(batch.shape[-2:]) >= BF16_FROM_PX
+            bf16 = self._bf16 and is_safe_in_bf16(batch)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
                 output, features = self._both(batch)
         return output.float().cpu(), features.float().cpu()

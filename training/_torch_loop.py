@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from core.errors import TrainingError
 from models._pictures import normalise
-from models._runtime import BF16_FROM_PX
+from models._runtime import is_safe_in_bf16
 from training import augment, plots, runs
 from training._balanced_losses import balancing, shifted
 from training._torch_parts import (
@@ -224,8 +224,8 @@ class Loop:
             pixels = normalise(pixels)
         pixels = pixels.contiguous(memory_format=layout(self.device))
         # As the predictor does, or validation would not be what it earns.
-        small = self.device.type == "cpu" and min(pixels.shape[-2:]) < BF16_FROM_PX
-        with autocast(self.device, enabled=has_bf16(self.device) and not small):
+        is_safe = self.device.type != "cpu" or is_safe_in_bf16(pixels)
+        with autocast(self.device, enabled=has_bf16(self.device) and is_safe):
             logits: Tensor = (network or self.network)(pixels)
         return logits.float()
 

@@ -122,6 +122,16 @@ def test_tdam_is_finite_on_a_constant_map_of_one_pixel() -> None:
     assert torch.isfinite(x.grad).all()
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_channel_shuffle_moves_whole_maps_and_keeps_their_place_in_memory(
+    layout: torch.memory_format,
+) -> None:
+    maps = torch.arange(2 * 6 * 2 * 3.0).reshape(2, 6, 2, 3).to(memory_format=layout)
+    shuffled = channel_shuffle(maps, 2)
+    assert torch.equal(shuffled, maps[:, [0, 3, 1, 4, 2, 5]])
+    assert shuffled.is_contiguous(memory_format=layout)
+
+
 def test_channel_shuffle_interleaves_its_groups() -> None:
     x = torch.arange(6.0).view(1, 6, 1, 1)  # two groups: 0 1 2 | 3 4 5
     assert channel_shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
