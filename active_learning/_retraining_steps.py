@@ -291,9 +291,9 @@ def fine_tuning(
         settings: how long, and what is done about rare classes.
         batch: images a step.
         before: recipe of the live release. A detector keeps its loss: one that learned with
-            YOLO11's would begin anew with its paper's.
+            YOLO11's would begin anew with its paper's, and the other way round.
     """
-    from training.balance import retraining_method
+    from training.balance import UNRECORDED, retraining_method
     from training.launch import recipe_of
 
     usual = recipe_of(spec, epochs=settings.epochs, batch=batch)
@@ -303,8 +303,10 @@ def fine_tuning(
         method = retraining_method(spec.task)
     if method != usual["balance"]:
         overrides["balance"] = method
-    if before.get("loss", usual.get("loss")) != usual.get("loss"):
-        overrides["loss"] = before["loss"]
+    if "loss" in usual:
+        learned_with = before.get("loss", UNRECORDED["loss"])
+        if learned_with != usual["loss"]:
+            overrides["loss"] = learned_with
     return overrides
 
 

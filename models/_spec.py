@@ -41,6 +41,8 @@ class Recipe:
 
     `lr0` is the initial learning rate at `batch`; `patience` counts epochs without a better
     validation metric (None: train to the end); `extra` holds what only one trainer understands.
+    `in_short` holds a detector's options, as a run's overrides, for runs of less than half the
+    `epochs`: only what was measured there to be better than the paper's way.
     """
 
     epochs: int
@@ -54,6 +56,7 @@ class Recipe:
     cosine: bool = False
     patience: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    in_short: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

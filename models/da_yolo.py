@@ -281,7 +281,14 @@ SPEC = ModelSpec(
     scales=SCALES,
     default_scale="n",
     criterion=partial(IAJLoss, tau=SPEC_TAU),
-    recipe=Recipe(epochs=300, batch=16, optimizer="SGD", lr0=0.01, cosine=True),
+    recipe=Recipe(
+        epochs=300,
+        batch=16,
+        optimizer="SGD",
+        lr0=0.01,
+        cosine=True,
+        in_short={"loss": "stock"},  # 24 epochs of IAJ end 21 points lower (docs/LOG.md)
+    ),
     paper=Paper(
         title="DA-YOLO",
         authors="Liu, Li, Chen",
@@ -312,6 +319,7 @@ SPEC = ModelSpec(
         "YOLO11's loss gains; the paper's are lost.",
         "τ is 5, not a source's 1.5: that leaves about two of an object's ten positives a high "
         "target, and a short run had not learnt to tell classes apart with it (docs/LOG.md).",
+        "Runs of less than half of 300 epochs take YOLO11's loss unless told otherwise.",
         "Learning rate, epochs, batch and momentum are YOLO11's, and so is augmentation, but that "
         "images are turned upside down as well and mosaic ends for the last fifth of the epochs; "
         "the text gives SGD with cosine annealing only.",

@@ -69,7 +69,8 @@ def make_recipe(
     The keys in `OURS` are not for ultralytics: "schedule" says which learning-rate schedule was
     taken, "paper" or "short"; "loss" is one of `LOSSES`; "balance" and its strength are those of
     `training.balance`; "teachers" names the releases that teach and "teaching" is their share α of
-    the loss (`training.distillation`), both only where there are some.
+    the loss (`training.distillation`), both only where there are some. On the short schedule
+    `Recipe.in_short` stands between the paper's values and `overrides`.
 
     Raises:
         TrainingError: if an override is not a training argument, or decides what is fixed, or
@@ -95,7 +96,7 @@ def make_recipe(
         "epochs": epochs,
         "batch": batch,
     }
-    chosen = dict(overrides or {})
+    chosen = {**(paper.in_short if short else {}), **(overrides or {})}
     recipe["balance"], recipe["balance_strength"] = balance.resolve(
         spec.task, chosen.pop("balance", balance.DEFAULT), chosen.pop("balance_strength", None)
     )

@@ -51,12 +51,21 @@ def test_detectors_of_one_scale_share_everything_but_the_network() -> None:
     assert all(recipe == recipes[0] for recipe in recipes)
 
 
+def test_a_papers_detector_is_measured_with_its_own_loss_in_short_runs_too() -> None:
+    papers = [row for row in plan("detect", setting="small") if row.network == "da_yolo-n"]
+    assert [row.id for row in papers] == [
+        "neu-det-da_yolo-n-160-e24-leak-free-s0",
+        "neu-det-da_yolo-n-160-e24-paper-s0",
+    ]
+    assert all(row.overrides == {"loss": "paper"} for row in papers)
+
+
 def test_our_recipes_leave_out_one_part_of_a_paper_each() -> None:
     rows = [
         r for r in plan("detect", setting="full", protocols=["leak-free"]) if r.group == "recipes"
     ]
     assert {row.network: row.overrides for row in rows} == {
-        "grace-n-none": {"balance": "none"},
+        "grace-n-none": {"balance": "none", "loss": "paper"},
         "da_yolo-n-stock_loss": {"loss": "stock"},
     }
     assert rows[1].id == "neu-det-da_yolo-n-stock_loss-320-e40-leak-free-s0"

@@ -360,6 +360,23 @@ def test_stock_loss_takes_the_place_of_the_papers(
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("model", "epochs", "overrides", "loss"),
+    [
+        ("da_yolo", 149, {}, "stock"),  # its paper's 300 epochs, halved, are 150
+        ("da_yolo", 150, {}, "paper"),
+        ("da_yolo", 149, {"loss": "paper"}, "paper"),
+        ("da_yolo", 150, {"loss": "stock"}, "stock"),
+        ("gms2_yolo", 24, {}, "paper"),
+    ],
+)
+def test_short_runs_of_da_yolo_learn_by_the_loss_that_was_measured_better_there(
+    model: str, epochs: int, overrides: dict[str, str], loss: str
+) -> None:
+    recipe = make_recipe(get_spec(model), epochs=epochs, batch=16, overrides=overrides)
+    assert recipe["loss"] == loss
+
+
 def test_unknown_loss_is_refused() -> None:
     with pytest.raises(TrainingError, match="loss is 'focal': it must be paper or stock"):
         make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={"loss": "focal"})

@@ -177,7 +177,7 @@ def _detect(data: str, protocol: Protocol, setting: Setting, seeds: Sequence[int
                 seed=seed,
                 coco=scale == "n",  # COCO arrays are at hand for n only
                 balance=recipe.get("balance"),
-                loss=recipe.get("loss"),
+                loss=recipe.get("loss", "paper"),  # in short runs, too: the row is the paper's
                 against=against,
             )
 

@@ -57,7 +57,7 @@ class Row:
     seed: int
     coco: bool = False  # starts from COCO arrays; else from random weights
     balance: str | None = None  # method of `training.balance`; None: the model's own
-    loss: str | None = None  # of `training.detector_recipe.LOSSES`; None: the model's own
+    loss: str | None = None  # of `training.detector_recipe.LOSSES`; None: as the recipe has it
     view: View | None = None
     against: str = ""
     reference: bool = False
@@ -66,7 +66,7 @@ class Row:
     def network(self) -> str:
         """What is trained, the same for every seed: `grace-n`, `mobilesteelnet-light-focal`."""
         method = f"-{self.balance}" if self.balance else ""
-        loss = f"-{self.loss}_loss" if self.loss else ""
+        loss = f"-{self.loss}_loss" if self.loss not in (None, "paper") else ""
         return f"{self.model}-{self.scale}{method}{loss}"
 
     @property
