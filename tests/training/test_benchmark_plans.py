@@ -71,6 +71,16 @@ def test_our_recipes_leave_out_one_part_of_a_paper_each() -> None:
     assert rows[1].id == "neu-det-da_yolo-n-stock_loss-320-e40-leak-free-s0"
 
 
+def test_the_long_setting_trains_the_networks_of_scale_n_for_twice_the_epochs() -> None:
+    rows = plan("detect", setting="long", protocols=["paper"])
+    assert [row.id for row in rows] == [
+        "neu-det-yolo11-n-320-e80-paper-s0",
+        "neu-det-grace-n-320-e80-paper-s0",
+        "neu-det-gms2_yolo-n-320-e80-paper-s0",
+        "neu-det-da_yolo-n-320-e80-paper-s0",
+    ]
+
+
 def test_ablations_are_run_in_the_small_setting_alone() -> None:
     small = {row.group for row in plan("detect", setting="small")}
     full = {row.group for row in plan("detect", setting="full")}
@@ -133,7 +143,7 @@ def test_rows_are_chosen_by_network_or_id() -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"setting": "huge"}, r"Unknown setting 'huge'\. Available: full, small, quick"),
+        ({"setting": "huge"}, r"Unknown setting 'huge'\. Available: long, full, small, quick"),
         ({"setting": "small", "data": ["x-sdd"]}, "Table detect has no data set 'x-sdd'"),
     ],
 )
