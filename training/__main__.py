@@ -86,6 +86,7 @@ def prepare(
             seed=seed,
             task=task.value if task else None,
             rename=renamed,
+            limits=settings.serving.image_limits,
         )
         typer.echo(report.render())
 
@@ -254,7 +255,7 @@ def predict(
 
         settings = read_settings()
         use_threads(threads)
-        runtime = settings.serving.runtime
+        runtime, limits = settings.serving.runtime, settings.serving.image_limits
         make = partial(
             open_predictor, model, weights, device, settings.paths, tta=tta, runtime=runtime
         )
@@ -266,12 +267,15 @@ def predict(
                 images,
                 output,
                 score_threshold=score_threshold,
+                limits=limits,
                 address=ray_address,
                 threads=threads or 1,
                 gpus=int(choose_device(device).startswith("cuda")),
             )
         else:
-            tally = predict_folder(make(), images, output, score_threshold=score_threshold)
+            tally = predict_folder(
+                make(), images, output, score_threshold=score_threshold, limits=limits
+            )
         written = output / PREDICTIONS_FILE
         if tally.unreadable:
             raise InputError(

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from core.files import write_atomically
-from core.images import decode
+from core.images import KEPT, decode
 
 if TYPE_CHECKING:
     from core.types import Image
@@ -61,7 +61,7 @@ def _row(trace: Trace, places: dict[str, Path]) -> Image:
 
 
 def _cell(path: Path, box: tuple[int, int, int, int] | None) -> Image:
-    pixels = decode(path).pixels
+    pixels = decode(path, limits=KEPT).pixels
     scale = CELL / max(pixels.shape[:2])
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
     shown = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import DatasetError, InputError
-from core.images import decode
+from core.images import ImageLimits, decode
 from core.types import FloatArray, Task
 from training._annotations import Annotations, SourceSet, public_set
 from training._archive import Archive, open_source
@@ -66,6 +66,7 @@ class _Work:
     entry: Entry
     archive: Archive
     annotations: Annotations
+    limits: ImageLimits
     folder: Path
     faults: list[Fault] = field(default_factory=list)
 
@@ -81,6 +82,7 @@ def prepare_set(
     seed: int,
     task: Task | None,
     rename: Mapping[str, str],
+    limits: ImageLimits,
 ) -> PrepareReport:
     """See `training.datasets.prepare`."""
     read: Callable[[Archive], SourceSet] = (
@@ -93,7 +95,7 @@ def prepare_set(
         found = read(archive)
         known, layout = found.entry, found.layout
         with _folder_in_the_making(data_root, name) as folder:
-            work = _Work(known, archive, found.annotations, folder, list(layout.faults))
+            work = _Work(known, archive, found.annotations, limits, folder, list(layout.faults))
             checked = [c for one in layout.found if (c := _check(work, one, layout.has_groups))]
             usable = [c for c in checked if c.usable]
             if not usable:
@@ -121,7 +123,7 @@ def _check(work: _Work, found: Found, has_groups: bool) -> _Checked | None:
     """Read, decode and check one image and its annotation; None if the image is unusable."""
     try:
         data = work.archive.read(found.member)
-        image = decode(data)
+        image = decode(data, limits=work.limits)
     except InputError as exc:
         work.report("unreadable-image", found.member, str(exc))
         return None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.errors import DatasetError
+from core.images import DEFAULT_LIMITS, ImageLimits
 from core.records import Box
 from core.types import TASKS, Task
 from training._report import PrepareReport
@@ -206,6 +207,7 @@ def prepare(
     seed: int = 0,
     task: Task | None = None,
     rename: Mapping[str, str] | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> PrepareReport:
     """Turn an archive into a prepared data set; a faulty file is reported and left out.
 
@@ -219,13 +221,16 @@ def prepare(
         seed: of both protocols' splits.
         task: of a set of one's own, whose annotations are Pascal VOC, YOLO, COCO, masks or folders.
         rename: of such a set: class as its source spells it -> its name here.
+        limits: an image beyond them is reported and left out.
 
     Raises:
         DatasetError: if the name is unknown or cannot be, or the source holds no usable image.
     """
     from training._prepare import prepare_set
 
-    return prepare_set(name, source, data_root, seed=seed, task=task, rename=rename or {})
+    return prepare_set(
+        name, source, data_root, seed=seed, task=task, rename=rename or {}, limits=limits
+    )
 
 
 def _digest(head: Iterable[str], lines: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from core.errors import InputError
+from core.images import DEFAULT_LIMITS, ImageLimits
 from core.types import DecodedImage, Prediction, Predictor
 from training.predictions import (
     Tally,
@@ -38,7 +39,12 @@ Seen = InputError | tuple[DecodedImage, Prediction]
 
 
 def predict_folder(
-    predictor: Predictor, images: Path, output: Path, *, score_threshold: float = 0.001
+    predictor: Predictor,
+    images: Path,
+    output: Path,
+    *,
+    score_threshold: float = 0.001,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Tally:
     """Look at every image of a folder and write `output/predictions.json`.
 
@@ -52,6 +58,7 @@ def predict_folder(
         images: the folder.
         output: made if missing.
         score_threshold: detections below it are left out.
+        limits: a file beyond them is not opened.
 
     Returns:
         how many images there were, and how many of them could not be read.
@@ -65,7 +72,7 @@ def predict_folder(
     try:
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="write") as writers:
             written: deque[Future[dict[str, Any]]] = deque()
-            for file, seen in look(predictor, files, score_threshold):
+            for file, seen in look(predictor, files, score_threshold, limits):
                 if isinstance(seen, InputError):
                     logger.info("%s: %s", file.name, seen)
                 written.append(
@@ -80,7 +87,10 @@ def predict_folder(
 
 
 def look(
-    predictor: Predictor, files: Sequence[Path], score_threshold: float
+    predictor: Predictor,
+    files: Sequence[Path],
+    score_threshold: float,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Iterator[tuple[Path, Seen]]:
     """Each file with what was seen in it, or with why nothing was, in order."""
     console = Console(stderr=True)
@@ -90,7 +100,7 @@ def look(
         ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as decoders,
         ThreadPoolExecutor(LOOKERS, thread_name_prefix="look") as lookers,
     ):
-        ask = partial(_seen, predictor, score_threshold, decoders)
+        ask = partial(_seen, predictor, score_threshold, limits, decoders)
         coming = deque(lookers.submit(ask, batch) for batch in batches[:LOOKERS])
         for number in track(
             range(len(batches)),
@@ -106,10 +116,14 @@ def look(
 
 
 def _seen(
-    predictor: Predictor, score_threshold: float, decoders: Executor, files: Sequence[Path]
+    predictor: Predictor,
+    score_threshold: float,
+    limits: ImageLimits,
+    decoders: Executor,
+    files: Sequence[Path],
 ) -> list[Seen]:
     """What was seen in each file of a batch."""
-    decoded = list(decoders.map(decode_file, files))
+    decoded = list(decoders.map(partial(decode_file, limits=limits), files))
     readable = [image for image in decoded if not isinstance(image, InputError)]
     answers = iter(predictor(readable, score_threshold=score_threshold) if readable else ())
     return [image if isinstance(image, InputError) else (image, next(answers)) for image in decoded]

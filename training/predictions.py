@@ -19,7 +19,7 @@ from PIL import Image as PILImage
 
 from core.errors import InputError
 from core.files import write_atomically
-from core.images import SUFFIXES, decode
+from core.images import SUFFIXES, ImageLimits, decode
 from core.types import Classification, DecodedImage, Detections, Prediction, Predictor, Segmentation
 
 logger = logging.getLogger(__name__)
@@ -98,10 +98,10 @@ def index_png(class_map: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def decode_file(file: Path) -> DecodedImage | InputError:
+def decode_file(file: Path, limits: ImageLimits) -> DecodedImage | InputError:
     """The decoded image, or why there is none."""
     try:
-        return decode(file)
+        return decode(file, limits=limits)
     except InputError as exc:
         return exc
     except OSError as exc:

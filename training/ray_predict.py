@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from core.errors import InputError, TrainingError
 from core.files import write_atomically
+from core.images import DEFAULT_LIMITS, ImageLimits
 from core.types import Predictor
 from training.predictions import Tally, list_images, mask_names, write_document
 
@@ -59,6 +60,7 @@ def predict_archive(
     output: Path,
     *,
     score_threshold: float = 0.001,
+    limits: ImageLimits = DEFAULT_LIMITS,
     address: str | None = None,
     threads: int = 1,
     gpus: int = 0,
@@ -71,6 +73,7 @@ def predict_archive(
         images: the folder.
         output: made if missing; shards of an earlier, unfinished job are used.
         score_threshold: detections below it are left out.
+        limits: a file beyond them is not opened.
         address: of a running cluster; None starts one on this machine.
         threads: CPUs of one worker.
         gpus: of one worker.
@@ -87,7 +90,7 @@ def predict_archive(
     files = list_images(images.resolve())  # as every machine sees them
     predictor = make()
     masks = mask_names(files)
-    job = job_of(predictor, score_threshold)
+    job = job_of(predictor, score_threshold, limits)
     blocks = _blocks(files, masks, job, block)
     try:
         _claim(output, job)
@@ -95,14 +98,17 @@ def predict_archive(
         logger.info("%d of %d blocks are to be done", len(missing), len(blocks))
         if missing:
             with _cluster(address) as ray:
-                _run(ray, missing, make, output, score_threshold, threads=threads, gpus=gpus)
+                worker = (make, output.resolve(), score_threshold, limits, threads)
+                _run(ray, missing, worker, threads=threads, gpus=gpus)
         entries = [entry for b in blocks for entry in json.loads(b.shard(output).read_text())]
         return write_document(predictor, entries, output)
     except OSError as exc:
         raise InputError(f"Cannot write to {output}: {exc.strerror or exc}.") from exc
 
 
-def job_of(predictor: Predictor, score_threshold: float) -> dict[str, Any]:
+def job_of(
+    predictor: Predictor, score_threshold: float, limits: ImageLimits = DEFAULT_LIMITS
+) -> dict[str, Any]:
     """All that answers depend on, besides the images: shards of another job are not mixed in.
 
     A revision names weights alone; a segmenter's thresholds or the size of its pictures may be
@@ -115,9 +121,10 @@ def job_of(predictor: Predictor, score_threshold: float) -> dict[str, Any]:
         "model": predictor.spec.name,
         "revision": predictor.revision,
         "score_threshold": score_threshold,
+        "limits": asdict(limits),
     }
     if isinstance(predictor, Flipped):
-        return job_of(predictor.plain, score_threshold) | {"tta": True}
+        return job_of(predictor.plain, score_threshold, limits) | {"tta": True}
     if isinstance(predictor, AnyPredictor):
         job |= {"image_size": predictor.image_size, "class_thresholds": predictor.class_thresholds}
     return job
@@ -158,13 +165,18 @@ class _Worker:
     """Lives in one process of the cluster and keeps its predictor."""
 
     def __init__(
-        self, make: MakePredictor, output: Path, score_threshold: float, threads: int
+        self,
+        make: MakePredictor,
+        output: Path,
+        score_threshold: float,
+        limits: ImageLimits,
+        threads: int,
     ) -> None:
         from models import use_threads
 
         use_threads(threads)
         self._predictor = make()
-        self._output, self._score_threshold = output, score_threshold
+        self._output, self._score_threshold, self._limits = output, score_threshold, limits
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         from training.predict import look
@@ -173,7 +185,7 @@ class _Worker:
         key, files, named = json.loads(batch["block"][0])
         block = Block(key, tuple(map(Path, files)), tuple(named))
         masks = dict(zip(block.files, block.masks, strict=True))
-        seen = look(self._predictor, block.files, self._score_threshold)
+        seen = look(self._predictor, block.files, self._score_threshold, self._limits)
         entries = [
             write_entry(file, one, mask=masks[file], output=self._output) for file, one in seen
         ]
@@ -184,9 +196,7 @@ class _Worker:
 def _run(
     ray: Any,
     blocks: Sequence[Block],
-    make: MakePredictor,
-    output: Path,
-    score_threshold: float,
+    worker: tuple[Any, ...],
     *,
     threads: int,
     gpus: int,
@@ -205,7 +215,7 @@ def _run(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(most, len(blocks))),
         num_cpus=threads,
         num_gpus=gpus,
-        fn_constructor_args=(make, output.resolve(), score_threshold, threads),
+        fn_constructor_args=worker,
     )
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -19,8 +19,8 @@ from training.datasets import Dataset
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def call(*arguments: object, **settings: str) -> Result:
+    return CliRunner(env=settings).invoke(app, [str(argument) for argument in arguments])
 
 
 def assert_one_line(result: Result, *, says: str) -> None:
@@ -92,6 +92,10 @@ def test_prepare_train_evaluate_predict_from_the_command_line(home: Path) -> Non
     assert_one_line(
         call("predict", "mobilenet_v1", *common), says="1 of 22 images could not be read"
     )
+
+    # The caps of the app are those of the command.
+    capped = call("predict", "mobilenet_v1", *common, ROLLMARK_SERVING__MAX_MEGAPIXELS="0.001")
+    assert_one_line(capped, says="22 of 22 images could not be read")
 
     # What is bundled is what evaluate and predict use by themselves.
     shutil.copytree(run / "release", home / "bundled" / "mobilenet_v1")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from core.errors import InputError
+from core.images import ImageLimits
 from core.types import DecodedImage, Prediction
 from tests.training.canned import Canned
 from training import predict
@@ -164,14 +165,26 @@ def test_an_output_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
         predict_folder(Canned("classify", LABELS, [(1, 0)]), images, tmp_path / "out")
 
 
+def test_an_image_beyond_the_limits_is_told_and_the_others_are_done(tmp_path: Path) -> None:
+    images = draw(tmp_path / "in", "a.png")
+    draw(tmp_path / "in", "b.png", size=(10, 10))
+    predictor = Canned("classify", LABELS, [(0.25, 0.75)])
+    limits = ImageLimits(max_pixels=99)
+    assert predict_folder(predictor, images, tmp_path / "out", limits=limits) == (2, 1)
+    first, second = read(tmp_path / "out")["images"]
+    assert first["probabilities"] == {"spot": 0.25, "line": 0.75}
+    assert second["file"] == "b.png"
+    assert "10 × 10 =" in second["error"]
+
+
 def test_the_next_images_are_decoded_while_a_batch_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = draw(tmp_path / "in", *(f"{i:02}.png" for i in range(17)))  # a batch of 16, and one
     decoded = threading.Event()
 
-    def decode(file: Path) -> DecodedImage | InputError:
-        found = decode_file(file)
+    def decode(file: Path, limits: ImageLimits) -> DecodedImage | InputError:
+        found = decode_file(file, limits)
         if file.name == "16.png":
             decoded.set()
         return found

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from core.errors import DatasetError, InputError
+from core.images import ImageLimits
 from tests.conftest import FIXTURES
 from tests.training.gc10_miniature import jpeg, voc, write_gc10
 from training._archive import open_source
@@ -61,6 +62,18 @@ def test_a_broken_file_is_reported_and_nothing_else_is_lost(
     }
     assert report.images == 8  # 12 - 4
     assert len(open_dataset("neu-det", tmp_path / "out").samples) == 8
+
+
+def test_an_image_beyond_the_limits_is_reported(neu_det_copy: Path, tmp_path: Path) -> None:
+    limits = ImageLimits(max_pixels=200 * 200 - 1)
+    with pytest.raises(DatasetError, match="no usable image of neu-det"):
+        prepare("neu-det", neu_det_copy, tmp_path / "none", limits=limits)
+    large = neu_det_copy / "images" / "crazing_59.jpg"
+    with Image.open(large) as image:
+        image.resize((400, 400)).save(large)
+    limits = ImageLimits(max_pixels=200 * 200)
+    report = prepare("neu-det", neu_det_copy, tmp_path / "out", limits=limits)
+    assert kinds(report) == {"unreadable-image": 1}
 
 
 def test_an_image_that_differs_from_its_manifest_is_left_out(tmp_path: Path) -> None:

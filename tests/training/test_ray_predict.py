@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from core.errors import InputError
+from core.images import ImageLimits
 from core.types import Predictor
 from models import get_spec
 from models._flips import Flipped
@@ -44,7 +45,9 @@ pytestmark = [
 def test_a_job_is_another_when_anything_is_that_its_answers_depend_on() -> None:
     """Thresholds and size are fitted anew without another revision, which names weights alone."""
 
-    def job(*, size: int = 64, threshold: float = 0.25, flips: bool = False) -> dict[str, Any]:
+    def job(
+        *, size: int = 64, threshold: float = 0.25, flips: bool = False, side: int = 20_000
+    ) -> dict[str, Any]:
         segmenter = make_predictor(
             get_spec("sme_deeplabv3plus"),
             nn.Identity(),
@@ -53,7 +56,8 @@ def test_a_job_is_another_when_anything_is_that_its_answers_depend_on() -> None:
             revision="r1",
             class_thresholds={"patches": threshold},
         )
-        return job_of(Flipped(segmenter) if flips else segmenter, 0.001)
+        limits = ImageLimits(max_side_px=side)
+        return job_of(Flipped(segmenter) if flips else segmenter, 0.001, limits)
 
     jobs = [
         job(),
@@ -61,9 +65,11 @@ def test_a_job_is_another_when_anything_is_that_its_answers_depend_on() -> None:
         job(threshold=0.3),
         job(flips=True),
         job(threshold=0.3, flips=True),
+        job(side=10_000),
+        job(side=10_000, flips=True),
     ]
     assert job() == jobs[0]
-    assert all(jobs[a] != jobs[b] for a in range(5) for b in range(a))
+    assert all(jobs[a] != jobs[b] for a in range(7) for b in range(a))
     assert json.loads(json.dumps(jobs)) == jobs  # as it is kept beside the shards
 
 
@@ -167,7 +173,7 @@ def test_shards_of_another_job_are_not_mixed_in(
     revision: str, tta: bool, archive: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    job = {"model": "mobilesteelnet", "revision": revision, "score_threshold": 0.001}
+    job = job_of(SlowEye(tmp_path / "diary", 0), 0.001) | {"revision": revision}
     (output / SHARDS).mkdir(parents=True)
     (output / SHARDS / JOB_FILE).write_text(json.dumps(job))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import DatasetError
 from core.files import write_atomically
-from core.images import decode
+from core.images import KEPT, decode
 from training.benchmark.mistakes import NEIGHBOURS, Mistake, by_strip, class_strips
 from training.benchmark.page import words
 from training.plots import new_figure, save_figure
@@ -212,12 +212,12 @@ def draw(mistakes: Sequence[Mistake], heat: Heat, path: Path) -> None:
     figure = new_figure(columns * (_SIDE_IN + 0.15), len(mistakes) * (_SIDE_IN + 0.3))
     panels = figure.subplots(len(mistakes), columns, squeeze=False)
     for row, mistake in zip(panels, mistakes, strict=True):
-        image = decode(mistake.sample.path)
+        image = decode(mistake.sample.path, limits=KEPT)
         _show(row[0], image.pixels, f"{Path(mistake.sample.file).stem}")
         _show(row[1], image.pixels, f"named {words(mistake.said)} {mistake.probability:.2f}")
         row[1].imshow(heat(image), cmap="inferno", alpha=0.5, vmin=0, vmax=1)
         for panel, sample in zip(row[2:], mistake.alike, strict=False):
-            _show(panel, decode(sample.path).pixels, Path(sample.file).stem)
+            _show(panel, decode(sample.path, limits=KEPT).pixels, Path(sample.file).stem)
         for panel in row[2 + len(mistake.alike) :]:
             panel.set_axis_off()
     save_figure(figure, path)

@@ -133,6 +133,6 @@ def _mean_iou(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: i
 
 
 def _pixels(sample: Sample) -> NDArray[np.uint8]:
-    from core.images import decode
+    from core.images import KEPT, decode
 
-    return np.asarray(decode(sample.path).pixels)
+    return np.asarray(decode(sample.path, limits=KEPT).pixels)
