@@ -45,6 +45,8 @@ UNRECORDED: Mapping[str, Any] = {
     "balance": DEFAULT,
     "balance_strength": None,
     "view_px": None,
+    "scale": 0.5,  # ultralytics' own
+    "translate": 0.1,
 }
 
 

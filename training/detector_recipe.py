@@ -11,15 +11,20 @@ from models._spec import ModelSpec
 from training import balance
 
 # What recipes rarely state, chosen for rolled steel: no up or down, no left or right, no colour.
+# Pictures stay whole and nearly in place. Crazing and scale have no edges: where a person's box
+# begins and ends follows from what the whole picture shows, which a cut or a zoom takes away.
+IN_PLACE = {"mosaic": 0.0, "scale": 0.1, "translate": 0.02}
 STEEL = {
     "fliplr": 0.5,
     "flipud": 0.5,
     "hsv_h": 0.0,
     "hsv_s": 0.0,
-    "mosaic": 1.0,
+    **IN_PLACE,
     "nbs": 64,  # images per optimiser step; smaller batches are accumulated
 }
-CLOSE_MOSAIC = 0.2  # of the epochs, at the end
+# Ultralytics' own way, made for things with edges: four pictures in one, zoomed and shifted.
+CUT_TOGETHER = {"mosaic": 1.0, "scale": 0.5, "translate": 0.1}
+CLOSE_MOSAIC = 0.2  # of the epochs, at the end, for runs that ask for a mosaic
 # A paper's learning rate is tuned to its number of epochs. Runs shorter than half of that use
 # this schedule, the same for every detector, so that they can be compared.
 SHORT_SCHEDULE = {

@@ -93,6 +93,14 @@ def test_targets_are_judged_in_the_largest_setting_that_was_run() -> None:
     assert "| DA-YOLO mAP50 over YOLO11 | paper | ≥ +4.0 | not run | – | – |" in page
 
 
+def test_a_target_may_be_over_a_network_of_another_table_of_the_page() -> None:
+    chosen = plan("detect", setting="full", protocols=["leak-free"])
+    plain, kept = select(chosen, ["yolo11-n"])[0], select(chosen, ["grace-n-none-in_place"])[0]
+    page = render(DETECT, (plain, kept), by_row(detected(plain, 0.70), detected(kept, 0.74)))
+    words = "GRACE mAP50, pictures kept in place, over YOLO11 plainly trained"
+    assert f"| {words} | leak-free | ≥ +3.0 | +4.0 | full | reached |" in page
+
+
 def test_targets_are_about_the_first_data_set_of_their_table() -> None:
     chosen = plan("detect", setting="full", data=("gc10-det",), protocols=["paper"])
     (row,) = select(chosen, ["grace-n"])

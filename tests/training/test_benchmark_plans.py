@@ -46,9 +46,29 @@ def test_detectors_of_one_scale_share_everything_but_the_network() -> None:
     recipes = [
         recipe_of(get_spec(r.model), epochs=40, batch=16, overrides=r.overrides)
         for r in rows
-        if r.group != "recipes"
+        if r.group not in ("recipes", "in-place")
     ]
     assert all(recipe == recipes[0] for recipe in recipes)
+    assert {k: recipes[0][k] for k in ("mosaic", "scale", "translate")} == {
+        "mosaic": 1.0,
+        "scale": 0.5,
+        "translate": 0.1,
+    }
+
+
+def test_beside_them_stand_the_same_with_pictures_kept_in_place() -> None:
+    rows = [r for r in plan("detect", setting="full", protocols=["paper"]) if r.in_place]
+    assert [row.id for row in rows] == [
+        "neu-det-yolo11-n-in_place-320-e40-paper-s0",
+        "neu-det-grace-n-in_place-320-e40-paper-s0",
+        "neu-det-grace-n-none-in_place-320-e40-paper-s0",
+        "neu-det-gms2_yolo-n-in_place-320-e40-paper-s0",
+        "neu-det-da_yolo-n-stock_loss-in_place-320-e40-paper-s0",
+    ]
+    assert {row.against for row in rows} == {"yolo11-n"}
+    for row in rows:
+        recipe = recipe_of(get_spec(row.model), epochs=40, batch=16, overrides=row.overrides)
+        assert (recipe["mosaic"], recipe["scale"], recipe["translate"]) == (0.0, 0.1, 0.02)
 
 
 def test_a_papers_detector_is_measured_with_its_own_loss_in_short_runs_too() -> None:
@@ -57,28 +77,18 @@ def test_a_papers_detector_is_measured_with_its_own_loss_in_short_runs_too() -> 
         "neu-det-da_yolo-n-160-e24-leak-free-s0",
         "neu-det-da_yolo-n-160-e24-paper-s0",
     ]
-    assert all(row.overrides == {"loss": "paper"} for row in papers)
+    assert {row.overrides["loss"] for row in papers} == {"paper"}
 
 
 def test_our_recipes_leave_out_one_part_of_a_paper_each() -> None:
     rows = [
         r for r in plan("detect", setting="full", protocols=["leak-free"]) if r.group == "recipes"
     ]
-    assert {row.network: row.overrides for row in rows} == {
-        "grace-n-none": {"balance": "none", "loss": "paper"},
-        "da_yolo-n-stock_loss": {"loss": "stock"},
+    assert {row.network: (row.balance, row.loss) for row in rows} == {
+        "grace-n-none": ("none", "paper"),
+        "da_yolo-n-stock_loss": (None, "stock"),
     }
     assert rows[1].id == "neu-det-da_yolo-n-stock_loss-320-e40-leak-free-s0"
-
-
-def test_the_long_setting_trains_the_networks_of_scale_n_for_twice_the_epochs() -> None:
-    rows = plan("detect", setting="long", protocols=["paper"])
-    assert [row.id for row in rows] == [
-        "neu-det-yolo11-n-320-e80-paper-s0",
-        "neu-det-grace-n-320-e80-paper-s0",
-        "neu-det-gms2_yolo-n-320-e80-paper-s0",
-        "neu-det-da_yolo-n-320-e80-paper-s0",
-    ]
 
 
 def test_ablations_are_run_in_the_small_setting_alone() -> None:
@@ -143,7 +153,7 @@ def test_rows_are_chosen_by_network_or_id() -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"setting": "huge"}, r"Unknown setting 'huge'\. Available: long, full, small, quick"),
+        ({"setting": "huge"}, r"Unknown setting 'huge'\. Available: full, small, quick"),
         ({"setting": "small", "data": ["x-sdd"]}, "Table detect has no data set 'x-sdd'"),
     ],
 )

@@ -71,6 +71,7 @@ def test_run_much_shorter_than_the_papers_takes_the_short_schedule() -> None:
     assert (recipe["schedule"], recipe["lr0"], recipe["cos_lr"]) == ("short", 0.01, True)
     assert recipe["close_mosaic"] == 2  # 20 % of 10 epochs
     assert (recipe["hsv_h"], recipe["hsv_s"], recipe["flipud"]) == (0.0, 0.0, 0.5)
+    assert (recipe["mosaic"], recipe["scale"], recipe["translate"]) == (0.0, 0.1, 0.02)
 
 
 def test_run_of_the_papers_length_takes_the_papers_schedule() -> None:

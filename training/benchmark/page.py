@@ -286,10 +286,10 @@ def _targets(targets: Sequence[Target], parts: Mapping[Section, tuple[Line, ...]
 def _measured(
     target: Target, parts: Mapping[Section, tuple[Line, ...]]
 ) -> tuple[float | None, str]:
-    for (_, _, setting, protocol), found in parts.items():
+    for (_, setting, protocol), networks in _beside(parts).items():
         if protocol != target.protocol or setting == "quick":
             continue
-        by_network = {line.row.network: line for line in found if line.records}
+        by_network = {name: line for name, line in networks.items() if line.records}
         line = by_network.get(target.network)
         if line is None:
             continue

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from training.detector_recipe import IN_PLACE
+
 if TYPE_CHECKING:
     from training.datasets import Dataset
 
@@ -58,6 +60,7 @@ class Row:
     coco: bool = False  # starts from COCO arrays; else from random weights
     balance: str | None = None  # method of `training.balance`; None: the model's own
     loss: str | None = None  # of `training.detector_recipe.LOSSES`; None: as the recipe has it
+    in_place: bool = False  # pictures are `detector_recipe.IN_PLACE`, not as the setting has them
     view: View | None = None
     against: str = ""
     reference: bool = False
@@ -67,7 +70,8 @@ class Row:
         """What is trained, the same for every seed: `grace-n`, `mobilesteelnet-light-focal`."""
         method = f"-{self.balance}" if self.balance else ""
         loss = f"-{self.loss}_loss" if self.loss not in (None, "paper") else ""
-        return f"{self.model}-{self.scale}{method}{loss}"
+        in_place = "-in_place" if self.in_place else ""
+        return f"{self.model}-{self.scale}{method}{loss}{in_place}"
 
     @property
     def section(self) -> tuple[str, str, str, str]:
@@ -85,4 +89,5 @@ class Row:
     def overrides(self) -> dict[str, Any]:
         """Values over the recipe of the model."""
         chosen = {"balance": self.balance, "loss": self.loss}
-        return {**self.setting.overrides, **{k: v for k, v in chosen.items() if v}}
+        pictures = IN_PLACE if self.in_place else {}
+        return {**self.setting.overrides, **pictures, **{k: v for k, v in chosen.items() if v}}
