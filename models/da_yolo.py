@@ -320,9 +320,9 @@ SPEC = ModelSpec(
         "τ is 5, not a source's 1.5: that leaves about two of an object's ten positives a high "
         "target, and a short run had not learnt to tell classes apart with it (docs/LOG.md).",
         "Runs of less than half of 300 epochs take YOLO11's loss unless told otherwise.",
-        "Learning rate, epochs, batch and momentum are YOLO11's; augmentation is both mirrorings, "
-        "shifts of 2 %, zooms of 10 %, brightness, and no mosaic. The text gives SGD with cosine "
-        "annealing only.",
+        "Learning rate, epochs, batch and momentum are YOLO11's, and so is augmentation, but that "
+        "images are turned upside down as well, and for the last 40 % of the epochs not zoomed, "
+        "shifted or put together; the text gives SGD with cosine annealing only.",
         "Accuracy is claimed for scale m and cost (6.9 GFLOPs, 15 MB) fits scale n only; the "
         "default is n, whose exact cost is neither.",
         "GC10-DET counts 6380 images in the paper against about 2300 in the public set; splits "

@@ -305,9 +305,9 @@ SPEC = ModelSpec(
         "Normalisations of the head are separate by level and stage; circulating versions index "
         "them by stage alone and separate nothing.",
         "Wise-IoU v3 with a = 1.7, δ = 2.7, μ = 0.01; m is saved with the network.",
-        "The recipe is ultralytics' default, from scratch, but for augmentation, which is both "
-        "mirrorings, shifts of 2 %, zooms of 10 %, brightness, and no mosaic; the paper states "
-        "none.",
+        "The recipe is ultralytics' default, from scratch, but that images are turned upside down "
+        "as well, and for the last 40 % of the epochs not zoomed, shifted or put together; the "
+        "paper states none.",
     ),
     feature_layer="model.17",
     coco_layers=COCO_LAYERS,

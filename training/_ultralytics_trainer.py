@@ -76,6 +76,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         validate_every: epochs between two validations; the last epoch is always validated.
         checkpoint: what `save_model` stored, to go on from.
         on_epoch: called after each checkpoint with the epochs done, from 1.
+        in_place: with the end of mosaics, leave pictures where they are, too.
         teachers: to learn from beside the labels.
         teaching: their share of the loss.
     """
@@ -95,6 +96,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         checkpoint: Mapping[str, Any] | None,
         progress: Callable[..., TrainingProgress],
         on_epoch: Callable[[int], None],
+        in_place: bool = False,
         teachers: Sequence[Teacher] = (),
         teaching: float = 0.0,
     ) -> None:
@@ -102,7 +104,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         self._splits, self._labels = splits, labels
         self._validate_every, self._on_epoch = validate_every, on_epoch
         self._checkpoint, self._teachers, self._teaching = checkpoint, teachers, teaching
-        self._new_progress = progress
+        self._new_progress, self._in_place = progress, in_place
         self._progress: TrainingProgress | None = None
         self._sampler: Any = None
         self._attached: Any = None
@@ -148,6 +150,14 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         labels = [label["cls"].ravel().astype(int).tolist() for label in stock.dataset.labels]
         self._sampler = self._spec.sampler(labels, len(self._labels), self._seed)
         return drawing_by(self._sampler, stock)
+
+    def _close_dataloader_mosaic(self) -> None:
+        """Put no more pictures together; zoom and shift them no more either, if asked to."""
+        zoom, shift = self.args.scale, self.args.translate
+        if self._in_place:
+            self.args.scale = self.args.translate = 0.0
+        super()._close_dataloader_mosaic()
+        self.args.scale, self.args.translate = zoom, shift
 
     def get_validator(self) -> DetectionValidator:
         """Ultralytics' validator of the val split."""

@@ -45,8 +45,7 @@ UNRECORDED: Mapping[str, Any] = {
     "balance": DEFAULT,
     "balance_strength": None,
     "view_px": None,
-    "scale": 0.5,  # ultralytics' own
-    "translate": 0.1,
+    "in_place": 0.0,
 }
 
 

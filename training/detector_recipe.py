@@ -11,20 +11,19 @@ from models._spec import ModelSpec
 from training import balance
 
 # What recipes rarely state, chosen for rolled steel: no up or down, no left or right, no colour.
-# Pictures stay whole and nearly in place. Crazing and scale have no edges: where a person's box
-# begins and ends follows from what the whole picture shows, which a cut or a zoom takes away.
-IN_PLACE = {"mosaic": 0.0, "scale": 0.1, "translate": 0.02}
 STEEL = {
     "fliplr": 0.5,
     "flipud": 0.5,
     "hsv_h": 0.0,
     "hsv_s": 0.0,
-    **IN_PLACE,
+    "mosaic": 1.0,
     "nbs": 64,  # images per optimiser step; smaller batches are accumulated
 }
-# Ultralytics' own way, made for things with edges: four pictures in one, zoomed and shifted.
-CUT_TOGETHER = {"mosaic": 1.0, "scale": 0.5, "translate": 0.1}
-CLOSE_MOSAIC = 0.2  # of the epochs, at the end, for runs that ask for a mosaic
+# For this share of the epochs, at the end, pictures are mirrored and otherwise left whole and in
+# place. Crazing and scale have no edges: where a person's box begins and ends follows from what the
+# whole picture shows, which mosaics, zooms and shifts take away. Before that they teach the rest.
+IN_PLACE = 0.4
+CLOSE_MOSAIC = 0.2  # of the epochs, at the end, where pictures are zoomed and shifted to the last
 # A paper's learning rate is tuned to its number of epochs. Runs shorter than half of that use
 # this schedule, the same for every detector, so that they can be compared.
 SHORT_SCHEDULE = {
@@ -41,9 +40,9 @@ SHORT = 0.5  # of the recipe's epochs
 # The averaged weights look back over this share of the run. Ultralytics' own average is meant for
 # runs of 100,000 steps: after 3,000 it still forgets everything older than five.
 EMA_SHARE, EMA_SLOWEST = 0.05, 0.9999
-# Ours, not ultralytics': the schedule taken, whose loss, what is done about rare classes, and what
-# is learnt from other detectors.
-OURS = ("schedule", "loss", "balance", "balance_strength", "teachers", "teaching")
+# Ours, not ultralytics': the schedule taken, how long pictures stay in place, whose loss, what is
+# done about rare classes, and what is learnt from other detectors.
+OURS = ("schedule", "in_place", "loss", "balance", "balance_strength", "teachers", "teaching")
 SHARE = 0.5  # α: what teachers say counts as much as what labels say
 LOSSES = ("paper", "stock")  # "stock": of YOLO11, whatever the paper proposes
 # How the run is carried out, not what is learnt: not for overriding.
@@ -72,10 +71,11 @@ def make_recipe(
     """Ultralytics' training arguments: steel's defaults, then the paper's, then `overrides`.
 
     The keys in `OURS` are not for ultralytics: "schedule" says which learning-rate schedule was
-    taken, "paper" or "short"; "loss" is one of `LOSSES`; "balance" and its strength are those of
-    `training.balance`; "teachers" names the releases that teach and "teaching" is their share α of
-    the loss (`training.distillation`), both only where there are some. On the short schedule
-    `Recipe.in_short` stands between the paper's values and `overrides`.
+    taken, "paper" or "short"; "in_place" for what share of the epochs, the last ones, pictures are
+    not zoomed, shifted or put together; "loss" is one of `LOSSES`; "balance" and its strength are
+    those of `training.balance`; "teachers" names the releases that teach and "teaching" is their
+    share α of the loss (`training.distillation`), both only where there are some. On the short
+    schedule `Recipe.in_short` stands between the paper's values and `overrides`.
 
     Raises:
         TrainingError: if an override is not a training argument, or decides what is fixed, or
@@ -94,7 +94,6 @@ def make_recipe(
         "warmup_epochs": paper.warmup_epochs,
         "cos_lr": paper.cosine,
         "patience": paper.patience or epochs,
-        "close_mosaic": round(CLOSE_MOSAIC * epochs),
         **paper.extra,
         **(SHORT_SCHEDULE if short else {}),
         "schedule": "short" if short else "paper",
@@ -105,6 +104,8 @@ def make_recipe(
     recipe["balance"], recipe["balance_strength"] = balance.resolve(
         spec.task, chosen.pop("balance", balance.DEFAULT), chosen.pop("balance_strength", None)
     )
+    recipe["in_place"] = _share(chosen.pop("in_place", IN_PLACE))
+    recipe["close_mosaic"] = round((recipe["in_place"] or CLOSE_MOSAIC) * epochs)
     recipe["loss"] = chosen.pop("loss", "paper")
     if recipe["loss"] not in LOSSES:
         raise TrainingError(f"loss is {recipe['loss']!r}: it must be {' or '.join(LOSSES)}.")
@@ -114,15 +115,23 @@ def make_recipe(
     if recipe["balance"] == "class_weights":
         recipe["cls_pw"] = recipe["balance_strength"]
     taken = {"epochs", "batch", "imgsz", "seed", "device", "workers", "schedule", *FIXED}
+    if recipe["in_place"]:
+        taken.add("close_mosaic")  # follows from it
     for name in chosen:
         if name in taken or not _is_argument(name):
             raise TrainingError(
                 f"Cannot override {name!r}: it must be one of ultralytics' training arguments "
                 f"that the run does not decide itself, such as lr0, optimizer, mosaic or degrees, "
-                f"or loss, balance, balance_strength or teaching."
+                f"or in_place, loss, balance, balance_strength or teaching."
             )
         _check_value(name, chosen[name])
     return {**recipe, **chosen}
+
+
+def _share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise TrainingError(f"in_place is {value!r}: it must be a share of the epochs, 0 to 1.")
+    return float(value)
 
 
 def _share_of(teachers: Sequence[str], share: object) -> float:

@@ -183,6 +183,7 @@ def train_detector(
                 checkpoint=checkpoint,
                 progress=partial(TrainingProgress, console=console),
                 on_epoch=keep_record,
+                in_place=recipe["in_place"] > 0,
                 teachers=taught_by,
                 teaching=recipe.get("teaching", 0.0),
             )

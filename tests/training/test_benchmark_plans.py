@@ -49,11 +49,7 @@ def test_detectors_of_one_scale_share_everything_but_the_network() -> None:
         if r.group not in ("recipes", "in-place")
     ]
     assert all(recipe == recipes[0] for recipe in recipes)
-    assert {k: recipes[0][k] for k in ("mosaic", "scale", "translate")} == {
-        "mosaic": 1.0,
-        "scale": 0.5,
-        "translate": 0.1,
-    }
+    assert (recipes[0]["in_place"], recipes[0]["close_mosaic"]) == (0.0, 8)
 
 
 def test_beside_them_stand_the_same_with_pictures_kept_in_place() -> None:
@@ -68,7 +64,7 @@ def test_beside_them_stand_the_same_with_pictures_kept_in_place() -> None:
     assert {row.against for row in rows} == {"yolo11-n"}
     for row in rows:
         recipe = recipe_of(get_spec(row.model), epochs=40, batch=16, overrides=row.overrides)
-        assert (recipe["mosaic"], recipe["scale"], recipe["translate"]) == (0.0, 0.1, 0.02)
+        assert (recipe["in_place"], recipe["close_mosaic"]) == (0.4, 16)
 
 
 def test_a_papers_detector_is_measured_with_its_own_loss_in_short_runs_too() -> None:

@@ -22,11 +22,15 @@ from models import get_spec, load
 from models._release import read_release
 from models._spec import ModelSpec
 from models._ultralytics import v8DetectionLoss
+from training._ultralytics_trainer import SteelTrainer
 from training.balance import inverse_frequency_weights
 from training.datasets import Dataset, open_dataset
 from training.detector_recipe import make_recipe
 from training.runs import RunFolder, load_checkpoint
 from training.yolo_trainer import train_detector
+
+# isort: split
+from ultralytics.data.dataset import YOLODataset
 
 pytestmark = [
     # told by torch when deterministic algorithms were asked for, once, of an operation on CUDA only
@@ -69,9 +73,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, blind: Dataset) -> RunFol
 def test_run_much_shorter_than_the_papers_takes_the_short_schedule() -> None:
     recipe = make_recipe(get_spec("grace"), epochs=10, batch=8)  # the paper: 200 epochs, lr0 0.001
     assert (recipe["schedule"], recipe["lr0"], recipe["cos_lr"]) == ("short", 0.01, True)
-    assert recipe["close_mosaic"] == 2  # 20 % of 10 epochs
+    assert (recipe["in_place"], recipe["close_mosaic"]) == (0.4, 4)  # 40 % of 10 epochs
     assert (recipe["hsv_h"], recipe["hsv_s"], recipe["flipud"]) == (0.0, 0.0, 0.5)
-    assert (recipe["mosaic"], recipe["scale"], recipe["translate"]) == (0.0, 0.1, 0.02)
 
 
 def test_run_of_the_papers_length_takes_the_papers_schedule() -> None:
@@ -376,6 +379,55 @@ def test_short_runs_of_da_yolo_learn_by_the_loss_that_was_measured_better_there(
 ) -> None:
     recipe = make_recipe(get_spec(model), epochs=epochs, batch=16, overrides=overrides)
     assert recipe["loss"] == loss
+
+
+@pytest.mark.parametrize(
+    ("overrides", "closed"),
+    [
+        ({"in_place": 0.5}, [(1, 0.0, 0.0)]),
+        ({"in_place": 1}, [(0, 0.0, 0.0)]),
+        ({"in_place": 0, "close_mosaic": 1}, [(1, 0.5, 0.1)]),  # ultralytics' zoom and shift stay
+        ({"in_place": 0}, []),  # 20 % of two epochs are none
+    ],
+)
+def test_in_the_last_epochs_pictures_are_left_in_place(
+    overrides: dict[str, float],
+    closed: list[tuple[int, float, float]],
+    tiny_neu_det: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[tuple[int, float, float]] = []
+    epochs: list[int] = []
+    close, start = YOLODataset.close_mosaic, SteelTrainer._start_epoch
+
+    def close_heard(self: YOLODataset, hyp: Any) -> None:
+        found.append((epochs[-1], hyp.scale, hyp.translate))
+        close(self, hyp)
+
+    def start_heard(self: SteelTrainer) -> None:
+        epochs.append(self.epoch)
+        start(self)
+
+    monkeypatch.setattr(YOLODataset, "close_mosaic", close_heard)
+    monkeypatch.setattr(SteelTrainer, "_start_epoch", start_heard)
+    run = RunFolder.create(tmp_path, model="yolo11", scale="n", seed=3)
+    train(get_spec("yolo11"), tiny_neu_det, run, epochs=2, overrides=overrides)
+    assert found == closed
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, "all", True])
+def test_a_share_that_is_none_is_refused(share: object) -> None:
+    with pytest.raises(TrainingError, match="it must be a share of the epochs, 0 to 1"):
+        make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={"in_place": share})
+
+
+def test_the_end_of_mosaics_follows_from_the_share_where_there_is_one() -> None:
+    with pytest.raises(TrainingError, match="Cannot override 'close_mosaic'"):
+        make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={"close_mosaic": 2})
+    freely = {"in_place": 0, "close_mosaic": 3}
+    recipe = make_recipe(get_spec("grace"), epochs=10, batch=8, overrides=freely)
+    assert recipe["close_mosaic"] == 3
 
 
 def test_unknown_loss_is_refused() -> None:

@@ -60,7 +60,7 @@ class Row:
     coco: bool = False  # starts from COCO arrays; else from random weights
     balance: str | None = None  # method of `training.balance`; None: the model's own
     loss: str | None = None  # of `training.detector_recipe.LOSSES`; None: as the recipe has it
-    in_place: bool = False  # pictures are `detector_recipe.IN_PLACE`, not as the setting has them
+    in_place: bool = False  # `detector_recipe.IN_PLACE` instead of what the setting has
     view: View | None = None
     against: str = ""
     reference: bool = False
@@ -89,5 +89,5 @@ class Row:
     def overrides(self) -> dict[str, Any]:
         """Values over the recipe of the model."""
         chosen = {"balance": self.balance, "loss": self.loss}
-        pictures = IN_PLACE if self.in_place else {}
+        pictures = {"in_place": IN_PLACE} if self.in_place else {}
         return {**self.setting.overrides, **pictures, **{k: v for k, v in chosen.items() if v}}
