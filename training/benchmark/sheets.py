@@ -131,7 +131,7 @@ DETECT = Sheet(
         Target(
             words="GRACE mAP50, pictures kept in place, over YOLO11 plainly trained",
             protocol="leak-free",
-            network="grace-n-none-in_place",
+            network="grace-n-in_place",
             metric="mAP50",
             at_least=0.03,
             over="yolo11-n",
