@@ -15,7 +15,7 @@ from core.images import decode
 from core.types import Image
 
 FOLDER: Final = Path(__file__).resolve().parent / "examples"
-FIRST: Final = "scratches_66.jpg"  # what the page opens with
+FIRST: Final = "inclusion_145.jpg"  # what the page opens with
 _THUMB_PX: Final = 128
 
 

@@ -111,7 +111,7 @@ def test_a_new_verdict_is_read_out_where_the_old_one_was(page: Page) -> None:
     place = page.locator("#inspect-verdict [aria-live=polite]")
     place.evaluate("element => { element.wasThere = true; }")
     page.locator(".sample").nth(7).click()
-    expect(place).not_to_contain_text("Scratches, 0.")
+    expect(place).not_to_contain_text("Inclusion, 0.")
     assert place.evaluate("element => element.wasThere")
 
 
@@ -171,7 +171,7 @@ def test_no_button_resets_the_threshold_to_another_model_s(page: Page) -> None:
 def test_results_can_be_downloaded(page: Page) -> None:
     with page.expect_download() as caught:
         page.get_by_role("button", name="Download CSV").click()
-    assert caught.value.suggested_filename == "scratches_66_grace.csv"
+    assert caught.value.suggested_filename == "inclusion_145_grace.csv"
     assert caught.value.path().read_text().startswith("number,class,probability,x1")
 
 
