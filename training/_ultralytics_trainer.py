@@ -38,7 +38,7 @@ from core.files import write_atomically
 from training._depthwise import quicken
 from training._loaders import drawing_by, end
 from training._network_state import modules_of, network_state
-from training.detector_recipe import ema_decay
+from training.detector_recipe import ema_decay, fitness
 from training.distillation import SoftLoss, Teacher
 from training.plots import draw_curves
 from training.progress import TrainingProgress
@@ -54,11 +54,6 @@ METRICS = {
     "metrics/recall(B)": "recall",
 }
 CURVES_EVERY = 5  # epochs
-
-
-def fitness(metrics: Mapping[str, float]) -> float:
-    """By which the best epoch is chosen: 0.9 · mAP50_95 + 0.1 · mAP50."""
-    return 0.9 * metrics["mAP50_95"] + 0.1 * metrics["mAP50"]
 
 
 class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
@@ -153,11 +148,9 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
 
     def _close_dataloader_mosaic(self) -> None:
         """Put no more pictures together; zoom and shift them no more either, if asked to."""
-        zoom, shift = self.args.scale, self.args.translate
         if self._in_place:
             self.args.scale = self.args.translate = 0.0
         super()._close_dataloader_mosaic()
-        self.args.scale, self.args.translate = zoom, shift
 
     def get_validator(self) -> DetectionValidator:
         """Ultralytics' validator of the val split."""

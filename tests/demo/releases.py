@@ -13,12 +13,13 @@ from core.images import decode
 from core.records import Channel, Evaluation, Metric, ReleaseConfig, RunRecord
 from core.taxonomy import labels
 from core.types import Detections, Task
+from demo.samples import FIRST
 from models import get_spec, load
 from models._release import write_config
 from training.release import write_release
 
 EXAMPLES = Path(__file__).parents[2] / "demo" / "examples"
-PICTURE = EXAMPLES / "scratches_66.jpg"  # 200 × 200, grey
+PICTURE = EXAMPLES / FIRST  # 200 × 200, grey
 DATASETS = {
     "grace": "neu-det",
     "sme_deeplabv3plus": "neu-seg",

@@ -84,33 +84,16 @@ DETECT = Sheet(
         ("detection.png", "mAP50 on the test split with 95 % intervals; dashed: the baseline"),
     ),
     targets=(
-        Target(
-            words="GRACE mAP50",
-            protocol="paper",
-            network="grace-n",
-            metric="mAP50",
-            at_least=0.759,
-        ),
-        Target(
-            words="GRACE mAP50_95",
-            protocol="paper",
-            network="grace-n",
-            metric="mAP50_95",
-            at_least=0.437,
-        ),
-        Target(
-            words="GRACE mAP50, pictures kept in place",
-            protocol="paper",
-            network="grace-n-in_place",
-            metric="mAP50",
-            at_least=0.759,
-        ),
-        Target(
-            words="GRACE mAP50_95, pictures kept in place",
-            protocol="paper",
-            network="grace-n-in_place",
-            metric="mAP50_95",
-            at_least=0.437,
+        *(
+            Target(
+                words=f"GRACE {metric}{told}",
+                protocol="paper",
+                network=f"grace-n{kind}",
+                metric=metric,
+                at_least=at_least,
+            )
+            for kind, told in (("", ""), ("-in_place", ", pictures kept in place"))
+            for metric, at_least in (("mAP50", 0.759), ("mAP50_95", 0.437))
         ),
         Target(
             words="DA-YOLO mAP50 over YOLO11",
