@@ -29,8 +29,14 @@ METRICS = {"detect": "mAP50", "segment": "mIoU", "classify": "accuracy"}
 SCALES = {"sme_deeplabv3plus": "paper", "mobilesteelnet": "light"}
 
 
-def write(folder: Path, name: str, *, seed: int = 0, validated: float = 0.4) -> ReleaseConfig:
-    """Write a release of `name` into `folder`; the same seed gives the same revision."""
+def write(
+    folder: Path, name: str, *, seed: int = 0, validated: float = 0.4, picture: Path = PICTURE
+) -> ReleaseConfig:
+    """Write a release of `name` into `folder`; the same seed gives the same revision.
+
+    A detector finds three boxes in `picture`. The less there is to see in it, the more its scores
+    are stretched, and the further they move in bf16.
+    """
     torch.manual_seed(seed)
     spec = get_spec(name)
     dataset = DATASETS[name]
@@ -40,7 +46,7 @@ def write(folder: Path, name: str, *, seed: int = 0, validated: float = 0.4) -> 
     record = _record(name, scale, dataset, image_size=sides[spec.task], validated=validated)
     _settle(network, record.image_size)
     if spec.task == "detect":
-        _find_three_boxes(network, folder, record, spec.title)
+        _find_three_boxes(network, folder, record, spec.title, picture)
     evaluation = Evaluation(
         model=name,
         revision="0" * 12,
@@ -116,13 +122,15 @@ def _record(name: str, scale: str, dataset: str, *, image_size: int, validated: 
     )
 
 
-def _find_three_boxes(network: nn.Module, folder: Path, record: RunRecord, title: str) -> None:
-    """Shift the class scores of a random detector until three boxes of PICTURE are above 0.6."""
+def _find_three_boxes(
+    network: nn.Module, folder: Path, record: RunRecord, title: str, picture: Path
+) -> None:
+    """Shift the class scores of a random detector until three boxes of it are above 0.6."""
     ends: list[Any] = [branch[-1] for branch in network.model[-1].cv3]  # type: ignore[union-attr, index]
     with torch.no_grad():
         for end in ends:
             end.bias.zero_()
-    found = _sorted_logits(network, folder, record, title)
+    found = _sorted_logits(network, folder, record, title, picture)
     spread = 6.0 / (found[2] - found[40])  # so that the fortieth is far below any threshold
     wanted = torch.logit(torch.tensor(0.6)) - spread * found[2]
     with torch.no_grad():
@@ -145,9 +153,11 @@ def _settle(network: nn.Module, side: int) -> None:
     network.eval()
 
 
-def _sorted_logits(network: nn.Module, folder: Path, record: RunRecord, title: str) -> Tensor:
-    """Logits of the boxes that the release finds on PICTURE, highest first."""
+def _sorted_logits(
+    network: nn.Module, folder: Path, record: RunRecord, title: str, picture: Path
+) -> Tensor:
+    """Logits of the boxes that the release finds, highest first."""
     write_release(folder, network, record=record, title=title, task="detect")
-    [found] = load(folder)([decode(PICTURE)], score_threshold=0.0)
+    [found] = load(folder)([decode(picture)], score_threshold=0.0)
     assert isinstance(found, Detections)
     return torch.logit(torch.from_numpy(found.scores).double(), eps=1e-12).float()

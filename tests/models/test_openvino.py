@@ -68,7 +68,7 @@ def _detector(network: nn.Module) -> Detector:
 @pytest.fixture(scope="module", params=list(releases.DATASETS))
 def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param) / request.param
-    releases.write(folder, request.param)
+    releases.write(folder, request.param, picture=releases.EXAMPLES / "scratches_66.jpg")
     return folder
 
 
