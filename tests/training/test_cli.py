@@ -93,8 +93,11 @@ def test_prepare_train_evaluate_predict_from_the_command_line(home: Path) -> Non
         call("predict", "mobilenet_v1", *common), says="1 of 22 images could not be read"
     )
 
-    # The caps of the app are those of the command.
-    capped = call("predict", "mobilenet_v1", *common, ROLLMARK_SERVING__MAX_MEGAPIXELS="0.001")
+    # The caps of the app are those of the commands.
+    tight = {"ROLLMARK_SERVING__MAX_MEGAPIXELS": "0.001"}
+    refused = call("prepare", "neu-cls", "--source", FIXTURES / "neu-det", **tight)
+    assert_one_line(refused, says="holds no usable image of neu-cls")
+    capped = call("predict", "mobilenet_v1", *common, **tight)
     assert_one_line(capped, says="22 of 22 images could not be read")
 
     # What is bundled is what evaluate and predict use by themselves.

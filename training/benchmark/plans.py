@@ -194,7 +194,7 @@ def _detect(data: str, protocol: Protocol, setting: Setting, seeds: Sequence[int
     yield from rows("networks", "yolo11", "n", "YOLO11", "")
     for model, title in PAPERS:
         yield from rows("networks", model, "n", title, "yolo11-n")
-    if setting.name in ("full", "small"):
+    if setting.name != "quick":
         for model, title, recipe in _IN_PLACE:
             yield from rows("in-place", model, "n", title, "yolo11-n", **recipe)
     if setting.name == "full":
@@ -203,7 +203,7 @@ def _detect(data: str, protocol: Protocol, setting: Setting, seeds: Sequence[int
     if setting.name == "small":
         for model, title in _DETECTOR_PARTS:
             yield from rows("parts", model, "n", title, "yolo11-n")
-    if setting.name in ("full", "small"):
+    if setting.name != "quick":
         yield from rows("scale-s", "yolo11", "s", "YOLO11", "")
         for model, title in PAPERS:
             yield from rows("scale-s", model, "s", title, "yolo11-s")
