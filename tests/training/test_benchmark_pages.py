@@ -101,6 +101,18 @@ def test_a_target_may_be_over_a_network_of_another_table_of_the_page() -> None:
     assert f"| {words} | leak-free | ≥ +3.0 | +4.0 | full | reached |" in page
 
 
+def test_the_gain_over_a_baseline_trained_likewise_is_a_target_too() -> None:
+    chosen = plan("detect", setting="full", protocols=["paper"])
+    names = ("yolo11-n", "yolo11-n-in_place", "da_yolo-n-stock_loss-in_place")
+    plain, kept, ours = (select(chosen, [name])[0] for name in names)
+    records = by_row(detected(plain, 0.70), detected(kept, 0.74), detected(ours, 0.75))
+    page = render(DETECT, (plain, kept, ours), records)
+    words = "DA-YOLO with YOLO11's loss, pictures kept in place, mAP50 over YOLO11 plainly trained"
+    assert f"| {words} | paper | ≥ +4.0 | +5.0 | full | reached |" in page
+    words = "DA-YOLO with YOLO11's loss, mAP50 over YOLO11, both with pictures kept in place"
+    assert f"| {words} | paper | ≥ +4.0 | +1.0 | full | not reached |" in page
+
+
 def test_targets_are_about_the_first_data_set_of_their_table() -> None:
     chosen = plan("detect", setting="full", data=("gc10-det",), protocols=["paper"])
     (row,) = select(chosen, ["grace-n"])

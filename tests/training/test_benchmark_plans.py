@@ -67,6 +67,21 @@ def test_beside_them_stand_the_same_with_pictures_kept_in_place() -> None:
         assert (recipe["in_place"], recipe["close_mosaic"]) == (0.4, 16)
 
 
+def test_the_long_setting_takes_twice_the_epochs_with_pictures_kept_in_place() -> None:
+    rows = plan("detect", setting="long", protocols=["paper"])
+    assert [row.id for row in rows] == [
+        "neu-det-yolo11-n-in_place-320-e80-paper-s0",
+        "neu-det-grace-n-in_place-320-e80-paper-s0",
+        "neu-det-grace-n-none-in_place-320-e80-paper-s0",
+        "neu-det-gms2_yolo-n-in_place-320-e80-paper-s0",
+        "neu-det-da_yolo-n-stock_loss-in_place-320-e80-paper-s0",
+    ]
+    assert [row.against for row in rows] == ["", *["yolo11-n-in_place"] * 4]
+    for row in rows:
+        recipe = recipe_of(get_spec(row.model), epochs=80, batch=16, overrides=row.overrides)
+        assert (recipe["in_place"], recipe["close_mosaic"], recipe["lr0"]) == (0.4, 32, 0.01)
+
+
 def test_a_papers_detector_is_measured_with_its_own_loss_in_short_runs_too() -> None:
     papers = [row for row in plan("detect", setting="small") if row.network == "da_yolo-n"]
     assert [row.id for row in papers] == [
@@ -149,7 +164,7 @@ def test_rows_are_chosen_by_network_or_id() -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"setting": "huge"}, r"Unknown setting 'huge'\. Available: full, small, quick"),
+        ({"setting": "huge"}, r"Unknown setting 'huge'\. Available: long, full, small, quick"),
         ({"setting": "small", "data": ["x-sdd"]}, "Table detect has no data set 'x-sdd'"),
     ],
 )

@@ -14,6 +14,8 @@ _AVERAGED = {"optimizer": "AdamW", "lr0": 2e-3, "weight_decay": 0.01, "ema": 0.9
 _ZOOMED = {"in_place": 0.0}  # ultralytics' augmentation to the last, as published work has it
 SETTINGS: Mapping[Table, tuple[Setting, ...]] = {
     "detect": (
+        # Twice the epochs, with our augmentation alone.
+        Setting("long", 320, 80, 16, _ZOOMED),
         Setting("full", 320, 40, 16, _ZOOMED),
         Setting("small", 160, 24, 16, _ZOOMED),
         Setting("quick", 64, 1, 8, _ZOOMED),
@@ -187,10 +189,15 @@ def _detect(data: str, protocol: Protocol, setting: Setting, seeds: Sequence[int
                 coco=scale == "n",  # COCO arrays are at hand for n only
                 balance=recipe.get("balance"),
                 loss=recipe.get("loss", "paper"),  # in short runs, too: the row is the paper's
-                in_place=group == "in-place",
+                in_place=group in ("in-place", "long"),
                 against=against,
             )
 
+    if setting.name == "long":
+        for model, title, recipe in _IN_PLACE:
+            against = "yolo11-n-in_place" if model != "yolo11" else ""
+            yield from rows("long", model, "n", title, against, **recipe)
+        return
     yield from rows("networks", "yolo11", "n", "YOLO11", "")
     for model, title in PAPERS:
         yield from rows("networks", model, "n", title, "yolo11-n")
