@@ -6,6 +6,7 @@ import pytest
 
 from core.errors import ConfigError
 from models import get_spec
+from training.benchmark.commands import SettingName
 from training.benchmark.plans import SETTINGS, plan, select
 from training.benchmark.rows import TABLES, Row, Table
 from training.benchmark.sheets import SHEETS
@@ -65,6 +66,11 @@ def test_beside_them_stand_the_same_with_pictures_kept_in_place() -> None:
     for row in rows:
         recipe = recipe_of(get_spec(row.model), epochs=40, batch=16, overrides=row.overrides)
         assert (recipe["in_place"], recipe["close_mosaic"]) == (0.4, 16)
+
+
+def test_every_setting_can_be_named_on_the_command_line() -> None:
+    named = {name.value for name in SettingName}
+    assert {setting.name for settings in SETTINGS.values() for setting in settings} == named
 
 
 def test_the_long_setting_takes_twice_the_epochs_with_pictures_kept_in_place() -> None:

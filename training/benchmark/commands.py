@@ -37,6 +37,7 @@ class TableName(StrEnum):
 class SettingName(StrEnum):
     """How much one run may cost."""
 
+    LONG = "long"
     FULL = "full"
     MIDDLE = "middle"
     SMALL = "small"
@@ -62,8 +63,8 @@ def accuracy(
     setting: Annotated[
         SettingName,
         typer.Option(
-            help="full: hours a row; middle: an hour, segmenters only; small: minutes; "
-            "quick: a smoke test."
+            help="full: hours a row; long: twice that, detectors only; middle: an hour, "
+            "segmenters only; small: minutes; quick: a smoke test."
         ),
     ] = SettingName.SMALL,
     rows: Annotated[
