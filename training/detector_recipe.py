@@ -19,8 +19,8 @@ STEEL = {
     "mosaic": 1.0,
     "nbs": 64,  # images per optimiser step; smaller batches are accumulated
 }
-# For this share of the epochs, at the end, pictures are mirrored and otherwise left whole and in
-# place. Crazing and scale have no edges: where a person's box begins and ends follows from what the
+# For this share of the epochs, at the end, pictures are left whole and in place, only mirrored and
+# made brighter or darker. Crazing and scale have no edges: where a person's box begins and ends follows from what the
 # whole picture shows, which mosaics, zooms and shifts take away. Before that they teach the rest.
 IN_PLACE = 0.4
 CLOSE_MOSAIC = 0.2  # of the epochs, at the end, where pictures are zoomed and shifted to the last
@@ -72,10 +72,11 @@ def make_recipe(
 
     The keys in `OURS` are not for ultralytics: "schedule" says which learning-rate schedule was
     taken, "paper" or "short"; "in_place" for what share of the epochs, the last ones, pictures are
-    not zoomed, shifted or put together; "loss" is one of `LOSSES`; "balance" and its strength are
-    those of `training.balance`; "teachers" names the releases that teach and "teaching" is their
-    share α of the loss (`training.distillation`), both only where there are some. On the short
-    schedule `Recipe.in_short` stands between the paper's values and `overrides`.
+    not zoomed, shifted or put together, for one at least unless it is 0; "loss" is one of `LOSSES`;
+    "balance" and its strength are those of `training.balance`; "teachers" names the releases that
+    teach and "teaching" is their share α of the loss (`training.distillation`), both only where
+    there are some. On the short schedule `Recipe.in_short` stands between the paper's values and
+    `overrides`.
 
     Raises:
         TrainingError: if an override is not a training argument, or decides what is fixed, or
@@ -105,7 +106,10 @@ def make_recipe(
         spec.task, chosen.pop("balance", balance.DEFAULT), chosen.pop("balance_strength", None)
     )
     recipe["in_place"] = _share(chosen.pop("in_place", IN_PLACE))
-    recipe["close_mosaic"] = round((recipe["in_place"] or CLOSE_MOSAIC) * epochs)
+    if recipe["in_place"]:
+        recipe["close_mosaic"] = max(1, round(recipe["in_place"] * epochs))
+    else:
+        recipe["close_mosaic"] = round(CLOSE_MOSAIC * epochs)
     recipe["loss"] = chosen.pop("loss", "paper")
     if recipe["loss"] not in LOSSES:
         raise TrainingError(f"loss is {recipe['loss']!r}: it must be {' or '.join(LOSSES)}.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from core.errors import ConfigError, RollmarkError, TrainingError
 from models import get_spec
+from training.balance import UNRECORDED
 from training.datasets import Dataset, open_dataset
 from training.runs import RunFolder
 from training.watched import EnoughTrained, Watch, WatchedRun, conclude
@@ -125,10 +126,12 @@ def resume_run(
         )
     batch = int(record.recipe["batch"])
     usual = recipe_of(spec, epochs=record.epochs_planned, batch=batch)
+    begun = {k: v for k, v in UNRECORDED.items() if k in usual} | record.recipe
+    derived = {"teachers", "close_mosaic"} if begun.get("in_place") else {"teachers"}
     chosen = {
         name: value
-        for name, value in record.recipe.items()
-        if name != "teachers" and (name not in usual or usual[name] != value)
+        for name, value in begun.items()
+        if name not in derived and (name not in usual or usual[name] != value)
     }
     return _train(
         spec,

@@ -59,6 +59,11 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ("model", "data", "overrides"),
     [
         pytest.param("yolo11", "neu-det", {"lr0": 0.123, "mosaic": 0.5}, id="detector"),
+        pytest.param("grace", "neu-det", {"in_place": 0.5}, id="detector, in place for longer"),
+        pytest.param(
+            "grace", "neu-det", {"in_place": 0.0, "close_mosaic": 1}, id="detector, never in place"
+        ),
+        pytest.param("da_yolo", "neu-det", {"loss": "paper"}, id="detector, the paper's loss"),
         pytest.param("mobilesteelnet", "neu-cls", {"ema": 0.9, "patience": None}, id="classifier"),
     ],
 )
@@ -90,6 +95,25 @@ def test_a_run_goes_on_with_the_choices_it_was_begun_with(
         "seed": 5,
     }
     assert called["resume"] is True
+
+
+def test_a_run_older_than_an_option_goes_on_without_it(
+    called: dict[str, Any], tiny_data_root: Path, tmp_path: Path
+) -> None:
+    whole = make_recipe(get_spec("da_yolo"), epochs=12, batch=4, overrides={"in_place": 0})
+    younger = ("in_place", "loss", "balance", "balance_strength")
+    recipe = {name: value for name, value in whole.items() if name not in younger}
+    assert recipe["close_mosaic"] == 2  # a fifth of the epochs, where it is 40 % today
+    run = begin(tmp_path / "run", "da_yolo", "neu-det", recipe, "random")
+    launch.resume_run(run, data_root=tiny_data_root, device="cpu")
+    again = make_recipe(get_spec("da_yolo"), epochs=12, batch=4, overrides=called["overrides"])
+    assert {name: again[name] for name in recipe} == recipe
+    assert {name: again[name] for name in younger} == {
+        "in_place": 0.0,
+        "loss": "paper",  # where short runs take YOLO11's today
+        "balance": "paper",
+        "balance_strength": None,
+    }
 
 
 def test_a_run_stopped_before_its_first_checkpoint_needs_its_first_weights_again(

@@ -77,6 +77,15 @@ def test_run_much_shorter_than_the_papers_takes_the_short_schedule() -> None:
     assert (recipe["hsv_h"], recipe["hsv_s"], recipe["flipud"]) == (0.0, 0.0, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "share", "last"),
+    [(1, 0.4, 1), (2, 0.4, 1), (3, 0.1, 1), (10, 0.4, 4), (1, 0, 0), (10, 0, 2)],
+)
+def test_a_run_ends_with_one_epoch_in_place_at_least(epochs: int, share: float, last: int) -> None:
+    recipe = make_recipe(get_spec("grace"), epochs=epochs, batch=8, overrides={"in_place": share})
+    assert recipe["close_mosaic"] == last
+
+
 def test_run_of_the_papers_length_takes_the_papers_schedule() -> None:
     recipe = make_recipe(get_spec("grace"), epochs=200, batch=16)
     assert (recipe["schedule"], recipe["lr0"], recipe["nbs"]) == ("paper", 0.001, 64)

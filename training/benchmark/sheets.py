@@ -53,9 +53,9 @@ DETECT = Sheet(
         "in-place": Block(
             "Pictures kept in place",
             "Our augmentation, the default of `training train`: for the last 40 % of the epochs "
-            "pictures are mirrored and otherwise left alone. All other tables have ultralytics' "
-            "own: zoomed by a half and shifted by a tenth to the last, four pictures in one until "
-            "the last 20 %. Baseline: YOLO11, n, of the table above.",
+            "pictures are mirrored, made brighter or darker, and otherwise left alone. All other "
+            "tables have ultralytics' zoom by a half and shift by a tenth to the last, four "
+            "pictures in one until the last 20 %. Baseline: YOLO11, n, of the table above.",
             _BOXES,
             _AP50,
         ),
