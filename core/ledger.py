@@ -8,6 +8,7 @@ in the same transaction as the change itself, and the database refuses to alter 
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 import time
@@ -35,6 +36,7 @@ _BUSY_TIMEOUT_S: Final = 15
 _MIGRATION_LOCK: Final = 7_260_311  # any number: PostgreSQL lets one process migrate at a time
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _COMPLETE: Final = {"psycopg": "psycopg[binary]"}  # what brings its own libraries along
+_SECRET: Final = re.compile("passw", re.IGNORECASE)  # names of a query's secrets
 _NO_ADDRESS: Final = "The ledger's address is no SQLAlchemy URL; sqlite:///data/ledger.db is one."
 
 
@@ -125,7 +127,7 @@ class Ledger:
         if engine.dialect.name == "postgresql":  # SQLite's readers see one state anyway
             self._reader = self._reader.execution_options(isolation_level="REPEATABLE READ")
         self.clock = clock
-        self.where = engine.url.render_as_string(hide_password=True)
+        self.where = _shown(engine.url)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -240,7 +242,7 @@ def _alembic(url: str) -> Iterator[Any]:
     from alembic.util import CommandError
 
     parsed = _parsed(url)
-    where = parsed.render_as_string(hide_password=True)
+    where = _shown(parsed)
     engine = _engine(parsed)
     try:
         with _mapped(where), engine.begin() as connection:
@@ -264,6 +266,12 @@ def _mapped(where: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error) as exc:
         raise ledger_error(exc, where) from exc
+
+
+def _shown(address: URL) -> str:
+    """An address as it may be shown: a password hides behind the user's name or in the query."""
+    query = {k: "***" if _SECRET.search(k) else v for k, v in address.query.items()}
+    return address.set(query=query).render_as_string(hide_password=True)
 
 
 def ledger_address(url: str) -> URL:

@@ -21,6 +21,7 @@ _TOKENS: Final = re.compile(
     r"\bhf_[A-Za-z0-9]{8,}"  # Hugging Face
     r"|\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"  # JSON web tokens
     r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # user:password@host in an address
+    r"|(?:(?<=[?&]password=)|(?<=[?&]sslpassword=))[^&\s'\"]+"  # in an address, too
     r"|(?<=\bBearer )[^\s'\"]+|(?<=\bToken )(?=[^\s'\"]*\d)[^\s'\"]{16,}"  # header values
 )
 _MIN_SECRET_LENGTH: Final = 4  # a shorter one would blot out ordinary words

@@ -70,7 +70,8 @@ class LoadedModels:
         self._serving = serving
         self._known: dict[str, _Known] = {}
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()  # least recently used first
-        self._refused: set[str] = set()  # hashes of weights that could not be loaded
+        # Stamps of weights that could not be loaded, by hash: repaired, they are tried again.
+        self._refused: dict[str, _Stamp] = {}
         self._reported: dict[str, str] = {}  # damage already written to the log, by model
         self._lock = threading.Lock()  # of the four above; held for moments only
         # One network is built at a time: ultralytics sets class attributes while it builds.
@@ -166,7 +167,8 @@ class LoadedModels:
             if held is None:
                 return None
             if held.release.config.weights_sha256 != config.weights_sha256:
-                return held if config.weights_sha256 in self._refused else None
+                is_refused = self._refused.get(config.weights_sha256) == _weights_stamp(release)
+                return held if is_refused else None
             if not _is_built_alike(held.release.config, config):
                 return None
             if held.release != release:  # same weights, newly described: a calibration, say
@@ -233,7 +235,7 @@ class LoadedModels:
         with self._lock:
             held = self._loaded.get(config.name)
             if held is not None:
-                self._refused.add(config.weights_sha256)
+                self._refused[config.weights_sha256] = _weights_stamp(release)
                 return held
         # The cause names folders of this machine; it is for the log, not for strangers.
         raise WeightsError(
@@ -253,6 +255,10 @@ def _is_built_alike(one: ReleaseConfig, other: ReleaseConfig) -> bool:
     The rest of a description, such as a calibration, is read with every answer.
     """
     return all(getattr(one, name) == getattr(other, name) for name in _BUILT_IN)
+
+
+def _weights_stamp(release: Release) -> _Stamp:
+    return _stamp((release.folder / release.config.weights_file,))
 
 
 def _stamp(files: Sequence[Path]) -> _Stamp:

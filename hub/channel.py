@@ -13,19 +13,19 @@ import logging
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from core.errors import LedgerError, UnknownModelError, WeightsError, WeightsNotFoundError
 from core.files import remove_stale, write_atomically
-from core.records import Channel, ChannelMove
+from core.records import Channel, ChannelMove, SideFile
 from core.settings import PathSettings
 from hub.registry import Release, resolve
 from hub.shelf import read_whole
 from models import names
-from models._release import CHANNEL_FILE, CONFIG_FILE, read_channel, read_release
+from models._release import CHANNEL_FILE, CONFIG_FILE, read_channel, read_release, write_config
 
 logger = logging.getLogger(__name__)
 
@@ -186,10 +186,7 @@ def _keep(source: Path, target: Path) -> None:
         return
     files = sorted(f for f in source.iterdir() if f.is_file() and not f.name.startswith("."))
     if target.is_dir():
-        # The same weights described anew (a calibration, say): the description goes last, so it
-        # never speaks of a file that is not there yet.
-        for file in sorted(files, key=lambda f: f.name == CONFIG_FILE):
-            _replace(target / file.name, file.read_bytes())
+        _describe_anew(source, target, files)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_stale(target.parent, ".*")  # copies of who was killed
@@ -202,6 +199,41 @@ def _keep(source: Path, target: Path) -> None:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _describe_anew(source: Path, target: Path, files: Sequence[Path]) -> None:
+    """Take another description of the same weights: a calibration, say.
+
+    It goes last, and a side file whose content changed takes a name of its own: so the description
+    that lies there, old or new, never speaks of a file that is missing or another one.
+    """
+    config, used = read_release(source), _side_files(target)
+    side = config.novelty
+    if side is not None and _differs(target / side.file, (source / side.file).read_bytes()):
+        own = Path(side.file)
+        name = f"{own.stem}-{side.sha256[:12]}{own.suffix}"
+        _replace(target / name, (source / side.file).read_bytes())
+        config = config.model_copy(update={"novelty": SideFile(file=name, sha256=side.sha256)})
+    sides = {side.file for side in read_release(source).side_files}
+    for file in files:
+        if file.name not in {CONFIG_FILE, *sides}:
+            _replace(target / file.name, file.read_bytes())
+    write_config(target, config)
+    # What was described before is left to whoever reads by that description now.
+    for left in target.glob("*.safetensors"):
+        if left.name not in {config.weights_file, *used, *(s.file for s in config.side_files)}:
+            left.unlink()
+
+
+def _side_files(folder: Path) -> set[str]:
+    try:
+        return {side.file for side in read_release(folder).side_files}
+    except WeightsError:  # a damaged description is replaced
+        return set()
+
+
+def _differs(file: Path, data: bytes) -> bool:
+    return file.is_file() and file.read_bytes() != data
 
 
 def _replace(file: Path, data: bytes) -> None:

@@ -16,8 +16,9 @@ import re
 import sqlite3
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 EVERY_S: Final = 60.0
 _KEPT: Final = 3  # copies of the ledger
+_TIME: Final = "%Y%m%dT%H%M%S%fZ"
 _NAME: Final = re.compile(r"ledger-(\d{8}T\d{12}Z)-(\d+)-([0-9a-f]{12})\.db")
 
 
@@ -156,7 +158,7 @@ class Keeper:
             lines = "".join(json.dumps(event) + "\n" for event in events)
             file = self._keep / "events" / f"{first:012d}-{last:012d}.jsonl"
             write_atomically(file, lines.encode())
-        name = f"ledger-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{count}-{digest}.db"
+        name = f"ledger-{_later_than(copies):{_TIME}}-{count}-{digest}.db"
         write_atomically(self._keep / name, data)
         for old in self._copies()[:-_KEPT]:
             named = _NAME.fullmatch(old.name)
@@ -171,6 +173,16 @@ class Keeper:
     def _last_event(self) -> int:
         files = sorted((self._keep / "events").glob("*.jsonl"))
         return int(files[-1].stem.partition("-")[2]) if files else 0
+
+
+def _later_than(copies: Sequence[Path]) -> datetime:
+    """Now, or right after the latest copy where the clock was set back: names tell the order."""
+    now = datetime.now(UTC)
+    named = _NAME.fullmatch(copies[-1].name) if copies else None
+    if named is None:
+        return now
+    latest = datetime.strptime(named[1], _TIME).replace(tzinfo=UTC)
+    return max(now, latest + timedelta(microseconds=1))
 
 
 def _sqlite_file(url: str) -> Path | None:

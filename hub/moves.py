@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import HubError, WeightsError, WeightsNotFoundError
+from core.errors import ConfigError, HubError, WeightsError, WeightsNotFoundError
 from core.records import Channel, Evaluation
 from core.settings import PathSettings, Settings
 from hub.channel import activate, find_revision, make_move, rollback, tell_ledger
 from hub.publish import Published, live_on_hub, publish, withdraw
 from hub.registry import resolve
+from hub.remote import is_offline
 from hub.shelf import shelve
 from models._release import read_channel, read_release
 
@@ -28,6 +29,7 @@ class Moved:
 
     local: tuple[str | None, str] | None  # revision before and after on this machine
     hub: Published | None
+    is_hub_left: bool = False  # because it is switched off
 
     def lines(self, name: str) -> list[str]:
         """Old → new, for people."""
@@ -39,6 +41,10 @@ class Moved:
             said.append(
                 f"{name} on the Hub: {before} → {self.hub.revision} "
                 f"({self.hub.repo} at {self.hub.commit[:12]})"
+            )
+        if self.is_hub_left and self.local is not None:
+            said.append(
+                f"The Hub is switched off and stays as it was. {_to_finish(name, self.local[1])}"
             )
         return said
 
@@ -78,6 +84,8 @@ def promote(
         after = activate(whole, paths, why=why).config.revision
     if here or settings.hub.namespace is None:
         return Moved((before, after), None)
+    if is_offline(settings.hub):
+        return Moved((before, after), None, is_hub_left=True)
     try:
         channel = live_on_hub(name, settings.hub)
         known = () if channel is None else (r.revision for r in channel.previous)
@@ -86,7 +94,7 @@ def promote(
             if after in known
             else publish(paths.releases / name / after, settings.hub)
         )
-    except HubError as exc:
+    except (HubError, ConfigError) as exc:
         raise _half_done(exc, name, after) from exc
     _tell(name, paths, "promoted", moved, why)
     return Moved((before, after), moved)
@@ -130,6 +138,8 @@ def roll_back(name: str, settings: Settings, *, why: str = "", here: bool = Fals
     local = (channel.live if channel is not None else None, done.config.revision)
     if not with_hub:
         return Moved(local, None)
+    if is_offline(settings.hub):
+        return Moved(local, None, is_hub_left=True)
     try:
         there = live_on_hub(name, settings.hub)
         if there is None:
@@ -140,7 +150,7 @@ def roll_back(name: str, settings: Settings, *, why: str = "", here: bool = Fals
             if local[1] in known
             else publish(done.folder, settings.hub)
         )
-    except HubError as exc:
+    except (HubError, ConfigError) as exc:
         raise _half_done(exc, name, local[1]) from exc
     _tell(name, paths, "rolled back", moved, why)
     return Moved(local, moved)
@@ -159,8 +169,12 @@ def _tell(name: str, paths: PathSettings, what: str, moved: Published, why: str)
         tell_ledger(name, paths, move, where=f"{moved.repo}@{moved.commit}")
 
 
-def _half_done(exc: HubError, name: str, revision: str) -> HubError:
+def _half_done(exc: HubError | ConfigError, name: str, revision: str) -> HubError:
     return HubError(
         f"{name} {revision} is live on this machine, but the Hub is as it was: {exc} "
-        f"To finish: python -m hub promote {name} --revision {revision}"
+        f"{_to_finish(name, revision)}"
     )
+
+
+def _to_finish(name: str, revision: str) -> str:
+    return f"To finish: python -m hub promote {name} --revision {revision}"

@@ -62,7 +62,13 @@ def gate(candidate: Trial, incumbent: Trial, *, rules: GateRules) -> Decision:
     _check_comparable(candidate, incumbent)
     ours, theirs = candidate.evaluation, incumbent.evaluation
     before, after = theirs.metric(incumbent.metric).value, ours.metric(candidate.metric).value
-    low, high = _interval(_change(candidate.resamples, incumbent.resamples))
+    change = _change(candidate.resamples, incumbent.resamples)
+    if not change.size:
+        raise PromotionRefused(
+            f"{ours.dataset} {ours.split} has nothing to measure {candidate.metric} on: in no "
+            "resample of it have both a value."
+        )
+    low, high = _interval(change)
     classes = _class_changes(candidate, incumbent, rules)
     checks = (
         _metric_check(candidate.metric, before, after, low, high, rules),

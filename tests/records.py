@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core.records import Evaluation, Metric, ReleaseConfig, RunRecord
+from core.records import Evaluation, Metric, ReleaseConfig, RunRecord, SideFile
 
 
 def make_run(**changes: Any) -> RunRecord:
@@ -92,3 +92,13 @@ def write_folder(folder: Path, weights: bytes = b"weights", **changes: Any) -> R
     (folder / config.weights_file).write_bytes(weights)
     (folder / "config.json").write_text(config.model_dump_json())
     return config
+
+
+def write_described(folder: Path, weights: bytes, novelty: bytes) -> Path:
+    """A release folder, new or written over, whose side file has this content."""
+    side = SideFile(file="novelty.safetensors", sha256=hashlib.sha256(novelty).hexdigest())
+    if not folder.exists():
+        write_folder(folder, weights)
+    (folder / side.file).write_bytes(novelty)
+    (folder / "config.json").write_text(make_config(weights, novelty=side).model_dump_json())
+    return folder

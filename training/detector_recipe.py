@@ -20,8 +20,9 @@ STEEL = {
     "nbs": 64,  # images per optimiser step; smaller batches are accumulated
 }
 # For this share of the epochs, at the end, pictures are left whole and in place, only mirrored and
-# made brighter or darker. Crazing and scale have no edges: where a person's box begins and ends follows from what the
-# whole picture shows, which mosaics, zooms and shifts take away. Before that they teach the rest.
+# made brighter or darker. Crazing and scale have no edges: where a person's box begins and ends
+# follows from what the whole picture shows, which mosaics, zooms and shifts take away. Before that
+# they teach the rest.
 IN_PLACE = 0.4
 CLOSE_MOSAIC = 0.2  # of the epochs, at the end, where pictures are zoomed and shifted to the last
 # A paper's learning rate is tuned to its number of epochs. Runs shorter than half of that use

@@ -200,6 +200,10 @@ def test_the_ledger_of_a_newer_release_is_refused(empty_url):
             "postgresql+psycopg://u:secret@/d?host=/nowhere",
             r"postgresql\+psycopg://u:\*\*\*@/d\?host=%2Fnowhere cannot be reached: check that its",
         ),
+        (
+            "postgresql+psycopg://u@/d?host=/nowhere&password=secret",
+            r"postgresql\+psycopg://u@/d\?host=%2Fnowhere&password=%2A%2A%2A cannot be reached",
+        ),
     ],
 )
 def test_a_useless_address_is_told_in_one_sentence_without_its_password(url, sentence):

@@ -223,6 +223,19 @@ def test_a_promoted_revision_that_cannot_be_loaded_leaves_the_old_one_in_service
     assert loader.tried == ["d" * 12, "e" * 12]  # the new one once, not on every request
 
 
+def test_weights_that_could_not_be_loaded_are_tried_again_when_they_were_repaired(
+    service: Service, paths: PathSettings, loader: Loader
+) -> None:
+    service.inspect(PICTURE, "grace")
+    loader.refused["e" * 12] = WeightsError("torn")
+    releases.promote(paths.releases, "grace", task="detect", weights="e" * 64)
+    assert service.inspect(PICTURE, "grace").inspection.revision == "d" * 12
+    loader.refused.clear()
+    (service.choose("grace").folder / "model.safetensors").write_bytes(b"whole again")
+    assert service.inspect(PICTURE, "grace").inspection.revision == "e" * 12
+    assert loader.tried == ["d" * 12, "e" * 12, "e" * 12]
+
+
 def test_damaged_weights_are_reported_without_a_path_of_the_server(
     service: Service, loader: Loader
 ) -> None:

@@ -1,16 +1,22 @@
+import hashlib
 import json
 import multiprocessing
 import os
 import shutil
+from contextlib import suppress
 
 import pytest
 
+from core import files
 from core.errors import UnknownModelError, WeightsError, WeightsNotFoundError
 from core.ledger import open_ledger
 from core.settings import PathSettings
+from hub import channel
 from hub.channel import activate, find_revision, history, rollback
 from hub.registry import resolve
-from tests.records import make_config, write_folder
+from hub.shelf import read_whole
+from models import _release
+from tests.records import make_config, write_described, write_folder
 
 
 @pytest.fixture
@@ -44,6 +50,39 @@ def test_an_activated_release_is_the_live_one_wherever_it_came_from(paths, relea
     shutil.rmtree(folder)
     assert (done.folder / "model.safetensors").read_bytes() == b"a"
     assert live(paths) == A
+
+
+@pytest.mark.parametrize("stop", range(4))
+def test_weights_described_anew_are_whole_at_every_moment(paths, tmp_path, monkeypatch, stop):
+    activate(write_described(tmp_path / "first", b"a", b"first fit"), paths)
+    written, write = [], files.write_atomically
+
+    def killed(file, data):
+        if len(written) == stop:
+            raise KeyboardInterrupt  # stands for a kill between two files
+        written.append(file.name)
+        write(file, data)
+
+    for module in (channel, _release):
+        monkeypatch.setattr(module, "write_atomically", killed)
+    with suppress(KeyboardInterrupt):
+        activate(write_described(tmp_path / "second", b"a", b"second fit"), paths)
+    monkeypatch.undo()
+    config, found = read_whole(resolve("grace", paths).folder)
+    assert found[config.novelty.file] in (b"first fit", b"second fit")
+    assert live(paths) == A
+
+
+def test_of_descriptions_the_side_files_of_the_last_two_are_kept(paths, tmp_path):
+    fits = (b"first fit", b"second fit", b"third fit")
+    for number, fit in enumerate(fits):
+        done = activate(write_described(tmp_path / str(number), b"a", fit), paths)
+        config, found = read_whole(done.folder)
+        assert found[config.novelty.file] == fit
+    second, third = (f"novelty-{hashlib.sha256(f).hexdigest()[:12]}.safetensors" for f in fits[1:])
+    assert {file.name for file in done.folder.glob("novelty*")} == {second, third}
+    activate(tmp_path / "2", paths)  # nothing is new
+    assert [file.name for file in done.folder.glob("novelty*")] == [third]
 
 
 def test_rolling_back_again_and_again_passes_every_release_down_to_the_bundled_one(paths, release):

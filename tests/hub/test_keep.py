@@ -2,6 +2,7 @@ import json
 import shutil
 import sqlite3
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -14,8 +15,9 @@ from hub import keep
 from hub.channel import activate
 from hub.keep import Keeper
 from hub.registry import resolve
+from hub.shelf import read_whole
 from tests.demo.conftest import served
-from tests.records import make_config, write_folder
+from tests.records import make_config, write_described, write_folder
 
 
 @pytest.fixture
@@ -64,18 +66,16 @@ def test_ledger_images_and_releases_come_back_on_an_empty_disk(paths, tmp_path):
 
 
 def test_a_release_that_is_described_anew_comes_back_with_the_files_it_now_names(paths, tmp_path):
-    run = tmp_path / "run"
-    write_folder(run, b"weights")
-    (run / "novelty.safetensors").write_bytes(b"fitted")
     keeper = Keeper(paths)
-    activate(run, paths)
+    activate(write_described(tmp_path / "run", b"weights", b"fitted"), paths)
     keeper.copy()
-    (run / "novelty.safetensors").write_bytes(b"anew")  # the same weights, calibrated again
-    activate(run, paths)
+    # The same weights, calibrated again.
+    activate(write_described(tmp_path / "run", b"weights", b"anew"), paths)
     assert keeper.copy()
     forget(paths)
     Keeper(paths).restore()
-    assert (resolve("grace", paths).folder / "novelty.safetensors").read_bytes() == b"anew"
+    config, found = read_whole(resolve("grace", paths).folder)
+    assert found[config.novelty.file] == b"anew"
 
 
 def test_what_lies_here_is_newer_and_stays(paths):
@@ -161,6 +161,32 @@ def test_a_bucket_that_is_not_mounted_stops_the_start(paths):
     shutil.rmtree(paths.keep)
     with pytest.raises(ConfigError, match="mount the bucket, or unset ROLLMARK_PATHS__KEEP"):
         Keeper(paths)
+
+
+def test_a_clock_that_was_set_back_costs_no_copy(paths, monkeypatch):
+    now = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return now
+
+    monkeypatch.setattr(keep, "datetime", Clock)
+    keeper = Keeper(paths)
+    for number in range(6):
+        if number == 3:
+            now -= timedelta(hours=1)
+        now += timedelta(minutes=1)
+        happen(paths, f"event {number}")
+        assert keeper.copy()
+    assert [copy.name.split("-")[1] for copy in copies(paths)] == [
+        "20260504T120300000001Z",  # a microsecond after the latest that is there
+        "20260504T120300000002Z",
+        "20260504T120300000003Z",
+    ]
+    forget(paths)
+    assert Keeper(paths).restore()
+    assert events(paths) == [f"event {number}" for number in range(6)]
 
 
 def test_an_emptier_ledger_never_pushes_out_a_fuller_copy(paths, monkeypatch):

@@ -67,6 +67,22 @@ def test_here_leaves_the_hub_as_it_is(machine, tmp_path):
     assert here_and_there(machine) == (A, A)
 
 
+def test_where_the_hub_is_switched_off_this_machine_moves_and_the_command_says_what_is_left(
+    machine, tmp_path
+):
+    for run in ("a", "b"):
+        promote("grace", tmp_path / "runs" / run, machine)
+    off = machine.model_copy(update={"hub": machine.hub.model_copy(update={"offline": True})})
+    assert roll_back("grace", off).lines("grace") == [
+        f"grace on this machine: {B} → {A}",
+        "The Hub is switched off and stays as it was. "
+        f"To finish: python -m hub promote grace --revision {A}",
+    ]
+    assert here_and_there(machine) == (A, B)
+    assert promote("grace", B, off).is_hub_left
+    assert here_and_there(machine) == (B, B)
+
+
 def test_a_hub_that_refuses_leaves_this_machine_moved_and_says_how_to_finish(
     hub, machine, tmp_path
 ):

@@ -136,6 +136,14 @@ def test_bootstraps_of_different_length_are_an_error():
         judged(resamples=(0.71, 0.72, 0.73))
 
 
+def test_a_split_on_which_nothing_could_be_measured_decides_nothing():
+    unknown = (float("nan"),) * 4
+    fallen = trial(value=0.10, resamples=unknown)
+    generous = GateRules(epsilon=0.01)  # 0, the change of nothing, lies above -0.01
+    with pytest.raises(PromotionRefused, match="neu-det test has nothing to measure mAP50_95 on"):
+        gate(fallen, trial(value=0.70, resamples=unknown), rules=generous)
+
+
 def test_a_trial_and_a_decision_survive_being_stored():
     kept = trial(classes={"crazing": (0.4, (0.4, float("nan"), 0.4, 0.4))})
     again = Trial.model_validate_json(kept.model_dump_json())
