@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from active_learning._review_rows import ReviewItemRow
 from active_learning.desk import Desk
-from active_learning.growth import labelled_map, unfit_for
+from active_learning.growth import classes_given, labelled_map, unfit_for
 from active_learning.inspection import to_inspection
 from active_learning.outlook import versions_of
 from active_learning.uncertainty import ACQUISITION_THRESHOLD, SURE
@@ -201,7 +201,8 @@ def _denied(
     seen = to_inspection(prediction, release=config, score_threshold=None)
     if config.task == "classify":
         p = np.array([seen.probabilities[label] for label in labels])
-        doubts = class_doubts(labels.index(said.label or ""), p, labels)[1]
+        [given] = classes_given(said, config.task, labels)
+        doubts = class_doubts(labels.index(given), p, labels)[1]
     else:
         shown = _found([(b.label, b.probability, b.box) for b in seen.detections], labels)
         sure = shown[shown.scores >= SURE]

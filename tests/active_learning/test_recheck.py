@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,18 @@ def test_what_the_model_cannot_surely_deny_is_not_told(
 ) -> None:
     mill.answered(1, sure_of(mill, "crazing", probability), label=label)
     assert mill.reasons() == []
+
+
+def test_no_defect_means_the_class_that_a_classifier_has_for_sound_steel(mill: Mill) -> None:
+    mill.dataset = replace(mill.dataset, labels=("crack", "good"))
+    run = read_release(mill.settings.paths.bundled / "mobilesteelnet").run
+    run = run.model_copy(update={"labels": mill.dataset.labels})
+    shutil.rmtree(mill.settings.paths.bundled)
+    folder = mill.settings.paths.bundled / "mobilesteelnet"
+    write_folder(folder, run=run, task="classify", title="GRACE (for tests)")
+    mill.answered(1, [0.9, 0.1], label=NO_DEFECT)
+    mill.answered(2, [0.1, 0.9], label=NO_DEFECT)
+    assert mill.reasons() == [("GRACE is sure (0.90) of crack where the answer says good",)]
 
 
 def test_the_surest_denial_comes_first(mill: Mill) -> None:
