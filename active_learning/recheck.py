@@ -148,13 +148,18 @@ def _confirmed(desk: Desk) -> set[str]:
 
 
 def _new_answers(settings: Settings, desk: Desk, release: Release) -> list[Annotation]:
-    """What a model could learn from and has not; the release was made of a known version."""
+    """What a model could learn from and has not; the release was made of a known version.
+
+    An answer of another labelling project has no task in this one where it could be corrected.
+    """
     config = release.config
     said = versions_of(settings, desk).answers_since(config.dataset, config.run.dataset_id)
+    ours = {one.image_sha256: one for one in desk.inbox.current()}
     return [
         one
         for one in said
-        if not unfit_for(one, task=config.task, labels=config.labels, dataset=config.dataset)
+        if one == ours.get(one.image_sha256)
+        and not unfit_for(one, task=config.task, labels=config.labels, dataset=config.dataset)
     ]
 
 

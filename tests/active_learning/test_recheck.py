@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from active_learning import recheck as module
 from active_learning.__main__ import app
 from active_learning.desk import Desk, open_desk
-from active_learning.inbox import Arrival
+from active_learning.inbox import Arrival, Inbox
 from active_learning.labelling import NO_DEFECT
 from active_learning.outbox import pushing
 from active_learning.outlook import versions_of
@@ -184,6 +184,18 @@ def test_an_answer_that_was_given_again_has_been_looked_at_again(mill: Mill) -> 
     sha256 = mill.answered(1, sure_of(mill, "crazing"), label="scratches")
     assert len(mill.recheck().doubted) == 1
     mill.take(1, sha256, minutes=5, label="inclusion")
+    assert mill.recheck() == Rechecked(images=0, doubted=(), unable=())
+
+
+def test_an_answer_of_another_labelling_project_has_no_task_here_to_be_corrected_in(
+    mill: Mill,
+) -> None:
+    sha256 = mill.answered(1, sure_of(mill, "crazing"), label="scratches")
+    assert len(mill.recheck().doubted) == 1
+    here = mill.desk.inbox
+    mill.desk = replace(mill.desk, inbox=Inbox(here.ledger, project="7", who="tests"))
+    mill.take(3, sha256, minutes=5, label="inclusion")
+    mill.desk = replace(mill.desk, inbox=here)
     assert mill.recheck() == Rechecked(images=0, doubted=(), unable=())
 
 
