@@ -51,9 +51,15 @@ def pull(
     full: Annotated[
         bool, typer.Option("--full", help="Read the whole project and report differences.")
     ] = False,
+    withdraw: Annotated[
+        bool,
+        typer.Option("--withdraw", help="With --full: take back every answer whose task is gone."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fetch what people answered in Label Studio."""
+    if withdraw and not full:
+        raise typer.BadParameter("--withdraw goes with --full.")
     with desk_of_settings() as (settings, desk):
         from active_learning.label_studio import LabelStudio
         from active_learning.pull import pull as pull_once
@@ -63,7 +69,9 @@ def pull(
         swept: SweepReport | None = None
         with LabelStudio(settings.label_studio) as studio:
             if full:
-                swept = sweep(desk.queue, desk.inbox, studio, labelling=desk.labelling)
+                swept = sweep(
+                    *(desk.queue, desk.inbox, studio), labelling=desk.labelling, withdraw=withdraw
+                )
                 taken = swept.taken
             else:
                 taken = pull_once(desk.queue, desk.inbox, studio, labelling=desk.labelling)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from active_learning.label_studio import LabelStudio
+from active_learning.label_studio_transport import shown_address
 from core.errors import ConfigError, LabelStudioError
 from core.settings import LabelStudioSettings
 
@@ -34,7 +35,7 @@ def reach(settings: LabelStudioSettings, *, timeout_s: float = TIMEOUT_S) -> Rea
         settings: address, token and project.
         timeout_s: how long one answer may take; there are up to four.
     """
-    url = settings.url.rstrip("/")
+    url = shown_address(settings.url)
     try:
         with LabelStudio(settings, timeout_s=timeout_s, read_retries=0) as studio:
             who = studio.connect()

@@ -218,7 +218,7 @@ def write(growth: Growth, base: Dataset, images: ImageStore, data_root: Path) ->
 
 def unfit_for(annotation: Annotation, *, task: Task, labels: Sequence[str], dataset: str) -> str:
     """Why a model of this task and these classes cannot learn from an annotation; "" if it can."""
-    named = _named(annotation, task, labels)
+    named = classes_given(annotation, task, labels)
     if not named and task == "classify":
         return "nobody said which class the image is"
     if not named and set(all_labels_given(annotation)) - {NO_DEFECT}:
@@ -228,8 +228,8 @@ def unfit_for(annotation: Annotation, *, task: Task, labels: Sequence[str], data
     return f"{dataset} has no class {strangers[0]!r}" if strangers else ""
 
 
-def _named(annotation: Annotation, task: Task, labels: Sequence[str]) -> list[str]:
-    """The classes that an annotation names; "no defect" is a classifier's class for sound steel."""
+def classes_given(annotation: Annotation, task: Task, labels: Sequence[str]) -> list[str]:
+    """What an annotation names; "no defect" is a classifier's own class for sound steel."""
     named = labels_given(annotation, task)
     if task == "classify" and named == [NO_DEFECT]:
         return [label for label in labels if is_sound(label)][:1] or named
@@ -266,7 +266,7 @@ def _labelled(sample: Sample, annotation: Annotation, base: Dataset) -> Sample:
         case "segment":
             return replace(sample, mask=None, mask_sha256=None)
         case "classify":
-            return replace(sample, label=_named(annotation, base.task, base.labels)[0])
+            return replace(sample, label=classes_given(annotation, base.task, base.labels)[0])
 
 
 def _place(

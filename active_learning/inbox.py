@@ -4,14 +4,19 @@ An arrival is one state of one annotation, named by task, annotation and the tim
 changed. It may be delivered any number of times and in any order: a row already there is left
 alone, and what holds for an image is read from the newest state of each of its annotations. A
 deletion can only be seen by absence; it is an arrival like the others, dated when it was noticed.
+
+Ids are a server's own: behind the same title, another server or a fresh database begins with task 1
+again. So an answer replaces none about another image, and each keeps its origin: absence counts in
+the project alone that an answer came from, and each origin is read with a cursor of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -23,6 +28,8 @@ from core.records import Annotation
 
 Kind = Literal["annotated", "skipped", "deleted"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# By so much the clocks of our own machines may differ, each of which may have moved the cursor.
+CLOCKS_APART: Final = timedelta(minutes=5)
 
 
 class AnnotationRow(Base):
@@ -44,10 +51,11 @@ class AnnotationRow(Base):
     image_sha256: Mapped[str] = mapped_column(sa.String(64), index=True)
     content: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
     applied_at: Mapped[datetime]
+    origin: Mapped[str] = mapped_column(sa.String(60), server_default="")  # "": not known
 
 
 class CursorRow(Base):
-    """Table of how far each project has been read."""
+    """Table of how far each project has been read, by its title and origin."""
 
     __tablename__ = "cursors"
 
@@ -68,7 +76,8 @@ class Cursor:
 class Arrival:
     """One state of one annotation as it was read from the labelling tool.
 
-    `annotation` is what the person says about the image; only kind "annotated" has one.
+    `annotation` is what the person says about the image; only kind "annotated" has one. `origin`
+    names the project there beyond doubt, "" where that is not known.
     """
 
     task_id: int
@@ -77,6 +86,11 @@ class Arrival:
     kind: Kind
     image_sha256: str
     annotation: Annotation | None = None
+    origin: str = ""
+
+
+# Annotations by task and image, for a task number alone may mean another task elsewhere.
+Live = Mapping[tuple[int, str], frozenset[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +127,16 @@ class Inbox:
         self.project = project
         self._who = who
 
-    def take(self, arrivals: Iterable[Arrival], *, cursor: Cursor | None = None) -> Taken:
+    def take(
+        self, arrivals: Iterable[Arrival], *, cursor: Cursor | None = None, origin: str = ""
+    ) -> Taken:
         """Apply a batch and move the cursor, both or neither.
 
         Args:
             arrivals: in any order, also ones taken before.
-            cursor: how far the project is read with this batch; it never moves back.
+            cursor: how far the project is read with this batch; it never moves back, unless the
+                one before lies ahead of our clock.
+            origin: of the project that the cursor is about.
 
         Raises:
             InputError: if an arrival contradicts itself; then nothing of the batch is applied.
@@ -130,14 +148,20 @@ class Inbox:
                 _check(arrival)
                 taken += self._apply(session, arrival)
             if cursor is not None:
-                self._advance(session, cursor)
+                self._advance(session, cursor, origin)
         return taken
 
-    def cursor(self) -> Cursor | None:
-        """How far the project has been read; None: not at all."""
+    def cursor(self, origin: str = "") -> Cursor | None:
+        """How far the project of this origin has been read; None: not at all, or nobody can say.
+
+        One ahead of our clock tells that one of two clocks was wrong: what lies before it may not
+        have been read.
+        """
         with self.ledger.reading() as session:
-            row = session.get(CursorRow, self.project)
-            return Cursor(row.updated_at, row.last_id) if row else None
+            row = session.get(CursorRow, self._place(origin))
+        if row is None or self._is_ahead(row):
+            return None
+        return Cursor(row.updated_at, row.last_id)
 
     def current(self) -> tuple[Annotation, ...]:
         """What people now say, one annotation an image, sorted by image.
@@ -159,16 +183,23 @@ class Inbox:
         with self.ledger.reading() as session:
             return {image: times for image, times in session.execute(query)}
 
-    def live(self) -> dict[int, frozenset[int]]:
-        """Ids of the annotations not known to be deleted, by task: what a full sweep compares."""
-        query = sa.select(AnnotationRow.task_id, AnnotationRow.annotation_id).where(
-            AnnotationRow.id.in_(newest_states(self.project)), AnnotationRow.kind != "deleted"
+    def live(self, origin: str | None = None) -> Live:
+        """The annotations not known to be deleted: what a full sweep compares.
+
+        Args:
+            origin: where they came from; those of which it is not known are there, too. None: all.
+        """
+        row = AnnotationRow
+        query = sa.select(row.task_id, row.image_sha256, row.annotation_id).where(
+            row.id.in_(newest_states(self.project)), row.kind != "deleted"
         )
-        found: dict[int, set[int]] = {}
+        if origin is not None:
+            query = query.where(row.origin.in_((origin, "")))
+        found: dict[tuple[int, str], set[int]] = defaultdict(set)
         with self.ledger.reading() as session:
-            for task_id, annotation_id in session.execute(query):
-                found.setdefault(task_id, set()).add(annotation_id)
-        return {task: frozenset(ids) for task, ids in found.items()}
+            for task_id, image_sha256, annotation_id in session.execute(query):
+                found[task_id, image_sha256].add(annotation_id)
+        return {place: frozenset(ids) for place, ids in found.items()}
 
     def counts(self) -> dict[Kind, int]:
         """How many annotations stand in each kind, by their newest state."""
@@ -195,12 +226,13 @@ class Inbox:
             image_sha256=arrival.image_sha256,
             content=arrival.annotation and arrival.annotation.model_dump(mode="json"),
             applied_at=self.ledger.clock.now(),
+            origin=arrival.origin,
         )
         try:
             with session.begin_nested():
                 session.add(row)
-        except IntegrityError:  # applied before
-            return Taken(seen=1, repeated=1)
+        except IntegrityError:
+            return self._apply_again(session, replace(arrival, updated_at=at))
         self.ledger.record(
             session,
             arrival.kind,
@@ -218,28 +250,56 @@ class Inbox:
             deleted=int(arrival.kind == "deleted"),
         )
 
-    def _newest_state(self, session: Session, arrival: Arrival) -> AnnotationRow | None:
-        return session.scalars(
+    def _apply_again(self, session: Session, arrival: Arrival) -> Taken:
+        """An arrival whose ids and time are there already."""
+        row = session.scalars(
+            self._states(arrival).where(AnnotationRow.updated_at == arrival.updated_at)
+        ).one()
+        if row.image_sha256 != arrival.image_sha256:  # of another server, in the same microsecond
+            later = arrival.updated_at + timedelta(microseconds=1)
+            return self._apply(session, replace(arrival, updated_at=later))
+        row.origin = row.origin or arrival.origin  # it was taken before origins were kept
+        return Taken(seen=1, repeated=1)
+
+    def _states(self, arrival: Arrival) -> sa.Select[AnnotationRow]:
+        """Every state under the ids of an arrival, whatever image it is about."""
+        return (
             sa.select(AnnotationRow)
             .where(AnnotationRow.project == self.project)
             .where(AnnotationRow.task_id == arrival.task_id)
             .where(AnnotationRow.annotation_id == arrival.annotation_id)
+        )
+
+    def _newest_state(self, session: Session, arrival: Arrival) -> AnnotationRow | None:
+        return session.scalars(
+            self._states(arrival)
+            .where(AnnotationRow.image_sha256 == arrival.image_sha256)
             .order_by(AnnotationRow.updated_at.desc(), AnnotationRow.id.desc())
             .limit(1)
         ).one_or_none()
 
-    def _advance(self, session: Session, cursor: Cursor) -> None:
-        row = session.get(CursorRow, self.project, with_for_update=True)
+    def _advance(self, session: Session, cursor: Cursor, origin: str) -> None:
+        place = self._place(origin)
+        row = session.get(CursorRow, place, with_for_update=True)
         if row is None:
-            session.add(
-                CursorRow(name=self.project, updated_at=cursor.updated_at, last_id=cursor.last_id)
-            )
-        elif Cursor(row.updated_at, row.last_id) < cursor:
+            session.add(CursorRow(name=place, updated_at=cursor.updated_at, last_id=cursor.last_id))
+        elif Cursor(row.updated_at, row.last_id) < cursor or self._is_ahead(row):
             row.updated_at, row.last_id = cursor.updated_at, cursor.last_id
 
+    def _place(self, origin: str) -> str:
+        return f"{self.project} {origin}".rstrip()
 
-def standing_rows(session: Session, project: str) -> tuple[AnnotationRow, ...]:
-    """The rows behind `Inbox.current` as this transaction sees them, in the same order."""
+    def _is_ahead(self, row: CursorRow) -> bool:
+        return row.updated_at > self.ledger.clock.now() + CLOCKS_APART
+
+
+def standing_rows(session: Session, project: str | None) -> tuple[AnnotationRow, ...]:
+    """The rows behind `Inbox.current` as this transaction sees them, in the same order.
+
+    Args:
+        session: the transaction.
+        project: title of a project; None: all of them, still one row an image.
+    """
     row = AnnotationRow
     query = sa.select(row).where(row.id.in_(newest_states(project)), row.kind == "annotated")
     rows = session.scalars(query.order_by(row.updated_at, row.id))
@@ -252,15 +312,22 @@ def to_annotation(row: AnnotationRow) -> Annotation:
     return Annotation.model_validate(row.content)
 
 
-def newest_states(project: str) -> sa.Select[tuple[int]]:
-    """Ids of the newest row of each annotation; of two noticed at one time, of the later one."""
+def newest_states(project: str | None) -> sa.Select[tuple[int]]:
+    """Ids of the newest row of each annotation; of two noticed at one time, of the later one.
+
+    Args:
+        project: title of a project; None: all of them.
+    """
     row = AnnotationRow
     place = sa.func.row_number().over(
-        partition_by=(row.task_id, row.annotation_id),
+        partition_by=(row.project, row.task_id, row.annotation_id, row.image_sha256),
         order_by=(row.updated_at.desc(), row.id.desc()),
     )
-    ranked = sa.select(row.id, place.label("place")).where(row.project == project).subquery()
-    return sa.select(ranked.c.id).where(ranked.c.place == 1)
+    ranked = sa.select(row.id, place.label("place"))
+    if project is not None:
+        ranked = ranked.where(row.project == project)
+    numbered = ranked.subquery()
+    return sa.select(numbered.c.id).where(numbered.c.place == 1)
 
 
 def _check(arrival: Arrival) -> None:

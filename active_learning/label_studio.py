@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 from active_learning.label_format import MODEL_VERSION
@@ -53,6 +53,7 @@ class Project:
     title: str
     config: str  # XML
     model_version: str
+    origin: str = ""  # number and moment of birth: on every server, numbers begin at 1
 
     @property
     def labelling(self) -> Labelling:
@@ -331,6 +332,7 @@ def _project(answer: Mapping[str, Any]) -> Project:
         title=str(answer["title"]),
         config=str(answer["label_config"]),
         model_version=str(answer.get("model_version") or ""),
+        origin=f"{answer['id']} {_time(part(answer, 'created_at')).astimezone(UTC).isoformat()}",
     )
 
 

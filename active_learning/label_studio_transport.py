@@ -42,7 +42,7 @@ class Transport:
         read_retries: how often a request that only reads is tried again.
 
     Raises:
-        ConfigError: if there is no token.
+        ConfigError: if there is no token, or it holds what no token can.
         RequestRefused: if the token has expired.
     """
 
@@ -58,7 +58,12 @@ class Transport:
                 "No token for Label Studio: copy one from Account & Settings in Label Studio into "
                 "ROLLMARK_LABEL_STUDIO__TOKEN; `make label-studio` starts one and prints a token."
             )
-        self.url = settings.url.rstrip("/")
+        if not (token.isascii() and token.isprintable()):  # it could not travel in a header
+            raise ConfigError(
+                "ROLLMARK_LABEL_STUDIO__TOKEN is no token of Label Studio, it holds characters "
+                "that none has: copy it anew from Account & Settings in Label Studio."
+            )
+        self.url = shown_address(settings.url)  # for people; requests go by the setting's own
         self.token_kind: TokenKind = (
             "personal access token" if token.count(".") == 2 else "legacy token"
         )
@@ -66,7 +71,10 @@ class Transport:
         try:
             # With the slash the SDK also finds its refresh address below a path.
             self._sdk = Sdk(
-                base_url=f"{self.url}/", api_key=token, timeout=timeout_s, max_retries=0
+                base_url=f"{settings.url.rstrip('/')}/",
+                api_key=token,
+                timeout=timeout_s,
+                max_retries=0,
             )
         except ApiError as exc:
             raise failure(self.url, self.token_kind, 401, exc.body, {}) from exc
@@ -121,6 +129,13 @@ class Transport:
         return body
 
 
+def shown_address(url: str) -> str:
+    """The address as a person may see it: without user and password, and without a last slash."""
+    scheme, _, rest = url.partition("://")
+    place = rest.rpartition("@")[2]  # the last one: a password may hold any sign
+    return f"{scheme}://{place}".rstrip("/")
+
+
 def part(answer: Mapping[str, Any], key: str) -> Any:
     """An entry of an answer that Label Studio always gives.
 
@@ -153,7 +168,7 @@ def failure(
     """The error for an answer that is not 2xx.
 
     Args:
-        url: of Label Studio, as the settings give it.
+        url: of Label Studio, as it is shown.
         token_kind: in words.
         status: of the answer.
         body: of the answer as JSON, None if it was none.
@@ -210,7 +225,11 @@ def mapped(url: str, token_kind: str) -> Iterator[None]:
             f"{where} cannot be reached ({exc or type(exc).__name__}): is it running, and is "
             "ROLLMARK_LABEL_STUDIO__URL right?"
         ) from exc
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError) as exc:
+    except httpx.InvalidURL as exc:  # its own words quote the address, a password in it too
+        raise RequestNotSent(
+            f"{where} cannot be asked: ROLLMARK_LABEL_STUDIO__URL is no address of a server."
+        ) from exc
+    except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as exc:
         raise RequestNotSent(f"{where} cannot be asked: {exc}.") from exc
     except httpx.HTTPError as exc:
         raise OutcomeUnknown(

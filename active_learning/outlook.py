@@ -47,12 +47,11 @@ class Outlook:
 
 
 def versions_of(settings: Settings, desk: Desk) -> Versions:
-    """The data set versions that grow from the desk's labelling project."""
+    """The data set versions that grow from what people answered, in whichever project."""
     return Versions(
         desk.ledger,
         desk.queue.images,
         settings.paths.datasets,
-        project=desk.queue.project,
         who=desk.queue.who,
     )
 

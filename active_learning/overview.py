@@ -157,7 +157,7 @@ class QueueReader:
                 return None
             answered = _answered_tasks(session, desk.queue.project)
             item = row.to_record()
-        return Entry(item, _place(item.state, item.task_id in answered))
+        return Entry(item, _place(item.state, (item.task_id, item.image_sha256) in answered))
 
     def _main_classes(self, session: Session, lines: Iterable[_Line]) -> Counter[str]:
         wanted = {line.id: line.updated_at for line in lines}
@@ -193,13 +193,13 @@ def _lines(session: Session, desk: Desk) -> list[_Line]:
     row = ReviewItemRow
     query = sa.select(
         *(row.id, row.task_id, row.state, row.priority, row.created_at, row.updated_at),
-        row.next_attempt_at,
+        *(row.next_attempt_at, row.image_sha256),
     ).where(row.project == desk.queue.project)
     answered = _answered_tasks(session, desk.queue.project)
     return [
         _Line(
             id=line.id,
-            place=_place(line.state, line.task_id in answered),
+            place=_place(line.state, (line.task_id, line.image_sha256) in answered),
             state=line.state,
             priority=line.priority,
             created_at=line.created_at,
@@ -210,12 +210,12 @@ def _lines(session: Session, desk: Desk) -> list[_Line]:
     ]
 
 
-def _answered_tasks(session: Session, project: str) -> set[int]:
-    """Tasks with an answer that stands; a skipped or deleted one is none."""
-    query = sa.select(AnnotationRow.task_id).where(
+def _answered_tasks(session: Session, project: str) -> set[tuple[int | None, str]]:
+    """Tasks with an answer that stands, each with its image; a skipped or deleted one is none."""
+    query = sa.select(AnnotationRow.task_id, AnnotationRow.image_sha256).where(
         AnnotationRow.id.in_(newest_states(project)), AnnotationRow.kind == "annotated"
     )
-    return set(session.scalars(query))
+    return {(task_id, image) for task_id, image in session.execute(query)}
 
 
 def _place(state: ReviewState, is_answered: bool) -> Place:

@@ -3,6 +3,11 @@
 `pull` reads what changed since the cursor; it may read a change twice and miss none. Label Studio
 does not tell of everything that is deleted, and not in what order its own transactions ended;
 `sweep` reads the whole project instead, applies what is missing and reports where we differ.
+
+Two things may be wrong over there without a word. A clock that is ahead would take the cursor past
+answers that are yet to come: what is dated after our own now is applied and does not move it. And a
+server that was set up anew, or another one, lacks every task: answers are withdrawn only by the
+project they came from, and all of them only if a person says so.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from active_learning.inbox import Arrival, Cursor, Inbox, Taken
+from active_learning.inbox import CLOCKS_APART, Arrival, Cursor, Inbox, Live, Taken
 from active_learning.label_format import to_annotation
 from active_learning.label_studio import LabelStudio, Project
 from active_learning.labelling import Labelling
@@ -42,6 +47,7 @@ class SweepReport:
     duplicates: int  # second tasks that stay because people answered them
     missing: int  # items that were verified and whose task is gone
     foreign: int  # tasks that are not ours
+    elsewhere: int  # answers that stand and came from another project or server
 
     @property
     def divergence(self) -> int:
@@ -72,17 +78,32 @@ def pull(
     """
     reached = on_point or (lambda point: None)
     project = studio.project(queue.project, labelling)
-    cursor = inbox.cursor()
+    cursor = inbox.cursor(project.origin)
     since = cursor.updated_at - OVERLAP if cursor else _START
-    known = inbox.live()
+    known = inbox.live(project.origin)
+    now = inbox.ledger.clock.now()
     taken = Taken()
     for tasks in _batches(studio.tasks_changed_since(project.id, since)):
         arrivals = [a for task in tasks for a in _arrivals(queue, project, task, known)]
-        last = tasks[-1]
         reached("pull:read")
-        taken += inbox.take(arrivals, cursor=Cursor(_time(last["updated_at"]), int(last["id"])))
+        taken += inbox.take(arrivals, cursor=_read_to(tasks, now), origin=project.origin)
         reached("pull:taken")
     return taken
+
+
+def _read_to(tasks: Iterable[Mapping[str, Any]], now: datetime) -> Cursor | None:
+    """How far a batch takes the cursor; None if all of it is dated after our now.
+
+    Such changes are read again until our clock has passed them, be theirs ahead or ours behind.
+    """
+    places = [Cursor(_time(task["updated_at"]), int(task["id"])) for task in tasks]
+    ahead = [place for place in places if place.updated_at > now + CLOCKS_APART]
+    if ahead:
+        logger.warning(
+            "Label Studio dates %d changes up to %s, and here it is %s: one of the clocks is wrong",
+            *(len(ahead), max(ahead).updated_at.isoformat(), now.isoformat()),
+        )
+    return max((place for place in places if place.updated_at <= now), default=None)
 
 
 def sweep(
@@ -91,41 +112,63 @@ def sweep(
     studio: LabelStudio,
     *,
     labelling: Labelling,
+    withdraw: bool = False,
     lease_s: float = LEASE_S,
     settle_s: float = SETTLE_S,
 ) -> SweepReport:
     """Compare everything with everything: for every night, and after an accident.
 
     Nobody pushes meanwhile. A second task of an item is deleted unless somebody answered it; what
-    people said is never deleted.
+    people said is never deleted. Answers whose tasks were deleted are withdrawn.
+
+    Args:
+        queue: of the project.
+        inbox: of the project.
+        studio: where from.
+        labelling: classes the project has to offer.
+        withdraw: withdraw every answer whose task is not there, also if none is, and also those
+            that came from another project or server.
+        lease_s: of `outbox.pushing`.
+        settle_s: of `outbox.pushing`.
 
     Raises:
+        InputError: if not one answered task is there and `withdraw` is not said; what was there
+            is applied and nothing is withdrawn.
         LeaseHeld: if another process is pushing.
         LabelStudioError: if Label Studio cannot be asked.
         LedgerError: if the ledger cannot be written.
     """
     with pushing(queue, lease_s=lease_s, settle_s=settle_s) as outbox:
         project = studio.project(queue.project, labelling)
-        known = inbox.live()
+        everything, known = inbox.live(), inbox.live(project.origin)
         taken = Taken()
         of_key: dict[str, dict[int, bool]] = defaultdict(dict)  # task id → somebody answered it
+        here: set[tuple[int, str]] = set()  # task and the image it shows
         foreign = 0
         for tasks in _batches(studio.all_tasks(project.id)):
             arrivals = []
             for task in tasks:
-                if _item(queue, task) is None:
+                item = _item(queue, task)
+                if item is None:
                     foreign += 1
                     continue
+                here.add((int(task["id"]), item.image_sha256))
                 arrivals += _arrivals(queue, project, task, known)
                 answered = bool(task["annotations"] or task.get("drafts"))
                 of_key[task["data"]["dedupe_key"]][int(task["id"])] = answered
             taken += inbox.take(arrivals)
             outbox.renew()
-        here = {task_id for tasks in of_key.values() for task_id in tasks}
-        gone = {task_id: ids for task_id, ids in known.items() if task_id not in here}
-        taken += inbox.take(_deletions(queue, gone))
+        if everything and not withdraw and here.isdisjoint(everything):
+            raise InputError(_none_is_there(everything, project))
+        told = everything if withdraw else known
+        gone = told.keys() - here
+        taken += inbox.take(
+            _deleted(task_id, annotation_id, image, project)
+            for task_id, image in sorted(gone)
+            for annotation_id in sorted(told[task_id, image])
+        )
         merged, duplicates = _merge(queue, studio, of_key)
-        missing = sum(item.task_id not in here for item in _verified(queue))
+        missing = sum((item.task_id, item.image_sha256) not in here for item in _verified(queue))
     report = SweepReport(
         taken=taken,
         tasks=len(here) - merged,
@@ -133,16 +176,14 @@ def sweep(
         duplicates=duplicates,
         missing=missing,
         foreign=foreign,
+        elsewhere=sum(len(everything[place]) for place in everything.keys() - here - gone),
     )
     logger.info("swept project %d: %s", project.id, report)
     return report
 
 
 def _arrivals(
-    queue: ReviewQueue,
-    project: Project,
-    task: Mapping[str, Any],
-    known: Mapping[int, frozenset[int]],
+    queue: ReviewQueue, project: Project, task: Mapping[str, Any], known: Live
 ) -> list[Arrival]:
     """What a task says now: one arrival per annotation, and one per annotation that is gone."""
     item = _item(queue, task)
@@ -150,8 +191,9 @@ def _arrivals(
         return []
     task_id = int(task["id"])
     arrivals = [_arrival(queue, project, item, raw) for raw in task["annotations"]]
-    gone = known.get(task_id, frozenset()) - {arrival.annotation_id for arrival in arrivals}
-    return arrivals + [_deleted(item, task_id, annotation_id) for annotation_id in sorted(gone)]
+    image = item.image_sha256
+    gone = known.get((task_id, image), frozenset()) - {a.annotation_id for a in arrivals}
+    return arrivals + [_deleted(task_id, number, image, project) for number in sorted(gone)]
 
 
 def _arrival(
@@ -170,25 +212,27 @@ def _arrival(
         kind="skipped" if annotation is None else "annotated",
         image_sha256=item.image_sha256,
         annotation=annotation,
+        origin=project.origin,
     )
 
 
-def _deleted(item: ReviewItem, task_id: int, annotation_id: int) -> Arrival:
+def _deleted(task_id: int, annotation_id: int, image_sha256: str, project: Project) -> Arrival:
     return Arrival(
         task_id=task_id,
         annotation_id=annotation_id,
         updated_at=datetime.now(UTC),
         kind="deleted",
-        image_sha256=item.image_sha256,
+        image_sha256=image_sha256,
+        origin=project.origin,
     )
 
 
-def _deletions(queue: ReviewQueue, gone: Mapping[int, Iterable[int]]) -> Iterator[Arrival]:
-    """The arrivals that tell of tasks deleted with all their annotations."""
-    for task_id, annotation_ids in gone.items():
-        for item in queue.items(task_id=task_id, limit=1):
-            for annotation_id in annotation_ids:
-                yield _deleted(item, task_id, annotation_id)
+def _none_is_there(answered: Live, project: Project) -> str:
+    return (
+        f"None of the answered tasks ({len(answered)}) is in project {project.title!r} of this "
+        "Label Studio: is ROLLMARK_LABEL_STUDIO__URL another server, or was this one set up anew? "
+        "The answers stay; `python -m active_learning pull --full --withdraw` takes them back."
+    )
 
 
 def _merge(

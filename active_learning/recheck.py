@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from active_learning._review_rows import ReviewItemRow
 from active_learning.desk import Desk
-from active_learning.growth import labelled_map, unfit_for
+from active_learning.growth import classes_given, labelled_map, unfit_for
 from active_learning.inspection import to_inspection
 from active_learning.outlook import versions_of
 from active_learning.uncertainty import ACQUISITION_THRESHOLD, SURE
@@ -148,13 +148,18 @@ def _confirmed(desk: Desk) -> set[str]:
 
 
 def _new_answers(settings: Settings, desk: Desk, release: Release) -> list[Annotation]:
-    """What a model could learn from and has not; the release was made of a known version."""
+    """What a model could learn from and has not; the release was made of a known version.
+
+    An answer of another labelling project has no task in this one where it could be corrected.
+    """
     config = release.config
     said = versions_of(settings, desk).answers_since(config.dataset, config.run.dataset_id)
+    ours = {one.image_sha256: one for one in desk.inbox.current()}
     return [
         one
         for one in said
-        if not unfit_for(one, task=config.task, labels=config.labels, dataset=config.dataset)
+        if one == ours.get(one.image_sha256)
+        and not unfit_for(one, task=config.task, labels=config.labels, dataset=config.dataset)
     ]
 
 
@@ -201,7 +206,8 @@ def _denied(
     seen = to_inspection(prediction, release=config, score_threshold=None)
     if config.task == "classify":
         p = np.array([seen.probabilities[label] for label in labels])
-        doubts = class_doubts(labels.index(said.label or ""), p, labels)[1]
+        [given] = classes_given(said, config.task, labels)
+        doubts = class_doubts(labels.index(given), p, labels)[1]
     else:
         shown = _found([(b.label, b.probability, b.box) for b in seen.detections], labels)
         sure = shown[shown.scores >= SURE]

@@ -1,5 +1,8 @@
 """The versions of growing data sets: which answers each holds, and which is the newest.
 
+What people said counts whichever labelling project they said it in: a data set does not forget when
+the project gets another title. Of several answers about an image the newest holds.
+
 A version is a prepared folder named by its content, and a row that tells where it came from. The
 folder is there before the row. Each answer of a person goes into exactly one version of a data set,
 with what became of it: used, superseded by a newer answer, withdrawn, or left out and why.
@@ -74,13 +77,12 @@ class VersionAnswerRow(Base):
 
 
 class Versions:
-    """The versions that grow from one labelling project.
+    """The versions that grow from what people answered.
 
     Args:
         ledger: where their rows lie.
         images: where reviewed images lie.
         data_root: folder of the prepared data sets, public ones and versions.
-        project: title of the labelling project.
         who: name of this process in the audit trail.
         on_point: called as steps are reached: `version:folder` once the folder is there,
             `version:written` before the commit of its row, `version:committed` after it.
@@ -92,14 +94,12 @@ class Versions:
         images: ImageStore,
         data_root: Path,
         *,
-        project: str,
         who: str,
         on_point: Callable[[str], None] | None = None,
     ) -> None:
         self.ledger = ledger
         self.images = images
         self.data_root = data_root
-        self.project = project
         self._who = who
         self._reached = on_point or (lambda point: None)
 
@@ -156,9 +156,7 @@ class Versions:
             numbers = {row.id for row in self._unplaced(session, dataset)}
             numbers |= set(session.scalars(later))
             return tuple(
-                to_annotation(row)
-                for row in standing_rows(session, self.project)
-                if row.id in numbers
+                to_annotation(row) for row in standing_rows(session, None) if row.id in numbers
             )
 
     def next_version(self, dataset: str) -> DatasetVersion:
@@ -178,8 +176,9 @@ class Versions:
             row = _head(session, dataset)
             head = row.to_record() if row else None
             unplaced = [row.id for row in self._unplaced(session, dataset)]
-            standing = {row.id: to_annotation(row) for row in standing_rows(session, self.project)}
-            kinds = {row.id: (row.kind, row.image_sha256) for row in self._rows(session)}
+            standing = {row.id: to_annotation(row) for row in standing_rows(session, None)}
+            rows = session.scalars(sa.select(AnnotationRow))
+            kinds = {row.id: (row.kind, row.image_sha256) for row in rows}
         if head is not None and not unplaced:
             return head
         if head is not None and head.test_id != base.test_id(ACCEPTANCE, "test"):
@@ -272,15 +271,10 @@ class Versions:
         session.flush()  # rows that refer to it come after it
         return row
 
-    def _rows(self, session: Session) -> Sequence[AnnotationRow]:
-        query = sa.select(AnnotationRow).where(AnnotationRow.project == self.project)
-        return session.scalars(query).all()
-
     def _unplaced(self, session: Session, dataset: str) -> Sequence[AnnotationRow]:
         placed = sa.select(VersionAnswerRow.annotation).where(VersionAnswerRow.dataset == dataset)
         query = (
             sa.select(AnnotationRow)
-            .where(AnnotationRow.project == self.project)
             .where(AnnotationRow.id.not_in(placed))
             .order_by(AnnotationRow.id)
         )

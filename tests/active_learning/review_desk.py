@@ -91,8 +91,8 @@ class Desk:
     def pull(self, studio: LabelStudio, on_point: OnPoint | None = None) -> Taken:
         return pull(self.queue, self.inbox, studio, labelling=LABELLING, on_point=on_point)
 
-    def sweep(self, studio: LabelStudio) -> SweepReport:
-        return sweep(self.queue, self.inbox, studio, labelling=LABELLING, settle_s=0.0)
+    def sweep(self, studio: LabelStudio, **more: Any) -> SweepReport:
+        return sweep(self.queue, self.inbox, studio, labelling=LABELLING, settle_s=0.0, **more)
 
     def item(self, item_id: str) -> ReviewItem:
         item = self.queue.get(item_id)

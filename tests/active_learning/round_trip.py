@@ -74,11 +74,7 @@ def round_trip(
         again = errands.fetch(settings, desk)
     with _timed(seconds, "next version"):
         versions = Versions(
-            desk.ledger,
-            desk.queue.images,
-            settings.paths.datasets,
-            project=desk.queue.project,
-            who="round trip",
+            desk.ledger, desk.queue.images, settings.paths.datasets, who="round trip"
         )
         version = versions.next_version(dataset.name)
     grown = versions.open(version)

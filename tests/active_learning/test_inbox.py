@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
@@ -65,7 +66,7 @@ def test_a_skipped_answer_says_nothing_until_it_is_given(inbox):
 
 def test_a_deletion_counts_although_our_clock_is_behind_and_is_noted_once(inbox):
     inbox.take([arrival(5, 10)])
-    assert inbox.live() == {1: {5}}
+    assert inbox.live() == {(1, "a" * 64): {5}}
     assert inbox.take([arrival(5, 2, "deleted")]) == Taken(seen=1, deleted=1)
     assert inbox.take([arrival(5, 30, "deleted")]) == Taken(seen=1, repeated=1)
     assert (inbox.current(), inbox.live()) == ((), {})
@@ -80,7 +81,8 @@ def test_answers_of_other_projects_are_not_seen(inbox, ledger):
     assert other.take([arrival(5, 0)]) == Taken(seen=1, applied=1)
 
 
-def test_the_cursor_moves_forward_only(inbox):
+def test_the_cursor_moves_forward_only(inbox, clock):
+    clock.pass_s(3600)
     assert inbox.cursor() is None
     for minute, last_id, expected in (
         (5, 7, (5, 7)),
@@ -91,6 +93,48 @@ def test_the_cursor_moves_forward_only(inbox):
     ):
         inbox.take([], cursor=Cursor(NOON + timedelta(minutes=minute), last_id))
         assert inbox.cursor() == Cursor(NOON + timedelta(minutes=expected[0]), expected[1])
+
+
+def test_a_cursor_ahead_of_our_clock_is_not_believed_and_may_move_back(inbox):
+    inbox.take([], cursor=Cursor(NOON + timedelta(minutes=5), 1))
+    assert inbox.cursor() == Cursor(NOON + timedelta(minutes=5), 1)  # clocks differ by so much
+    inbox.take([], cursor=Cursor(NOON + timedelta(hours=6), 2))
+    assert inbox.cursor() is None
+    inbox.take([], cursor=Cursor(NOON - timedelta(minutes=1), 3))
+    assert inbox.cursor() == Cursor(NOON - timedelta(minutes=1), 3)
+
+
+def test_each_origin_is_read_with_a_cursor_of_its_own(inbox):
+    inbox.take([], cursor=Cursor(NOON, 9), origin="3 then")
+    assert (inbox.cursor("3 then"), inbox.cursor("3 now"), inbox.cursor()) == (
+        Cursor(NOON, 9),
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize("minutes", [0, 60], ids=["in the same microsecond", "later"])
+def test_an_answer_with_the_ids_of_another_server_replaces_none(inbox, minutes):
+    old = [arrival(n, 0, task=n, image=f"{n:064d}", label="crazing") for n in (1, 2, 3)]
+    new = [arrival(n, minutes, task=n, image=f"{n:063d}f") for n in (1, 2)]
+    inbox.take(old)
+    assert inbox.take(new) == Taken(seen=2, applied=2)
+    assert inbox.take([*new, *old]) == Taken(seen=5, repeated=5)
+    assert sorted(labels(inbox)) == ["crazing"] * 3 + ["scratches"] * 2
+    inbox.take([arrival(1, 90, "deleted", task=1, image=f"{1:063d}f")])
+    assert sorted(labels(inbox)) == ["crazing"] * 3 + ["scratches"]
+    assert inbox.counts() == {"annotated": 4, "skipped": 0, "deleted": 1}
+
+
+def test_what_is_compared_with_a_project_came_from_it(inbox):
+    inbox.take([replace(arrival(5, 0), origin="3 then")])
+    inbox.take([replace(arrival(6, 0, task=2), origin="3 now")])
+    inbox.take([arrival(7, 0, task=3)])  # taken before origins were kept
+    then, now, unknown = ((task, "a" * 64) for task in (1, 2, 3))
+    assert inbox.live() == {then: {5}, now: {6}, unknown: {7}}
+    assert inbox.live("3 now") == {now: {6}, unknown: {7}}
+    assert inbox.take([replace(arrival(7, 0, task=3), origin="3 then")]) == Taken(1, repeated=1)
+    assert inbox.live("3 now") == {now: {6}}
 
 
 @pytest.mark.parametrize(

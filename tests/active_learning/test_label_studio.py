@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from active_learning import label_studio as client_module
+from active_learning.connection import reach
 from active_learning.label_format import MODEL_VERSION, to_task_data
 from active_learning.label_studio import LabelStudio
 from active_learning.labelling import Labelling
@@ -83,6 +85,41 @@ def test_legacy_tokens_that_are_switched_off_are_told_apart_from_wrong_ones(labe
 def test_without_a_token_the_setting_is_named():
     with pytest.raises(ConfigError, match="ROLLMARK_LABEL_STUDIO__TOKEN"):
         LabelStudio(LabelStudioSettings())
+
+
+@pytest.mark.parametrize("token", ["тест-токен-0123", "abcdef01\n23456789"], ids=["script", "line"])
+def test_a_token_that_no_header_can_carry_is_refused_without_showing_it(token):
+    with pytest.raises(ConfigError, match="ROLLMARK_LABEL_STUDIO__TOKEN is no token") as caught:
+        LabelStudio(LabelStudioSettings(token=SecretStr(token)))
+    assert token not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("admin:hunter2@127.0.0.1:1/lab", "Label Studio at http://127.0.0.1:1/lab cannot be reach"),
+        ("admin:hunt@er2@127.0.0.1:1/", "Label Studio at http://127.0.0.1:1 cannot be reached"),
+        ("admin:hunter2/more@127.0.0.1:1", "__URL is no address of a server."),
+    ],
+    ids=["plain", "with an at sign", "with a slash"],
+)
+@pytest.mark.parametrize(
+    "token",
+    ["f" * 40, "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjgxMDI0NjAyMjN9.c2ln"],
+    ids=["legacy", "personal"],
+)
+def test_a_password_in_the_address_is_never_shown(place, sentence, token):
+    found = reach(LabelStudioSettings(url=f"http://{place}", token=SecretStr(token)))
+    assert sentence in found.sentence
+    assert "hunt" not in found.sentence
+
+
+def test_requests_go_by_the_address_as_it_is_set():
+    url = "http://admin:hunter2@127.0.0.1:1"
+    with LabelStudio(LabelStudioSettings(url=url, token=SecretStr("f" * 40))) as client:
+        assert client._transport.url == "http://127.0.0.1:1"
+        assert client._transport._sdk._client_wrapper.get_base_url() == f"{url}/"
 
 
 def test_where_nothing_listens_nothing_was_sent(label_studio):

@@ -96,6 +96,16 @@ def test_every_image_is_at_one_of_four_places(desk, reader):
     assert [e.item.id for e in reader.entries(desk, "there", limit=9)] == [there.id]
 
 
+def test_a_task_of_another_server_with_the_same_number_is_not_answered_by_it(desk, reader):
+    old, new = flag(desk, 1), flag(desk, 2)
+    for item in (old, new):
+        deliver(desk, item, 11)
+    answer(desk, old, 11)
+    assert reader.entry(desk, old.id).place == "reviewed"
+    assert reader.entry(desk, new.id).place == "there"
+    assert [e.item.id for e in reader.entries(desk, "there", limit=9)] == [new.id]
+
+
 def test_what_is_most_urgent_is_listed_first_then_what_is_oldest(desk, reader, clock):
     ids = []
     for seed, priority in enumerate((0.2, 0.9, 0.2)):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from io import BytesIO
 from threading import Event
@@ -296,6 +297,54 @@ def test_an_answer_that_contradicts_itself_says_nothing_until_it_is_corrected(
     assert desk.pull(studio).applied == 1
 
 
+class ClockAhead:
+    """Label Studio for a moment in which its clock is six hours ahead."""
+
+    def __init__(self, studio):
+        self.studio = studio
+
+    def project(self, *args):
+        return self.studio.project(*args)
+
+    def tasks_changed_since(self, *args):
+        for task in self.studio.tasks_changed_since(*args):
+            at = datetime.fromisoformat(task["updated_at"]) + timedelta(hours=6)
+            yield task | {"updated_at": at.isoformat()}
+
+
+def test_a_clock_that_was_ahead_for_a_moment_hides_no_later_answer(
+    desk, studio, label_studio, project, caplog
+):
+    desk.flag(1)
+    desk.flag(2)
+    desk.push(studio)
+    first, second = label_studio.tasks(project.id)
+    label_studio.annotate(first["id"], choice("slag"))
+    assert desk.pull(ClockAhead(studio)).applied == 1
+    assert "one of the clocks is wrong" in caplog.text
+    label_studio.annotate(second["id"], choice("slag"))
+    assert desk.pull(studio).applied == 1
+    assert desk.pull(studio).applied == 0
+
+
+def test_with_our_clock_behind_each_answer_is_taken_once_and_read_again_until_it_has_passed(
+    tmp_path, clock, studio, label_studio, project, project_title
+):
+    clock.wall = datetime.now(UTC) - timedelta(hours=1)
+    desk = open_test_desk(tmp_path, project_title, clock=clock)
+    desk.flag(1)
+    desk.push(studio)
+    [task] = label_studio.tasks(project.id)
+    label_studio.annotate(task["id"], choice("slag"))
+    assert desk.pull(studio) == Taken(seen=1, applied=1)
+    assert desk.pull(studio) == Taken(seen=1, repeated=1)
+    assert desk.inbox.cursor(project.origin) is None
+    clock.pass_s(2 * 3600)
+    desk.pull(studio)
+    assert desk.inbox.cursor(project.origin) is not None
+    desk.ledger.close()
+
+
 def test_tasks_that_are_not_ours_are_left_alone(desk, studio, label_studio, project):
     body = [{"data": {"image": "/x.png", "why": "theirs"}}]
     label_studio.ask("POST", f"projects/{project.id}/import?return_task_ids=true", body)
@@ -344,6 +393,36 @@ def test_a_sweep_tells_of_tasks_that_are_gone_with_their_answers(
     assert (report.taken.deleted, report.missing, report.divergence) == (1, 1, 1)
     assert len(desk.inbox.current()) == 1
     assert desk.sweep(studio).taken.deleted == 0
+
+
+def test_a_project_that_was_set_up_anew_withdraws_no_answer_unless_a_person_says_so(
+    desk, studio, label_studio, project
+):
+    desk.flag(1)
+    desk.flag(2)
+    desk.push(studio)
+    for task in label_studio.tasks(project.id):
+        label_studio.annotate(task["id"], choice("slag"))
+    desk.pull(studio)
+    label_studio.ask("DELETE", f"projects/{project.id}/")
+    with pytest.raises(InputError, match=r"^None of the answered tasks \(2\) is in project"):
+        desk.sweep(studio)
+    assert len(desk.inbox.current()) == 2
+
+    desk.flag(3)
+    desk.push(studio)  # into a new project of the same title
+    anew = studio.project(project.title, LABELLING)
+    assert anew.origin != project.origin
+    [task] = label_studio.tasks(anew.id)
+    label_studio.annotate(task["id"], choice("slag"))
+    assert desk.pull(studio).applied == 1
+    report = desk.sweep(studio)
+    assert (report.elsewhere, report.missing, report.taken.deleted) == (2, 2, 0)
+    assert len(desk.inbox.current()) == 3
+
+    report = desk.sweep(studio, withdraw=True)
+    assert (report.elsewhere, report.taken.deleted) == (0, 2)
+    assert len(desk.inbox.current()) == 1
 
 
 # --- the picture -------------------------------------------------------------------------------

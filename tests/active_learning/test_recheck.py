@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from active_learning import recheck as module
 from active_learning.__main__ import app
 from active_learning.desk import Desk, open_desk
-from active_learning.inbox import Arrival
+from active_learning.inbox import Arrival, Inbox
 from active_learning.labelling import NO_DEFECT
 from active_learning.outbox import pushing
 from active_learning.outlook import versions_of
@@ -162,6 +162,18 @@ def test_what_the_model_cannot_surely_deny_is_not_told(
     assert mill.reasons() == []
 
 
+def test_no_defect_means_the_class_that_a_classifier_has_for_sound_steel(mill: Mill) -> None:
+    mill.dataset = replace(mill.dataset, labels=("crack", "good"))
+    run = read_release(mill.settings.paths.bundled / "mobilesteelnet").run
+    run = run.model_copy(update={"labels": mill.dataset.labels})
+    shutil.rmtree(mill.settings.paths.bundled)
+    folder = mill.settings.paths.bundled / "mobilesteelnet"
+    write_folder(folder, run=run, task="classify", title="GRACE (for tests)")
+    mill.answered(1, [0.9, 0.1], label=NO_DEFECT)
+    mill.answered(2, [0.1, 0.9], label=NO_DEFECT)
+    assert mill.reasons() == [("GRACE is sure (0.90) of crack where the answer says good",)]
+
+
 def test_the_surest_denial_comes_first(mill: Mill) -> None:
     for seed, probability in ((1, 0.8), (2, 0.95), (3, 0.85)):
         mill.answered(seed, sure_of(mill, "crazing", probability), label="scratches")
@@ -172,6 +184,18 @@ def test_an_answer_that_was_given_again_has_been_looked_at_again(mill: Mill) -> 
     sha256 = mill.answered(1, sure_of(mill, "crazing"), label="scratches")
     assert len(mill.recheck().doubted) == 1
     mill.take(1, sha256, minutes=5, label="inclusion")
+    assert mill.recheck() == Rechecked(images=0, doubted=(), unable=())
+
+
+def test_an_answer_of_another_labelling_project_has_no_task_here_to_be_corrected_in(
+    mill: Mill,
+) -> None:
+    sha256 = mill.answered(1, sure_of(mill, "crazing"), label="scratches")
+    assert len(mill.recheck().doubted) == 1
+    here = mill.desk.inbox
+    mill.desk = replace(mill.desk, inbox=Inbox(here.ledger, project="7", who="tests"))
+    mill.take(3, sha256, minutes=5, label="inclusion")
+    mill.desk = replace(mill.desk, inbox=here)
     assert mill.recheck() == Rechecked(images=0, doubted=(), unable=())
 
 

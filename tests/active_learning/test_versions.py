@@ -258,7 +258,7 @@ def data_root(tmp_path, tiny_data_root):
 
 @pytest.fixture
 def versions(ledger, images, data_root):
-    return Versions(ledger, images, data_root, project="Rollmark", who="loop")
+    return Versions(ledger, images, data_root, who="loop")
 
 
 @pytest.fixture
@@ -330,6 +330,29 @@ def test_an_image_that_a_larger_cap_let_in_is_learned_from(versions, answer):
     answer(large)
     version = versions.next_version("neu-det")
     assert list(versions.outcomes(version.id).values()) == ["used"]
+
+
+def test_a_project_of_another_title_adds_to_what_was_learned(versions, answer, ledger):
+    kept, corrected = answer(picture(1)), answer(picture(2))
+    first = versions.next_version("neu-det")
+    new = hashlib.sha256(picture(3)).hexdigest()
+    versions.images.put(picture(3))
+    renamed = Inbox(ledger, project="7", who="pull")
+    for number, sha256 in enumerate((new, corrected), start=1):
+        content = said(sha256, label="patches")
+        at = NOON + timedelta(hours=1)
+        renamed.take([Arrival(number, number, at, "annotated", sha256, content)])
+    assert {one.image_sha256 for one in versions.answers_since("neu-det", first.id)} == {
+        new,
+        corrected,
+    }
+    second = versions.next_version("neu-det")
+    labels = {s.sha256: [label for label, _ in s.boxes] for s in versions.open(second).samples}
+    assert (second.parent, second.reviewed) == (first.id, 3)
+    assert labels[kept] == ["scratches"]
+    assert labels[corrected] == labels[new] == ["patches"]
+    assert list(versions.outcomes(second.id).values()) == ["used", "used"]
+    assert versions.next_version("neu-det") == second
 
 
 def test_withdrawing_every_answer_leads_back_to_the_public_set(versions, answer):
@@ -405,9 +428,7 @@ def test_the_same_answers_make_the_same_version_elsewhere(
         other = Inbox(ledger, project="Rollmark", who="pull")
         for n, annotation in enumerate(reversed(inbox.current()), start=70):
             other.take([Arrival(n, n, NOON, "annotated", annotation.image_sha256, annotation)])
-        again = Versions(
-            ledger, images, tmp_path / "elsewhere", project="Rollmark", who="loop"
-        ).next_version("neu-det")
+        again = Versions(ledger, images, tmp_path / "elsewhere", who="loop").next_version("neu-det")
     assert again.id == version.id
 
 
@@ -426,7 +447,6 @@ def test_of_two_processes_making_a_version_at_once_one_is_told(versions, answer)
         versions.ledger,
         versions.images,
         versions.data_root,
-        project="Rollmark",
         who="loop",
         on_point=lambda point: versions.next_version("neu-det"),
     )
@@ -450,7 +470,6 @@ def test_a_kill_while_a_version_is_made_changes_nothing_about_it(
             open_ledger(ledger_url),
             versions.images,
             versions.data_root,
-            project="Rollmark",
             who="loop",
             on_point=dies,
         ).next_version("neu-det")
