@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from active_learning.desk import Desk
+from active_learning.fine_tuning import choices
 from active_learning.leases import Lease
 from active_learning.outlook import versions_of
 from active_learning.retraining import SHELF, Progress, RetrainingRun, RetrainingRuns
@@ -30,16 +31,11 @@ from hub.shelf import complete, shelve
 from training.runs import RunFolder
 
 if TYPE_CHECKING:
-    from models._spec import ModelSpec
     from training.datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
-# Fine-tuning starts from weights that are good already: a tenth of the usual rate moves them
-# without forgetting, and every old image stays in the training split.
-FINE_TUNING_RATE: Final = 0.1
 TRIALS_FILE: Final = "trials.json"
-MEASURED_BEST: Final = "auto"  # the setting that leaves the balancing method to the measurements
 
 
 class Interrupted(Exception):
@@ -145,25 +141,19 @@ class Steps:
         from models import get_spec
         from training.launch import start_run
 
-        config, budget = incumbent.config, self._settings.retraining
-        spec = get_spec(run.model)
-        batch = int(config.run.recipe.get("batch", spec.recipe.batch))
+        spec, folder = get_spec(run.model), RunFolder(self._settings.paths.runs / run.id)
+        if folder.has_record() and (record := folder.load_record()).finished_at is not None:
+            return record
         return start_run(
             spec,
             dataset,
             runs_root=self._settings.paths.runs,
             run_id=run.id,
-            protocol="leak-free",
-            scale=config.scale,
-            epochs=budget.epochs,
-            image_size=config.image_size,
-            batch=batch,
             device=device,
-            initial_weights=incumbent.folder,
-            overrides=fine_tuning(spec, budget, batch=batch, before=config.run.recipe),
             workers=0 if spec.task == "detect" else 2,
             go_on=True,
             watch=lambda record: self._look_at(run, record),
+            **choices(folder, spec, incumbent, self._settings.retraining),
         )
 
     def _look_at(self, run: RetrainingRun, record: RunRecord) -> bool:
@@ -279,35 +269,6 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
     except DatasetError as exc:  # too few images; the release then knows of nothing unlike them
         logger.warning("%s", exc)
     return validation
-
-
-def fine_tuning(
-    spec: ModelSpec, settings: RetrainingSettings, *, batch: int, before: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """What a fine-tuning run does otherwise than a run from the beginning.
-
-    Args:
-        spec: of the model.
-        settings: how long, and what is done about rare classes.
-        batch: images a step.
-        before: recipe of the live release. A detector keeps its loss: one that learned with
-            YOLO11's would begin anew with its paper's, and the other way round.
-    """
-    from training.balance import UNRECORDED, retraining_method
-    from training.launch import recipe_of
-
-    usual = recipe_of(spec, epochs=settings.epochs, batch=batch)
-    overrides: dict[str, Any] = {"lr0": usual["lr0"] * FINE_TUNING_RATE}
-    method = settings.balance
-    if method == MEASURED_BEST:
-        method = retraining_method(spec.task)
-    if method != usual["balance"]:
-        overrides["balance"] = method
-    if "loss" in usual:
-        learned_with = before.get("loss", UNRECORDED["loss"])
-        if learned_with != usual["loss"]:
-            overrides["loss"] = learned_with
-    return overrides
 
 
 def rules_of(settings: RetrainingSettings) -> GateRules:
