@@ -8,17 +8,37 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from active_learning.orders import Orders
+from active_learning.retraining import RetrainingRow, RetrainingRuns
 from core.ledger import Ledger
-from hub.channel import activate
+from hub.channel import activate, history, make_move, rollback, tell_ledger
 from tests.active_learning.installation import MODEL, installation
 from tests.databases import HandClock, in_children
 from tests.records import make_run, write_folder
 from training.runs import RunFolder
 
 __all__ = ["installation"]
+
+# What a pass writes into the audit trail, in this order.
+WRITES = (
+    "lease:acquired",
+    "retraining:requested",
+    "retraining:taken up",
+    "dataset:grown",
+    "retraining:snapshot",
+    "retraining:training",
+    "retraining:evaluated",
+    "retraining:gate",
+    "retraining:published",
+    "model:promoted",
+    "retraining:activated",
+    "retraining:promoted",
+    "lease:released",
+)
 
 
 @pytest.fixture
@@ -67,11 +87,156 @@ def change(made, **settings):
     made.settings = made.settings.model_copy(update={"retraining": retraining})
 
 
+def moves(made):
+    return [move.what for move in history(MODEL, made.settings.paths)]
+
+
 def other_release(made, folder, **changes):
     facts = {"model": MODEL, "scale": "light", "dataset": "neu-cls", "labels": made.labels}
     run = make_run(**facts, **changes)
     write_folder(folder, b"other weights", run=run, task="classify")
     return activate(folder, made.settings.paths, who="ann").config.revision
+
+
+# ------------------------------------------------------------------------------ killed anywhere
+
+
+def test_a_pass_writes_what_is_killed_at_below(answered, ledger):
+    before = len(ledger.events())
+    answered.go(ledger)
+    told = [f"{event.entity.split(':')[0]}:{event.what}" for event in ledger.events()[before:]]
+    assert tuple(told) == WRITES
+
+
+@pytest.mark.parametrize("event", WRITES)
+def test_killed_within_any_step_it_goes_live_once(answered, ledger, clock, event):
+    kill_as_it_writes(answered, clock, event)
+    answered.go(ledger)
+    [run] = RetrainingRuns(ledger, who="tests").newest()
+    assert run.state == "promoted"
+    assert answered.live() == run.candidate
+    assert moves(answered) == ["promoted"]
+
+
+@pytest.mark.parametrize(
+    "event", ["retraining:evaluated", "retraining:gate", "retraining:refused", "lease:released"]
+)
+def test_killed_within_any_step_a_refused_candidate_never_goes_live(answered, ledger, clock, event):
+    old, answered.candidate = answered.live(), {}  # not better
+    kill_as_it_writes(answered, clock, event)
+    answered.go(ledger)
+    run = answered.newest(ledger)
+    assert (run.state, run.phase, run.published) == ("refused", "gate", None)
+    assert "the lower end must be above 0" in run.reasons[0]
+    assert (answered.live(), moves(answered)) == (old, [])
+
+
+# ------------------------------------------------------- what an older release may have left open
+
+
+def set_state(ledger, state):
+    """Bring the newest run into a state in which the ledger was left once."""
+    with ledger.session() as session:
+        row = session.query(RetrainingRow).one()
+        row.state, row.reasons = state, []
+
+
+@pytest.mark.parametrize("phase", ["gate", "published"])
+def test_a_refused_candidate_that_is_still_open_is_not_put_live(answered, ledger, phase):
+    old, answered.candidate = answered.live(), {}
+    answered.go(ledger)
+    set_state(ledger, "open")
+    with ledger.session() as session:
+        session.query(RetrainingRow).one().phase = phase
+    report = answered.go(ledger)
+    assert report.verdict == "refused"
+    assert "the lower end must be above 0" in report.reasons[0]
+    assert (answered.live(), moves(answered)) == (old, [])
+
+
+def test_a_run_that_is_live_and_still_open_is_promoted(answered, ledger):
+    reasons = answered.go(ledger).reasons
+    set_state(ledger, "open")
+    report = answered.go(ledger)
+    assert (report.verdict, report.reasons) == ("promoted", reasons)
+    assert moves(answered) == ["promoted"]
+
+
+@pytest.mark.parametrize("phase", ["published", "activated"])
+def test_a_run_whose_candidate_is_live_is_not_called_refused_when_it_is_given_up(
+    answered, ledger, phase
+):
+    reasons = answered.go(ledger).reasons
+    set_state(ledger, "parked")
+    with ledger.session() as session:
+        session.query(RetrainingRow).one().phase = phase
+    run = answered.newest(ledger)
+    Orders(ledger, lasts_h=24).drop(run.id, who="ann")
+    answered.go(ledger)
+    run = answered.newest(ledger)
+    assert run.state == "promoted"
+    assert run.reasons == (*reasons, "Given up by ann when it was live already.")
+
+
+# ----------------------------------------------------------------- what people did after the kill
+
+
+@pytest.mark.parametrize("event", ["model:promoted", "retraining:activated"])
+def test_a_rollback_after_a_kill_is_not_undone(answered, ledger, clock, event):
+    old = answered.live()
+    kill_as_it_writes(answered, clock, event)
+    candidate = answered.live()
+    assert candidate != old
+    rollback(MODEL, answered.settings.paths, who="ann", why="misses scratches.")
+    report = answered.go(ledger)
+    assert report.verdict == "refused"
+    assert report.reasons == (
+        f"{candidate} was live already and was rolled back by ann: misses scratches.",
+    )
+    assert (answered.live(), moves(answered)) == (old, ["promoted", "rolled back"])
+
+
+def test_a_release_that_somebody_put_live_instead_stays(answered, ledger, clock, tmp_path):
+    kill_as_it_writes(answered, clock, "retraining:activated")
+    candidate, other = answered.live(), other_release(answered, tmp_path / "other")
+    report = answered.go(ledger)
+    assert report.verdict == "refused"
+    assert report.reasons == (f"{candidate} was live already and was replaced by {other} by ann.",)
+    assert answered.live() == other
+
+
+def test_a_rollback_that_was_itself_taken_back_stands_in_no_way(answered, ledger, clock):
+    kill_as_it_writes(answered, clock, "retraining:activated")
+    paths = answered.settings.paths
+    candidate = answered.live()
+    rollback(MODEL, paths, who="ann")
+    activate(paths.releases / MODEL / candidate, paths, who="ann")
+    assert answered.go(ledger).verdict == "promoted"
+    assert moves(answered) == ["promoted", "rolled back", "promoted"]
+
+
+def test_a_release_that_was_rolled_back_on_the_hub_is_not_published_again(answered, ledger, clock):
+    old = answered.live()
+    kill_as_it_writes(answered, clock, "retraining:published")
+    candidate = answered.newest(ledger).candidate
+    move = make_move("rolled back", candidate, old, "ann", "misses scratches")
+    tell_ledger(MODEL, answered.settings.paths, move, where="acme/rollmark@0123456789ab")
+    report = answered.go(ledger)
+    assert report.reasons == (
+        f"{candidate} was live on the Hub already and was rolled back by ann: misses scratches.",
+    )
+    assert (report.verdict, answered.live()) == ("refused", old)
+
+
+def test_weights_that_an_earlier_run_lost_again_may_be_learned_and_proven_anew(
+    answered, ledger, clock
+):
+    answered.go(ledger)
+    candidate = answered.live()
+    rollback(MODEL, answered.settings.paths, who="ann")
+    clock.wall = datetime.now(UTC) + timedelta(days=1)  # the channel goes by the machine's clock
+    assert answered.go(ledger, model=MODEL, force=True).verdict == "promoted"
+    assert answered.live() == candidate
 
 
 # --------------------------------------------------------------- what was set otherwise meanwhile
