@@ -166,7 +166,7 @@ class RetrainingRuns:
             dataset: that it is trained on.
             why: it is started.
             incumbent: revision that is live.
-            reopens: a parked run is gone on with: a person has removed what was in the way.
+            reopens: a run that is parked, or about to be, is gone on with: a person has seen to it.
             also: what else belongs to the same transaction; given the run's name.
 
         Raises:
@@ -196,7 +196,7 @@ class RetrainingRuns:
                 )
                 session.add(row)
                 self._event(session, row, "requested", before=None, why=why)
-            elif row.state == "parked" and reopens:
+            elif reopens and (row.state == "parked" or row.attempts >= MAX_ATTEMPTS):
                 self._reopen(session, row)
             if also is not None:
                 also(session, row.id)

@@ -81,6 +81,14 @@ def test_a_phase_that_ends_a_run_is_one_transaction(runs, lease, ledger):
     assert told[-2:] == ["gate", "refused"]
 
 
+def test_a_person_who_asks_for_a_spent_run_gets_it_tried_again(runs, lease):
+    # Its fifth attempt was killed, and no pass has parked it yet.
+    run = requested(runs, lease)
+    for _ in range(MAX_ATTEMPTS):
+        run = runs.take_up(run, lease)
+    assert runs.park_if_spent(requested(runs, lease, reopens=True), lease).state == "open"
+
+
 def test_a_run_can_go_back_a_phase_but_never_jump_ahead(runs, lease):
     run = runs.take_up(requested(runs, lease), lease)
     with pytest.raises(IllegalTransition, match="cannot go to evaluated"):
