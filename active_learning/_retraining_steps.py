@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from active_learning.desk import Desk
+from active_learning.fine_tuning import choices
+from active_learning.going_live import taken_back
 from active_learning.leases import Lease
 from active_learning.outlook import versions_of
 from active_learning.retraining import SHELF, Progress, RetrainingRun, RetrainingRuns
@@ -21,7 +23,7 @@ from core.errors import DatasetError, LedgerError, WeightsError
 from core.files import write_atomically
 from core.records import Evaluation, Record, RunRecord
 from core.settings import RetrainingSettings, Settings
-from core.verdicts import Trial
+from core.verdicts import Decision, Trial
 from hub.channel import activate
 from hub.promote import GateRules, gate
 from hub.registry import Release, resolve
@@ -30,16 +32,11 @@ from hub.shelf import complete, shelve
 from training.runs import RunFolder
 
 if TYPE_CHECKING:
-    from models._spec import ModelSpec
     from training.datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
-# Fine-tuning starts from weights that are good already: a tenth of the usual rate moves them
-# without forgetting, and every old image stays in the training split.
-FINE_TUNING_RATE: Final = 0.1
 TRIALS_FILE: Final = "trials.json"
-MEASURED_BEST: Final = "auto"  # the setting that leaves the balancing method to the measurements
 
 
 class Interrupted(Exception):
@@ -102,6 +99,8 @@ class Steps:
                 return self._publish(run)
             case "published":
                 return self._go_live(run)
+            case "activated":  # left by an older release, which ended a run in a step of its own
+                return self._runs.end(run, self._lease, "promoted", self._verdict(run).reasons)
             case _:
                 raise LedgerError(f"Run {run.id} is open in phase {run.phase}, which cannot be.")
 
@@ -145,25 +144,19 @@ class Steps:
         from models import get_spec
         from training.launch import start_run
 
-        config, budget = incumbent.config, self._settings.retraining
-        spec = get_spec(run.model)
-        batch = int(config.run.recipe.get("batch", spec.recipe.batch))
+        spec, folder = get_spec(run.model), RunFolder(self._settings.paths.runs / run.id)
+        if folder.has_record() and (record := folder.load_record()).finished_at is not None:
+            return record
         return start_run(
             spec,
             dataset,
             runs_root=self._settings.paths.runs,
             run_id=run.id,
-            protocol="leak-free",
-            scale=config.scale,
-            epochs=budget.epochs,
-            image_size=config.image_size,
-            batch=batch,
             device=device,
-            initial_weights=incumbent.folder,
-            overrides=fine_tuning(spec, budget, batch=batch, before=config.run.recipe),
             workers=0 if spec.task == "detect" else 2,
             go_on=True,
             watch=lambda record: self._look_at(run, record),
+            **choices(folder, spec, incumbent, self._settings.retraining),
         )
 
     def _look_at(self, run: RetrainingRun, record: RunRecord) -> bool:
@@ -191,17 +184,19 @@ class Steps:
         decision = gate(
             trials.candidate, trials.incumbent, rules=rules_of(self._settings.retraining)
         )
-        run = self._runs.reach(run, self._lease, "gate", decision=decision.model_dump(mode="json"))
-        if decision.promote:
-            return run
-        return self._runs.end(run, self._lease, "refused", decision.reasons)
+        return self._runs.reach(
+            run,
+            self._lease,
+            "gate",
+            ends=None if decision.promote else ("refused", decision.reasons),
+            decision=decision.model_dump(mode="json"),
+        )
 
     def _publish(self, run: RetrainingRun) -> RetrainingRun:
         """With a namespace, put the release onto the Hub, read back."""
-        hub = self._settings.hub
-        if self._is_outdated(run):
-            return self._measure_again(run)
-        commit = None
+        if (turned := self._turned_away(run, self._verdict(run))) is not None:
+            return turned
+        hub, commit = self._settings.hub, None
         if hub.namespace and not is_offline(hub):
             from hub.publish import publish
 
@@ -209,21 +204,39 @@ class Steps:
         return self._runs.reach(run, self._lease, "published", published=commit)
 
     def _go_live(self, run: RetrainingRun) -> RetrainingRun:
-        decision = run.decision
-        if decision is None:
-            raise LedgerError(f"Run {run.id} was published without a verdict of the gate.")
-        if self._is_outdated(run):
-            return self._measure_again(run)
+        decision = self._verdict(run)
+        if (turned := self._turned_away(run, decision)) is not None:
+            return turned
         shelf = self._settings.paths.runs / run.id / SHELF
         who = f"retraining@{socket.gethostname()}:{os.getpid()}"
         activate(shelf, self._settings.paths, who=who, why=decision.reasons[0])
-        run = self._runs.reach(run, self._lease, "activated")
+        run = self._runs.reach(run, self._lease, "activated", ends=("promoted", decision.reasons))
         logger.info(
             "promoted %s %s -> %s %s %.4f -> %.4f",
             *(run.model, decision.incumbent, decision.candidate),
             *(decision.metric, decision.before, decision.after),
         )
-        return self._runs.end(run, self._lease, "promoted", decision.reasons)
+        return run
+
+    def _verdict(self, run: RetrainingRun) -> Decision:
+        if run.decision is None:
+            raise LedgerError(
+                f"Run {run.id} is in phase {run.phase} without a verdict of the gate."
+            )
+        return run.decision
+
+    def _turned_away(self, run: RetrainingRun, decision: Decision) -> RetrainingRun | None:
+        """The run in another phase or ended, if its candidate may not go out; None if it may.
+
+        Asked before every step outwards: a pass that was killed may have got as far already, and
+        people have gone on meanwhile.
+        """
+        if not decision.promote:
+            return self._runs.end(run, self._lease, "refused", decision.reasons)
+        why = taken_back(run, self._settings.paths, self._desk.ledger)
+        if why is not None:
+            return self._runs.end(run, self._lease, "refused", (why,))
+        return self._measure_again(run) if self._is_outdated(run) else None
 
     def _is_outdated(self, run: RetrainingRun) -> bool:
         """Whether another release went live since the two were compared."""
@@ -279,35 +292,6 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
     except DatasetError as exc:  # too few images; the release then knows of nothing unlike them
         logger.warning("%s", exc)
     return validation
-
-
-def fine_tuning(
-    spec: ModelSpec, settings: RetrainingSettings, *, batch: int, before: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """What a fine-tuning run does otherwise than a run from the beginning.
-
-    Args:
-        spec: of the model.
-        settings: how long, and what is done about rare classes.
-        batch: images a step.
-        before: recipe of the live release. A detector keeps its loss: one that learned with
-            YOLO11's would begin anew with its paper's, and the other way round.
-    """
-    from training.balance import UNRECORDED, retraining_method
-    from training.launch import recipe_of
-
-    usual = recipe_of(spec, epochs=settings.epochs, batch=batch)
-    overrides: dict[str, Any] = {"lr0": usual["lr0"] * FINE_TUNING_RATE}
-    method = settings.balance
-    if method == MEASURED_BEST:
-        method = retraining_method(spec.task)
-    if method != usual["balance"]:
-        overrides["balance"] = method
-    if "loss" in usual:
-        learned_with = before.get("loss", UNRECORDED["loss"])
-        if learned_with != usual["loss"]:
-            overrides["loss"] = learned_with
-    return overrides
 
 
 def rules_of(settings: RetrainingSettings) -> GateRules:

@@ -21,6 +21,7 @@ from active_learning._retraining_steps import Interrupted as Interrupted
 from active_learning._retraining_steps import Steps
 from active_learning.desk import Desk
 from active_learning.errands import fetch
+from active_learning.going_live import given_up
 from active_learning.leases import Lease, Leases
 from active_learning.orders import Order, Orders
 from active_learning.outlook import Outlook, outlook, outlooks
@@ -84,7 +85,7 @@ def run_once(
     _pull(settings, desk)
     orders = Orders(desk.ledger, lasts_h=settings.retraining.order_hours)
     orders.close_stale()
-    _drop(desk, orders, lease_s=lease_s)
+    _drop(settings, desk, orders, lease_s=lease_s)
     order = orders.open_order("train", model=model)
     chosen, verdict = _choose(settings, desk, model=model, force=force, order=order)
     if chosen is None:
@@ -139,14 +140,14 @@ def _lay_down(run: RetrainingRun, runs: RetrainingRuns, lease: Lease, orders: Or
     return _report(run)
 
 
-def _drop(desk: Desk, orders: Orders, *, lease_s: float) -> None:
+def _drop(settings: Settings, desk: Desk, orders: Orders, *, lease_s: float) -> None:
     """Give up the parked runs that people have asked to be given up."""
     leases, runs = Leases(desk.ledger), RetrainingRuns(desk.ledger, who=desk.queue.who)
     while (order := orders.open_order("drop")) is not None:
         with leases.hold(LEASE, ttl_s=lease_s) as lease:
             run = runs.get(order.run or "")
             if run is not None and run.state == "parked":
-                runs.end(run, lease, "refused", (f"Given up by {order.who}.",))
+                runs.end(run, lease, *given_up(run, order.who, settings.paths))
             orders.obeyed(order, f"run {order.run} was given up")
 
 

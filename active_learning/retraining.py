@@ -29,6 +29,7 @@ Phase = Literal[
 ]
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 RunState = Literal["open", "parked", "promoted", "refused"]
+Ending = tuple[RunState, tuple[str, ...]]  # how a run ended, and why
 LEASE: Final = "train"  # who holds it may move runs
 SHELF: Final = "candidate"  # folder of a judged candidate's release inside the run's
 MAX_ATTEMPTS: Final = 5
@@ -165,7 +166,7 @@ class RetrainingRuns:
             dataset: that it is trained on.
             why: it is started.
             incumbent: revision that is live.
-            reopens: a parked run is gone on with: a person has removed what was in the way.
+            reopens: a run that is parked, or about to be, is gone on with: a person has seen to it.
             also: what else belongs to the same transaction; given the run's name.
 
         Raises:
@@ -195,7 +196,7 @@ class RetrainingRuns:
                 )
                 session.add(row)
                 self._event(session, row, "requested", before=None, why=why)
-            elif row.state == "parked" and reopens:
+            elif reopens and (row.state == "parked" or row.attempts >= MAX_ATTEMPTS):
                 self._reopen(session, row)
             if also is not None:
                 also(session, row.id)
@@ -215,9 +216,18 @@ class RetrainingRuns:
             return row.to_record()
 
     def reach(
-        self, run: RetrainingRun, lease: Lease, phase: Phase, **changes: Any
+        self,
+        run: RetrainingRun,
+        lease: Lease,
+        phase: Phase,
+        *,
+        ends: Ending | None = None,
+        **changes: Any,
     ) -> RetrainingRun:
         """Record that the run has reached a phase, with what it knows from there on.
+
+        Where it `ends` there, state and reasons are of the same transaction: a process that is
+        killed leaves no run that has its verdict and still is open.
 
         Raises:
             IllegalTransition: if it is not the phase after the one the run is in, or a phase
@@ -238,6 +248,8 @@ class RetrainingRuns:
                 setattr(row, name, value)
             told = {k: v for k, v in changes.items() if k != "progress"}
             self._event(session, row, phase, before=before, **told)
+            if ends is not None:
+                self._end(session, row, ends)
             session.flush()
             return row.to_record()
 
@@ -258,9 +270,7 @@ class RetrainingRuns:
         """Finish or park a run, saying why."""
         with self._ledger.session() as session:
             row = self._locked(session, run, lease)
-            row.state, row.reasons = state, list(reasons)
-            row.updated_at = self._ledger.clock.now()
-            self._event(session, row, state, before=row.phase, reasons=list(reasons))
+            self._end(session, row, (state, reasons))
             session.flush()
             return row.to_record()
 
@@ -290,6 +300,11 @@ class RetrainingRuns:
             row.attempts = max(row.attempts - 1, 0)
             self._event(session, row, "laid down", before=row.phase)
 
+    def _end(self, session: Session, row: RetrainingRow, ending: Ending) -> None:
+        row.state, row.reasons = ending[0], list(ending[1])
+        row.updated_at = self._ledger.clock.now()
+        self._event(session, row, row.state, before=row.phase, reasons=row.reasons)
+
     def _reopen(self, session: Session, row: RetrainingRow) -> None:
         row.state, row.reasons, row.attempts, row.last_error = "open", [], 0, None
         row.updated_at = self._ledger.clock.now()
@@ -307,16 +322,10 @@ class RetrainingRuns:
     def _event(
         self, session: Session, row: RetrainingRow, what: str, *, before: str | None, **more: Any
     ) -> None:
-        details: Mapping[str, Any] = {"model": row.model, "attempts": row.attempts, **more}
-        self._ledger.record(
-            session,
-            what,
-            who=self._who,
-            entity=f"retraining:{row.id}",
-            before=before,
-            after=row.phase,
-            **details,
-        )
+        details: dict[str, Any] = {"model": row.model, "attempts": row.attempts, **more}
+        moved: dict[str, Any] = {"before": before, "after": row.phase}
+        entity = f"retraining:{row.id}"
+        self._ledger.record(session, what, who=self._who, entity=entity, **moved, **details)
 
 
 def carried_run(session: Session, leases: Leases) -> str | None:

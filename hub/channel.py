@@ -30,6 +30,7 @@ from models._release import CHANNEL_FILE, CONFIG_FILE, read_channel, read_releas
 logger = logging.getLogger(__name__)
 
 _LOCK_WAIT_S = 60
+HERE = "this machine"  # where a move was made, in the audit trail
 
 
 def activate(
@@ -251,7 +252,7 @@ def _write(name: str, paths: PathSettings, channel: Channel, move: ChannelMove) 
     file = paths.releases / name / CHANNEL_FILE
     write_atomically(file, channel.model_dump_json(indent=2).encode())
     logger.info("%s %s %s -> %s by %s", move.what, name, move.before, move.after, move.who)
-    tell_ledger(name, paths, move, where="this machine")
+    tell_ledger(name, paths, move, where=HERE)
 
 
 def tell_ledger(name: str, paths: PathSettings, move: ChannelMove, *, where: str) -> None:

@@ -124,32 +124,41 @@ def resume_run(
             f"Run {run.id} learns from {', '.join(taught_by) or 'labels alone'}: give the same "
             "teachers again."
         )
-    batch = int(record.recipe["batch"])
-    usual = recipe_of(spec, epochs=record.epochs_planned, batch=batch)
-    begun = {k: v for k, v in UNRECORDED.items() if k in usual} | record.recipe
-    derived = {"teachers", "close_mosaic"} if begun.get("in_place") else {"teachers"}
-    chosen = {
-        name: value
-        for name, value in begun.items()
-        if name not in derived and (name not in usual or usual[name] != value)
-    }
     return _train(
         spec,
         open_dataset(record.dataset, data_root),
-        protocol=record.protocol,
-        scale=record.scale,
-        epochs=record.epochs_planned,
-        image_size=record.image_size,
-        batch=batch,
-        seed=record.seed,
         device=device,
         initial_weights=initial_weights,
         run=run,
         resume=True,
-        overrides=chosen,
         workers=workers,
         teachers=teachers,
+        **begun_as(record),
     )
+
+
+def begun_as(record: RunRecord) -> dict[str, Any]:
+    """What to call `start_run` with so that a run goes on as it was begun, whatever is usual today.
+
+    Options that are younger than the run are as they were before there was a choice.
+    """
+    spec, batch = get_spec(record.model), int(record.recipe["batch"])
+    usual = recipe_of(spec, epochs=record.epochs_planned, batch=batch)
+    begun = {k: v for k, v in UNRECORDED.items() if k in usual} | record.recipe
+    derived = {"teachers", "close_mosaic"} if begun.get("in_place") else {"teachers"}
+    return {
+        "protocol": record.protocol,
+        "scale": record.scale,
+        "epochs": record.epochs_planned,
+        "image_size": record.image_size,
+        "batch": batch,
+        "seed": record.seed,
+        "overrides": {
+            name: value
+            for name, value in begun.items()
+            if name not in derived and (name not in usual or usual[name] != value)
+        },
+    }
 
 
 def recipe_of(

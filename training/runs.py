@@ -139,6 +139,16 @@ class RunFolder:
             raise TrainingError(f"Record of run {record.id!r} does not belong into {self.root}.")
         write_atomically(self.root / RUN_FILE, record.model_dump_json(indent=2).encode())
 
+    def is_under_way(self) -> bool:
+        """Whether it was begun and has a checkpoint to go on from, or is finished."""
+        if not self.has_record():
+            return False
+        return self.last.is_file() or self.load_record().finished_at is not None
+
+    def forget_record(self) -> None:
+        """Let a run that has no checkpoint yet begin anew, with other choices if need be."""
+        (self.root / RUN_FILE).unlink(missing_ok=True)
+
     def update_record(self, **changes: Any) -> RunRecord:
         """Change fields of run.json and return the new record; a misspelt field is refused."""
         merged = {**self.load_record().model_dump(), **changes}

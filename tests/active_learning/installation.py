@@ -33,6 +33,7 @@ from tests.databases import HandClock
 from tests.hub.trials import trial
 from tests.records import make_evaluation, make_run, write_folder
 from training import launch
+from training._beginning import check_begin
 from training.datasets import open_dataset
 from training.runs import RunFolder
 
@@ -48,10 +49,10 @@ class Installation:
     base_id: str
     labels: tuple[str, ...]
     images: list[str]  # SHA-256 of training images
-    epochs: int = 3
     candidate: dict[str, Any] = field(default_factory=lambda: dict(BETTER))
     failure: str = ""  # what training says instead of training
     trained: int = 0  # epochs in this process
+    asked: dict[str, Any] = field(default_factory=dict)  # of the training that was begun last
 
     def ledger(self, *, clock: HandClock) -> Ledger:
         return open_ledger(self.settings.paths.ledger_url, clock=clock)
@@ -135,31 +136,54 @@ def installation(
 
 
 def _trainer(made: Installation) -> Callable[..., RunRecord]:
-    """Stands in for training: epochs that are counted in the run's folder and nothing else."""
+    """Stands in for training: epochs that are counted in the run's folder and nothing else.
 
-    def start_run(spec: Any, dataset: Any, *, run_id: str, watch: Any, **more: Any) -> RunRecord:
+    What may begin, and be gone on with, is decided as by the real ones.
+    """
+
+    def start_run(
+        spec: Any,
+        dataset: Any,
+        *,
+        run_id: str,
+        watch: Any,
+        go_on: bool,
+        epochs: int,
+        batch: int,
+        overrides: dict[str, Any],
+        seed: int = 0,
+        **more: Any,
+    ) -> RunRecord:
         if made.failure:
             raise TrainingError(made.failure)
+        made.asked = {"epochs": epochs, "batch": batch, "overrides": overrides, **more}
         run = RunFolder(made.settings.paths.runs / run_id)
+        asked = {
+            **{name: more[name] for name in ("scale", "protocol", "image_size")},
+            "model": spec.name,
+            "dataset_id": dataset.id,
+            "epochs_planned": epochs,
+            "seed": seed,
+            "recipe": launch.recipe_of(spec, epochs=epochs, batch=batch, overrides=overrides),
+        }
+        check_begin(spec, dataset, run=run, resume=go_on, asked=asked)
         if not run.has_record():
             run.root.mkdir(parents=True, exist_ok=True)
             run.save_record(
                 make_run(
+                    **asked,
                     id=run_id,
-                    model=MODEL,
                     dataset=DATASET,
-                    dataset_id=dataset.id,
                     labels=made.labels,
                     epochs=0,
-                    epochs_planned=made.epochs,
                     finished_at=None,
                     wall_time_s=0.0,
                 )
             )
-        while run.load_record().epochs < made.epochs:
-            epochs = run.load_record().epochs + 1
+        while (done := run.load_record().epochs) < epochs:
             made.trained += 1
-            record = run.update_record(epochs=epochs, wall_time_s=60.0 * epochs)
+            run.last.write_bytes(b"")
+            record = run.update_record(epochs=done + 1, wall_time_s=60.0 * (done + 1))
             if watch(record):
                 break
         if not (run.release / "config.json").is_file():
@@ -168,7 +192,7 @@ def _trainer(made: Installation) -> Callable[..., RunRecord]:
                 model=MODEL, dataset=DATASET, dataset_id=dataset.id, labels=made.labels
             )
             write_folder(run.release, b"new weights", run=described, task="classify")
-        return run.load_record()
+        return run.update_record(finished_at=datetime(2026, 5, 4, 13, tzinfo=UTC))
 
     return start_run
 

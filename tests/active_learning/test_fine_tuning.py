@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from active_learning._retraining_steps import fine_tuning
+from active_learning.fine_tuning import fine_tuning
 from core.settings import RetrainingSettings
 from models import get_spec
 

@@ -71,6 +71,24 @@ def test_every_move_is_an_event_and_every_attempt_is_counted(runs, lease, ledger
     assert (reopened.state, reopened.attempts, reopened.reasons) == ("open", 0, ())
 
 
+def test_a_phase_that_ends_a_run_is_one_transaction(runs, lease, ledger):
+    run = runs.take_up(requested(runs, lease), lease)
+    for phase in ("snapshot", "training", "evaluated"):
+        run = runs.reach(run, lease, phase)
+    refused = runs.reach(run, lease, "gate", ends=("refused", ("not better",)))
+    assert (refused.phase, refused.state, refused.reasons) == ("gate", "refused", ("not better",))
+    told = [event.what for event in ledger.events(f"retraining:{run.id}")]
+    assert told[-2:] == ["gate", "refused"]
+
+
+def test_a_person_who_asks_for_a_spent_run_gets_it_tried_again(runs, lease):
+    # Its fifth attempt was killed, and no pass has parked it yet.
+    run = requested(runs, lease)
+    for _ in range(MAX_ATTEMPTS):
+        run = runs.take_up(run, lease)
+    assert runs.park_if_spent(requested(runs, lease, reopens=True), lease).state == "open"
+
+
 def test_a_run_can_go_back_a_phase_but_never_jump_ahead(runs, lease):
     run = runs.take_up(requested(runs, lease), lease)
     with pytest.raises(IllegalTransition, match="cannot go to evaluated"):
