@@ -17,6 +17,7 @@ from demo.handlers import PRIVATE, Shown
 from demo.heat import Heat
 from demo.latest import Latest
 from demo.service import Service
+from models._committee import COMMITTEE
 
 _BOXES, _MASK, _NAMES = "Boxes", "Mask", "Names"
 # What can be drawn for each task, and what is drawn until somebody chooses otherwise.
@@ -59,6 +60,7 @@ class DrawingPanel:
                 elem_id="inspect-heat",
             )
         self._legend = gr.HTML("", elem_id="inspect-legend")
+        self._selected: Any = gr.State(None)  # number of the finding that stands out
         with gr.Row(elem_classes="downloads"):
             self._save = {
                 kind: gr.Button(f"Download {kind.upper()}", size="sm", min_width=90)
@@ -78,8 +80,9 @@ class DrawingPanel:
             findings: the table whose rows can be highlighted.
         """
         drawn = [shown, self.layers]
-        redraws: dict[str, Any] = {"outputs": [picture, self._legend], **PRIVATE}
-        redraws |= {"inputs": [*drawn, self._heat], "trigger_mode": "always_last"}
+        redraws: dict[str, Any] = {"outputs": [picture, self._legend, self._selected], **PRIVATE}
+        inputs = [*drawn, self._heat, self._selected]
+        redraws |= {"inputs": inputs, "trigger_mode": "always_last"}
         redraws |= {"show_progress": "minimal", "show_progress_on": [picture]}
         redraws |= {"preprocess": False}  # what is ticked may belong to the answer before
         self.layers.input(self._redraw, **redraws)
@@ -95,35 +98,44 @@ class DrawingPanel:
             )
 
     def _redraw(
-        self, shown: Shown | None, drawn: list[str], chosen: Heat, *, selected: int | None = None
+        self, shown: Shown | None, drawn: Sequence[str], chosen: Heat, selected: int | None
     ) -> Any:
         """The same answer with other layers, heat, or one finding standing out; and the legend."""
         if shown is None:
-            return gr.skip(), ""
+            return gr.skip(), "", None
+        has_none = chosen != "off" and shown.inspection.model == COMMITTEE
+        heated: Heat = "off" if has_none else chosen
         try:
             picture = handlers.redraw(
-                self._service, shown, chosen_layers(drawn), selected=selected, heat=chosen
+                self._service, shown, chosen_layers(drawn), selected=selected, heat=heated
             )
         except Exception as exc:
-            return gr.skip(), markup.failed(handlers.sentence_of(exc))
-        return picture, heat.legend(chosen)
+            return gr.skip(), markup.failed(handlers.sentence_of(exc)), selected
+        legend = markup.note(heat.OF_COMMITTEE) if has_none else heat.legend(heated)
+        return picture, legend, selected
 
     def _highlight(
         self,
         shown: Shown | None,
         drawn: list[str],
         chosen: Heat,
+        _: int | None,
         event: gr.EventData,
         request: gr.Request,
     ) -> Any:
         """The same answer with one finding standing out; number 0 lets go."""
         is_wanted = self._highlights.begin(request)
-        redrawn = self._redraw(shown, drawn, chosen, selected=int(event.number) or None)
-        return redrawn if is_wanted() else (gr.skip(), gr.skip())
+        redrawn = self._redraw(shown, drawn, chosen, int(event.number) or None)
+        return redrawn if is_wanted() else tuple(gr.skip() for _ in redrawn)
 
-    def _heated(self, shown: Shown | None, drawn: list[str], chosen: Heat) -> Any:
-        """A new answer's heat, which comes after the answer; nothing where none is wanted."""
-        return gr.skip() if chosen == "off" else self._redraw(shown, drawn, chosen)
+    def _heated(self, shown: Shown | None, _: list[str], chosen: Heat, __: int | None) -> Any:
+        """A new answer's heat, which comes after the answer; nothing where none is wanted.
+
+        Its own layers are drawn: the check boxes may still be those of the answer before.
+        """
+        if shown is None or chosen == "off":
+            return gr.skip(), "", None
+        return self._redraw(shown, shown.drawn, chosen, None)
 
     def _keep(self, shown: Shown | None) -> str:
         """Keep the answer, and say where it is found again."""

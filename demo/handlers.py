@@ -46,6 +46,7 @@ class Shown:
     inspection: Inspection
     labels: tuple[str, ...]
     title: str  # of the model
+    drawn: tuple[str, ...] = ()  # what was drawn on it at first, by the titles of the check boxes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,6 +30,7 @@ CHOICES: Final[list[tuple[str, Heat]]] = [
     ("LayerCAM", "layer"),
     ("Eigen-CAM", "eigen"),
 ]
+OF_COMMITTEE: Final = "The committee has no network of its own; choose one of its members."
 _MEANING: Final[dict[Heat, str]] = {
     "off": "",
     "layer": "what raised the score of what was found",
@@ -72,7 +73,7 @@ class HeatMaps:
             WeightsError: if its weights are damaged.
         """
         if release.config.name == COMMITTEE:
-            raise InputError("The committee has no network of its own; choose one of its members.")
+            raise InputError(OF_COMMITTEE)
         key = (_network(release), image.sha256, method)
         with self._lock:
             heat = self._maps.get(key)

@@ -73,13 +73,14 @@ def build(settings: Settings, *, service: Service | None = None) -> Any:
     ) as blocks:
         api.register(service)  # first: an event of a page must not take an endpoint's name
         gr.HTML(_MASTHEAD)
+        own = batch.remembered()
         with gr.Tabs() as tabs:
             with gr.Tab("Inspect", id="inspect"):
                 inspected = inspect.build(service, batches, blocks)
             with gr.Tab("Compare", id="compare") as tab:
                 compare.build(service, batches.comparisons, inspected, blocks, tabs, tab)
             with gr.Tab("Batch", id="batch"):
-                batch.build(service, batches, blocks, tabs)
+                batch.build(service, batches, own, blocks, tabs)
             with gr.Tab("Live", id="live"):
                 live.build(service, settings, blocks)
             with gr.Tab(review.TITLE, id="review") as tab:

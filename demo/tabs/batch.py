@@ -36,8 +36,18 @@ _KIND_TITLES: Final[dict[BatchKind, str]] = {
 _HAND_OUT: Final = "() => document.getElementById('batch-export').click()"
 
 
+def remembered() -> Any:
+    """What this browser knows of its own batches; to be made outside of every tab.
+
+    A tab that is not open is not on the page yet when the page asks what its browser remembers.
+    The key is fixed, for one drawn at every start would make the app forget with each restart:
+    what lies there is the visitor's own, and no secret from them.
+    """
+    return gr.BrowserState([], storage_key="rollmark-batches", secret="rollmark")
+
+
 class _Page:
-    def __init__(self, service: Service, batches: Batches) -> None:
+    def __init__(self, service: Service, batches: Batches, own: Any) -> None:
         self.service, self.batches, self.exports = service, batches, Exports()
         self.choices = Latest()
         self.job = gr.State("")  # ID of the batch on the page
@@ -46,7 +56,7 @@ class _Page:
             None
         )  # what the gallery shows, to leave it alone if nothing is new
         self.chosen: Any = gr.State(None)  # index of the picture in large
-        self.own = gr.BrowserState([], storage_key="rollmark-batches")
+        self.own = own
         self.head = gr.HTML(
             markup.sentence(_WHAT), js_on_load=markup.ANNOUNCE, elem_id="batch-head"
         )
@@ -251,16 +261,17 @@ class _Page:
         return picture_address(drawn)
 
 
-def build(service: Service, batches: Batches, blocks: Any, tabs: Any) -> None:
+def build(service: Service, batches: Batches, own: Any, blocks: Any, tabs: Any) -> None:
     """Lay out the tab and wire its events.
 
     Args:
         service: what inspects.
         batches: what keeps and works through batches.
+        own: what `remembered` made.
         blocks: the page, whose opening may ask for a batch by its link.
         tabs: all tabs, to open this one for a link.
     """
-    page = _Page(service, batches)
+    page = _Page(service, batches, own)
     hidden: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
     look: dict[str, Any] = {
         "fn": page.show,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +83,7 @@ class _Page:
                 0,
                 1,
                 threshold,
-                step=0.01,
+                step=0.001,  # as finely as the models' own are told
                 label="Score threshold",
                 buttons=[],  # "reset" would mean this page's first value, not the model's own
                 scale=5,
@@ -161,6 +161,7 @@ class _Page:
             possible, drawn_first = LAYERS[inspection.task]
             is_same_kind = before is not None and before.inspection.task == inspection.task
             kept = tuple(drawn) if is_same_kind else drawn_first
+            shown = replace(shown, drawn=kept)
             picture = handlers.draw(look, chosen_layers(kept))
         except Exception as exc:
             yield self._failed(handlers.sentence_of(exc)) if is_wanted() else self._unchanged()
@@ -178,8 +179,10 @@ class _Page:
             gr.CheckboxGroup(choices=list(possible), value=list(kept), visible=bool(possible)),
             markup.details(inspection, look.title),
             gr.Slider(
-                value=usual if threshold is None else threshold,
-                interactive=inspection.task != "classify",  # it has no findings to leave out
+                # It has no findings to leave out. What a visitor chose is left alone: they may
+                # have moved it on since they asked.
+                interactive=inspection.task != "classify",
+                **({"value": usual} if threshold is None else {}),
             ),
             "",
             *(gr.Button(interactive=True) for _ in self.drawing.buttons),
@@ -263,6 +266,21 @@ class _Page:
         path, name = asked
         yield from self.look(request, path, name, model, threshold, before=before, drawn=drawn)
 
+    def adjust(
+        self,
+        before: Shown | None,
+        asked: Sequence[str] | None,
+        model: str | None,
+        threshold: float | None,
+        drawn: list[str],
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """The same picture at another threshold; nothing while somebody has yet to type one."""
+        if threshold is None:
+            yield self._unchanged()
+            return
+        yield from self.again(before, asked, model, threshold, drawn, request)
+
     def switch(
         self,
         before: Shown | None,
@@ -316,7 +334,7 @@ def build(service: Service, batches: Batches, blocks: Any) -> InspectTab:
     page.model.input(
         page.switch, [page.shown, page.asked, page.model, page.drawing.layers], **answers
     )
-    page.threshold.input(page.again, same, **answers | {"trigger_mode": "always_last"})
+    page.threshold.input(page.adjust, same, **answers | {"trigger_mode": "always_last"})
     page.run.click(page.again, same, **answers)
     page.drawing.wire(page.shown, page.picture, page.findings)
     page.flagging.wire(page.shown)

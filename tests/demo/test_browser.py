@@ -144,6 +144,51 @@ def test_a_selected_row_highlights_its_place_and_lets_go_again(page: Page) -> No
     assert _source(page) == plain  # the same picture has the same address
 
 
+def test_a_highlight_stays_when_other_layers_are_drawn(page: Page) -> None:
+    plain = _source(page)
+    page.locator(".findings .pick").first.click()
+    _wait_for_another_picture(page, plain)
+    highlighted = _source(page)
+    page.get_by_label("Names").click()
+    _wait_for_another_picture(page, highlighted)
+    nameless = _source(page)
+    page.get_by_label("Names").click()
+    _wait_for_another_picture(page, nameless)
+    assert _source(page) == highlighted
+
+
+def test_a_threshold_that_is_typed_is_not_written_over_by_answers_to_what_was_typed_before(
+    page: Page,
+) -> None:
+    field = page.get_by_label("number input for Score threshold")
+    field.fill("")
+    field.press_sequentially("0.93", delay=150)
+    expect(page.locator("#inspect-verdict .is-working")).to_have_count(0)
+    page.wait_for_timeout(1500)  # the last answer is there, and those that came before it
+    expect(field).to_have_value("0.93")
+
+
+def test_the_layers_under_a_heat_map_are_those_of_the_model_that_answers(page: Page) -> None:
+    def choose(name: str) -> None:
+        page.locator("#inspect-model input").click()
+        page.get_by_role("option", name=name).click()
+
+    page.get_by_label("LayerCAM").click()
+    expect(page.locator("#inspect-legend .scale")).to_be_visible()
+    before = _source(page)
+    choose("SME-DeepLabV3+")
+    expect(page.get_by_label("Mask")).to_be_checked()
+    _wait_for_another_picture(page, before)
+    page.wait_for_timeout(1500)  # the picture, and then the one with its heat
+    of_its_own = _source(page)
+    page.get_by_label("Eigen-CAM").click()
+    _wait_for_another_picture(page, of_its_own)
+    eigen = _source(page)
+    page.get_by_label("LayerCAM").click()  # drawn anew, by the check boxes
+    _wait_for_another_picture(page, eigen)
+    assert _source(page) == of_its_own
+
+
 def test_layers_can_be_switched_off(page: Page) -> None:
     drawn = _source(page)
     page.get_by_label("Boxes").click()

@@ -70,6 +70,10 @@ def test_a_batch_is_inspected_stepped_through_and_taken_away(
     text = Path(download.value.path()).read_text()
     assert all(picture.name in text for picture in PICTURES)
     assert serious_barriers(page) == []
+    page.reload()  # this browser remembers what it sent
+    select_tab(page, "Batch")
+    page.locator("#batch-earlier input").click(timeout=TIMEOUT_MS)
+    expect(page.get_by_role("option")).to_have_count(1)
     page.context.close()
 
 
