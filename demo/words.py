@@ -112,6 +112,11 @@ def short(model_title: str) -> str:
     return model_title.partition(" (")[0]
 
 
+def capital(text: str) -> str:
+    """A sentence that begins with a capital, whatever name or class it begins with."""
+    return text[:1].upper() + text[1:]
+
+
 def number(fraction: float) -> str:
     """A probability with two significant digits; never a rounded 0 or 1, which would be a claim."""
     if fraction >= 0.995:
