@@ -15,6 +15,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from active_learning.vote import Opinion, sentence_of
 from active_learning.wording import listed, named, number
 from core.errors import InputError
 from core.geometry import box_iou
@@ -32,12 +33,6 @@ SHARED_AREA: Final = 0.5
 _MATCH_IOU: Final = 0.1  # of two boxes that may be one finding
 _GRID: Final = 256  # cells along the long side, for areas
 _TELL: Final = 0.2  # weighted difference from which it is worth a sentence
-
-_NOUN: Final[Mapping[Task, str]] = {
-    "detect": "detector",
-    "segment": "segmenter",
-    "classify": "classifier",
-}
 
 Kind = Literal["conflict", "missed", "extra", "boxes", "area"]
 _WEIGHT: Final[Mapping[Kind, float]] = {
@@ -61,24 +56,6 @@ class Committee:
     reasons: tuple[str, ...]
     sentence: str
     mapping_version: int = COMMON_DEFECT_VERSION
-
-
-@dataclass(frozen=True, slots=True)
-class _Opinion:
-    """One inspection in common words."""
-
-    called: str  # the model, by its title or its name
-    task: Task
-    size: tuple[int, int]  # width, height in px
-    known: frozenset[str]  # common names of the classes it was taught
-    seen: dict[str, float]  # common name → highest probability, most probable first
-    boxes: dict[str, NDArray[np.float64]]  # common name → (n, 4) px
-    chances: dict[str, NDArray[np.float64]]  # (n,) of the boxes
-
-    @property
-    def main(self) -> str | None:
-        """The most probable class, None if nothing was found."""
-        return next(iter(self.seen), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +104,7 @@ def compare(
     return Committee(
         disagreement=round(float(np.mean(sizes)), 4) if sizes else 0.0,
         reasons=_reasons(found),
-        sentence=_sentence(opinions),
+        sentence=sentence_of(opinions),
     )
 
 
@@ -163,7 +140,7 @@ def _named_in(inspection: Inspection) -> set[str]:
     return {*(d.label for d in boxes), *(s.label for s in regions), *inspection.probabilities}
 
 
-def _opinion(inspection: Inspection, called: str, known: frozenset[str]) -> _Opinion:
+def _opinion(inspection: Inspection, called: str, known: frozenset[str]) -> Opinion:
     claims = [(d.label, d.probability, d.box) for d in inspection.detections]
     claims += [(s.label, s.score, s.box) for s in inspection.segments]
     boxes: dict[str, list[Box]] = {}
@@ -175,7 +152,7 @@ def _opinion(inspection: Inspection, called: str, known: frozenset[str]) -> _Opi
     if inspection.probabilities:
         label, probability = max(inspection.probabilities.items(), key=lambda entry: entry[1])
         seen = {common_name(label): probability}
-    return _Opinion(
+    return Opinion(
         called=called,
         task=inspection.task,
         size=(inspection.image.width, inspection.image.height),
@@ -189,7 +166,7 @@ def _opinion(inspection: Inspection, called: str, known: frozenset[str]) -> _Opi
 # --- comparing two -----------------------------------------------------------------------------
 
 
-def _differences(a: _Opinion, b: _Opinion) -> Iterator[_Difference]:
+def _differences(a: Opinion, b: Opinion) -> Iterator[_Difference]:
     """Every way in which two models differ on classes that both know."""
     shared = a.known & b.known
     in_a = {name: p for name, p in a.seen.items() if name in shared}
@@ -209,7 +186,7 @@ def _differences(a: _Opinion, b: _Opinion) -> Iterator[_Difference]:
             yield from _places(a, b, name)
 
 
-def _missed(finder: _Opinion, other: _Opinion, only: Mapping[str, float]) -> Iterator[_Difference]:
+def _missed(finder: Opinion, other: Opinion, only: Mapping[str, float]) -> Iterator[_Difference]:
     """Classes that one model found and the other, which knows them, did not."""
     if other.task == "classify":
         return  # it names one class: a second one in the image is none of its business
@@ -219,7 +196,7 @@ def _missed(finder: _Opinion, other: _Opinion, only: Mapping[str, float]) -> Ite
         yield _Difference("missed", probability, (name,), (finder.called, other.called))
 
 
-def _places(a: _Opinion, b: _Opinion, name: str) -> Iterator[_Difference]:
+def _places(a: Opinion, b: Opinion, name: str) -> Iterator[_Difference]:
     """How two locators that see the same class differ in where it is."""
     models = (a.called, b.called)
     if a.task == b.task == "detect":
@@ -300,51 +277,3 @@ def _reason(group: Sequence[_Difference]) -> str:
         case "area":
             share = number(1 - worst.size)
             return f"{listed(worst.models)} share {share} of the area they mark as {names[0]}"
-
-
-def _sentence(opinions: Sequence[_Opinion]) -> str:
-    """The vote in one line: "4 of 5 see scratches; the classifier says inclusion"."""
-    votes: dict[str, list[float]] = {}
-    for opinion in opinions:
-        for name, probability in opinion.seen.items():
-            votes.setdefault(name, []).append(probability)
-    if not votes:
-        return "No model finds a defect."
-    asked = {name: sum(name in opinion.known for opinion in opinions) for name in votes}
-    ranked = sorted(votes, key=lambda n: (-len(votes[n]), -asked[n], -sum(votes[n]), n))
-    parts = [_vote(opinions, ranked[0])]
-    also = [n for n in ranked[1:] if any({ranked[0], n} <= o.seen.keys() for o in opinions)]
-    parts += [_vote(opinions, name, also=True) for name in also]
-    said: dict[str, list[str]] = {}
-    for opinion in opinions:
-        if ranked[0] in opinion.seen or opinion.main in also:
-            continue
-        if opinion.main is not None:
-            said.setdefault(f"says {named(opinion.main)}", []).append(_who(opinion, opinions))
-        elif ranked[0] in opinion.known:
-            said.setdefault("finds nothing", []).append(_who(opinion, opinions))
-    for words, who in said.items():
-        verb, rest = words.split(" ", 1)
-        parts.append(f"{listed(who)} {verb if len(who) == 1 else verb[:-1]} {rest}")
-    return "; ".join(parts) + "."
-
-
-def _vote(opinions: Sequence[_Opinion], name: str, *, also: bool = False) -> str:
-    """`4 of 5 see scratches`; `both that know crazing see it` where others were not taught it."""
-    asked = sum(name in opinion.known for opinion in opinions)
-    seen = sum(name in opinion.seen for opinion in opinions)
-    who = ("both" if asked == 2 else f"all {asked}") if seen == asked else f"{seen} of {asked}"
-    what = named(name)
-    if asked == 1:
-        who = next(_who(opinion, opinions) for opinion in opinions if name in opinion.known)
-    elif asked < len(opinions):
-        who, what = f"{who} that know {what}", "it"
-    verb = "sees" if seen == 1 else "see"
-    words = f"{who} {'also ' if also else ''}{verb} {what}"
-    return words if also else words[:1].upper() + words[1:]
-
-
-def _who(opinion: _Opinion, opinions: Sequence[_Opinion]) -> str:
-    """`the classifier` where there is one, what a model is called where there are several."""
-    of_task = sum(other.task == opinion.task for other in opinions)
-    return f"the {_NOUN[opinion.task]}" if of_task == 1 else opinion.called

@@ -24,7 +24,8 @@ from demo.service import Look, Service
 logger = logging.getLogger(__name__)
 
 STRIP: Final = 8  # answers kept to be shown
-_RATE_WINDOW: Final = 20  # answers
+_RATE_WINDOW_S: Final = 10.0
+_LEAST_S: Final = 1.0  # what was answered in less is not made a larger rate
 _IDLE_S: Final = 60.0  # without a visitor's page asking, a view ends
 
 Offered = DecodedImage | Path
@@ -39,7 +40,7 @@ class Seen:
     answered: int
     dropped: int
     unreadable: int
-    per_s: float  # answers
+    per_s: float  # answers, of late or just before the end
     strip: tuple[Look, ...]  # the newest first
     error: str  # the last thing that went wrong; "" if nothing did
     is_over: bool  # nothing more will be offered, and all is answered
@@ -69,7 +70,9 @@ class LiveView:
         self._condition = threading.Condition()
         self._offered = self._answered = self._dropped = self._unreadable = 0
         self._strip: deque[Look] = deque(maxlen=STRIP)
-        self._times: deque[float] = deque(maxlen=_RATE_WINDOW)
+        self._times: deque[float] = deque()  # of the answers in the window
+        self._began: float | None = None  # with the first picture
+        self._ended: float | None = None
         self._error = ""
         self._closed = self._fed = self._busy = False
         self._asked = clock()
@@ -89,24 +92,35 @@ class LiveView:
                 self._dropped += 1
             self._offered += 1
             self._newest = picture
+            if self._began is None:
+                self._began = self._clock()
             self._condition.notify()
 
     def seen(self) -> Seen:
         """How it stands; asking keeps it alive."""
         with self._condition:
             self._asked = self._clock()
-            times = list(self._times)
-            span = times[-1] - times[0] if len(times) > 1 else 0.0
             return Seen(
                 self._offered,
                 self._answered,
                 self._dropped,
                 self._unreadable,
-                (len(times) - 1) / span if span > 0 else 0.0,
+                self._rate(),
                 tuple(reversed(self._strip)),
                 self._error,
                 self._closed or (self._fed and self._newest is None and not self._busy),
             )
+
+    def _rate(self) -> float:
+        """Answers per second of the time that passed, so that it falls while nothing is answered.
+
+        Gaps between answers would leave out the wait for the first, and all that was dropped since.
+        """
+        end = self._clock() if self._ended is None else self._ended
+        while self._times and self._times[0] <= end - _RATE_WINDOW_S:
+            self._times.popleft()
+        passed = end - self._began if self._began is not None else 0.0
+        return len(self._times) / max(min(passed, _RATE_WINDOW_S), _LEAST_S)
 
     def fail(self, sentence: str) -> None:
         """Say what went wrong with the feed."""
@@ -137,10 +151,12 @@ class LiveView:
                 self._busy = False
                 while self._newest is None and not self.is_closed:
                     if self._fed:
+                        self._ended = self._clock()
                         return
                     self._condition.wait(timeout=1.0)
                 if self.is_closed:
                     self._closed = True
+                    self._ended = self._clock()
                     return
                 picture, self._newest, self._busy = self._newest, None, True
             if picture is not None:

@@ -208,12 +208,13 @@ def tile(inspection: Inspection, model_title: str, source: str) -> str:
     )
 
 
-def waiting_tile(model_title: str) -> str:
-    """The place of an answer that is not there yet; as large as the answer will be."""
+def waiting_tile(model_title: str, *, is_stopped: bool = False) -> str:
+    """The place of an answer that is not there yet, or never will be; as large as an answer."""
+    state, text = ("is-stopped", "Stopped") if is_stopped else ("is-waiting", "…")
     return (
-        '<figure class="tile is-waiting"><div class="blank"></div>'
+        f'<figure class="tile {state}"><div class="blank"></div>'
         f'<figcaption><p class="model">{escape(model_title)}</p>'
-        '<p class="headline">…</p></figcaption></figure>'
+        f'<p class="headline">{text}</p></figcaption></figure>'
     )
 
 

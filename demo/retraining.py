@@ -25,6 +25,7 @@ from core.settings import Settings
 from core.verdicts import PRIMARY
 from demo.service import Service
 from demo.telling import without_places
+from demo.words import short
 from hub.channel import revisions
 from hub.moves import promote, roll_back
 from models._release import CONFIG_FILE, read_channel
@@ -102,6 +103,10 @@ class Retrainings:
         first = runs[0].model if runs else ""
         served = [(r.config.title, r.config.name) for r in self._service.releases()]
         return tuple(sorted(served, key=lambda named: (named[1] != first, named[1])))
+
+    def title(self, model: str) -> str:
+        """What people call a model."""
+        return short(self._service.choose(model).config.title)
 
     def now(self) -> datetime:
         """The ledger's time."""

@@ -341,7 +341,10 @@ def _encoded(source: Path | bytes | DecodedImage, settings: Settings) -> bytes |
 
 
 def judge(looks: Sequence[Look]) -> Committee:
-    """How far the models agree, each asked only about the classes it was taught."""
+    """How far the models agree, each asked about the classes it was taught, each voting once."""
+    singly = [look for look in looks if look.inspection.model != COMMITTEE]
+    if any(look.inspection.task == "detect" for look in singly):
+        looks = singly  # the committee only says again what its detectors have said
     taught = {look.inspection.model: look.prediction.labels for look in looks}
     titles = {look.inspection.model: short(look.title) for look in looks}
     return compare([look.inspection for look in looks], labels=taught, titles=titles)

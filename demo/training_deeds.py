@@ -12,7 +12,7 @@ from typing import Final
 from active_learning.retraining import RetrainingRun
 from core.errors import InputError
 from demo.retraining import Picture, Retrainings
-from demo.words import short
+from demo.words import capital, short
 
 NOTHING: Final = "Nothing to go back to"
 
@@ -41,7 +41,8 @@ def main(picture: Picture) -> Deed:
         return Deed(
             f"withdraw:{order.id}",
             "Take the order back …",
-            f"{order.who} has asked for {name} to be trained. Taken back, nothing is begun.",
+            f"{capital(order.who)} has asked for {name} to be trained. Taken back, nothing is "
+            "begun.",
             "Yes, take it back",
         )
     if order is not None:
@@ -49,7 +50,7 @@ def main(picture: Picture) -> Deed:
         return Deed(
             f"withdraw:{order.id}",
             "Take the order back …",
-            f"{order.who} has asked for the run to {wish}. Taken back, it {else_}.",
+            f"{capital(order.who)} has asked for the run to {wish}. Taken back, it {else_}.",
             "Yes, take it back",
         )
     if run is not None and run.is_open:
@@ -161,22 +162,23 @@ def do(retrainings: Retrainings, model: str, key: str, *, who: str) -> str:
     match key.partition(":"):
         case ("train", "", ""):
             order = retrainings.train(model, who=who)
-            return f"Training of {model} is asked for by {order.who}."
+            return f"Training of {retrainings.title(model)} is asked for by {order.who}."
         case ("stop", _, subject):
             order = retrainings.stop(subject, who=who)
-            return f"{order.who} has asked for the run to stop; it does after the step in hand."
+            who = capital(order.who)
+            return f"{who} has asked for the run to stop; it does after the step in hand."
         case ("drop", _, subject):
             order = retrainings.drop(subject, who=who)
-            return f"{order.who} has asked for the run to be given up."
+            return f"{capital(order.who)} has asked for the run to be given up."
         case ("withdraw", _, subject) if subject.isdecimal() and len(subject) < 16:
             retrainings.take_back(int(subject), who=who)
             return "The order is taken back."
         case ("back", _, subject):
             before, after = retrainings.go_back(model, subject, who=who)
-            return f"{model} is back at {after}; {before} is kept."
+            return f"{retrainings.title(model)} is back at {after}; {before} is kept."
         case ("live", _, subject):
             before, after = retrainings.put_live(model, subject, who=who)
-            return f"{model} serves {after} now; {before} is kept."
+            return f"{retrainings.title(model)} serves {after} now; {before} is kept."
     raise InputError(f"There is no deed {key[:40]!r}: use the buttons of the page.")
 
 

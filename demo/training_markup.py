@@ -22,7 +22,7 @@ from demo.markup import swatch, with_code
 from demo.retraining import Curve, Picture
 from demo.review_markup import bars, moment
 from demo.telling import without_places
-from demo.words import SOURCES, count, short
+from demo.words import SOURCES, capital, count, short
 from models import get_spec
 
 _STEPS: Final[dict[Phase, str]] = {
@@ -320,7 +320,7 @@ def _how_far(run: RetrainingRun) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f'<p class="sentence" role="status">{escape(text)}</p>'
+    return f'<p class="sentence" role="status">{escape(capital(text))}</p>'
 
 
 def _percent(value: float) -> str:

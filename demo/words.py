@@ -6,11 +6,11 @@ Pure functions from `core.records`; nothing here knows a web page or a picture.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from active_learning.uncertainty import LIKELY
 from active_learning.wording import count as count
 from core.records import Box, Inspection, Source
 from core.taxonomy import title
@@ -81,23 +81,40 @@ def headline(inspection: Inspection) -> Headline:
 
 
 def summarise(inspection: Inspection) -> tuple[str, ...]:
-    """One phrase a class, the most probable class first: "Scratches, 0.93 probable · 2 places"."""
+    """One phrase a class, the most probable class first: "Scratches, 0.93 probable · 2 places".
+
+    Places that are not likely are told apart: "2 places, 7 more in doubt".
+    """
     found = findings(inspection)
     if inspection.task == "classify":
         return tuple(f"{title(f.label)}, {number(f.probability)} probable" for f in found[:1])
-    best: dict[str, float] = {}
+    chances: dict[str, list[float]] = {}
     for finding in found:
-        best[finding.label] = max(finding.probability, best.get(finding.label, 0.0))
-    places = Counter(finding.label for finding in found)
+        chances.setdefault(finding.label, []).append(finding.probability)
     return tuple(
-        f"{title(label)}, {number(p)} probable · {count(places[label], 'place')}"
-        for label, p in sorted(best.items(), key=lambda entry: -entry[1])
+        f"{title(label)}, {number(max(each))} probable · {_places(each)}"
+        for label, each in sorted(chances.items(), key=lambda entry: -max(entry[1]))
     )
+
+
+def _places(chances: Sequence[float]) -> str:
+    """How many places are likely, as the verdict means it, and how many more are in doubt."""
+    likely = sum(p >= LIKELY for p in chances)
+    doubtful = len(chances) - likely
+    if likely:
+        more = f", {doubtful} more in doubt" if doubtful else ""
+        return f"{count(likely, 'place')}{more}"
+    return count(doubtful, "place") + (", all in doubt" if doubtful > 1 else "")
 
 
 def short(model_title: str) -> str:
     """A model's title without what it is made of: "GRACE (YOLO11s + …)" is "GRACE"."""
     return model_title.partition(" (")[0]
+
+
+def capital(text: str) -> str:
+    """A sentence that begins with a capital, whatever name or class it begins with."""
+    return text[:1].upper() + text[1:]
 
 
 def number(fraction: float) -> str:

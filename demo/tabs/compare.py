@@ -23,10 +23,12 @@ from demo.tabs.inspect import InspectTab
 from demo.words import labels_found, short
 
 Seen = tuple[str, str]  # path and name of the picture on the page; "" where there is none
+Standing = tuple[tuple[str, ...], tuple[str, ...]]  # tiles answered, titles of those to come
 
 _WHAT: Final = "The models look at the same picture; drop one, choose models and press Compare."
-_RESULTS: Final = 7  # parts of the page that a comparison fills
+_RESULTS: Final = 8  # parts of the page that a comparison fills
 _NO_PICTURE: Final[Seen] = ("", "")
+_IDLE: Final[Standing] = ((), ())
 _ADDRESS: Final = "comparison"  # what a link calls one
 _HAND_OUT: Final = "() => document.getElementById('compare-export').click()"
 
@@ -37,6 +39,7 @@ class _Page:
         self.answers = Latest()
         self.compared: Any = gr.State(None)  # `Compared`, when all models have answered
         self.seen = gr.State(_NO_PICTURE)  # the picture in the grid
+        self.standing = gr.State(_IDLE)  # of the comparison under way
         self.is_linked = gr.State(False)  # whether a link put it there, and nobody has come since
         self.sentence = gr.HTML(
             markup.sentence(_WHAT), js_on_load=markup.ANNOUNCE, elem_id="compare-sentence"
@@ -156,7 +159,17 @@ class _Page:
     def empty(self, request: gr.Request) -> tuple[Any, ...]:
         """The page without a picture; answers about the one before come too late."""
         self.answers.begin(request)
-        return markup.sentence(_WHAT), "", "", gr.Button(interactive=False), _NO_PICTURE, None, ""
+        button = gr.Button(interactive=False)
+        return markup.sentence(_WHAT), "", "", button, _NO_PICTURE, None, "", _IDLE
+
+    def halt(self, standing: Standing, request: gr.Request) -> tuple[Any, ...]:
+        """Say how far it came; the models that were not asked any more say so, too."""
+        self.answers.begin(request)
+        tiles, titles = standing
+        said = "the answers so far are below" if tiles else "nothing was answered yet"
+        left = [markup.waiting_tile(title, is_stopped=True) for title in titles]
+        grid = markup.grid([*tiles, *left])
+        return markup.sentence(f"Stopped; {said}."), grid, gr.Button(interactive=False)
 
     def keep(self, compared: Compared | None) -> str:
         """Keep what all models said, and say where it is found again."""
@@ -209,6 +222,7 @@ class _Page:
                 seen,
                 None,
                 "",
+                ((), tuple(titles)),
             )
             for look in self.service.looks(Path(path), names):
                 looks.append(look)
@@ -232,6 +246,7 @@ class _Page:
                     seen,
                     handlers.compared(path, name, comparison) if comparison else None,
                     "",
+                    (tuple(tiles), tuple(titles[n:])),
                 )
         except Exception as exc:
             yield _failed(handlers.sentence_of(exc), seen)
@@ -257,7 +272,7 @@ def build(
     """
     page = _Page(service, comparisons)
     results = [page.sentence, page.legend, page.grid, page.stop, page.seen, page.compared]
-    results.append(page.linked)  # the link is another comparison's
+    results += [page.linked, page.standing]  # the link is another comparison's
     working: dict[str, Any] = {
         "show_progress": "hidden",  # the sentence counts the models
         "concurrency_id": "models",
@@ -295,11 +310,9 @@ def build(
     # A dropped picture first clears the one before it: that must not wait behind other visitors.
     page.picture.clear(page.empty, outputs=results, queue=False, show_progress="hidden", **PRIVATE)
     page.stop.click(
-        lambda: (
-            markup.sentence("Stopped; the answers so far are below."),
-            gr.Button(interactive=False),
-        ),
-        outputs=[page.sentence, page.stop],
+        page.halt,
+        page.standing,
+        [page.sentence, page.grid, page.stop],
         cancels=runs,
         show_progress="hidden",
         **PRIVATE,
@@ -308,7 +321,7 @@ def build(
 
 def _failed(sentence: str, seen: Seen = _NO_PICTURE) -> tuple[Any, ...]:
     """Why there is no answer; `seen` is the picture that is asked about all the same."""
-    return markup.failed(sentence), "", "", gr.Button(interactive=False), seen, None, ""
+    return markup.failed(sentence), "", "", gr.Button(interactive=False), seen, None, "", _IDLE
 
 
 def _kept(compared: Compared, image: DecodedImage) -> tuple[Any, ...]:
@@ -326,6 +339,7 @@ def _kept(compared: Compared, image: DecodedImage) -> tuple[Any, ...]:
         (compared.path, compared.name),
         compared,
         "",
+        _IDLE,
     )
 
 

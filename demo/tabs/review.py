@@ -174,9 +174,21 @@ class _Page:
             gr.Button(visible=is_sending),
         )
 
-    def choose_place(self, event: gr.EventData) -> View:
-        """List the images of another place, from the first one on."""
-        return known_place(event.place), PAGE
+    def choose_place(self, selected: str, event: gr.EventData) -> tuple[Any, ...]:
+        """List the images of another place, from the first one on.
+
+        An image that is not there would stand beside a list without it: the first one is chosen.
+        """
+        place = known_place(event.place)
+        try:
+            found = self.reviewing.chosen(selected) if selected else None
+            if found is not None and place in (None, found.entry.place):
+                return (place, PAGE), selected, *(gr.skip(),) * _DETAILS
+            listed = self.reviewing.listed(place, limit=1)
+        except RollmarkError:
+            listed = ()  # the sentence will say why
+        selected = listed[0].entry.item.id if listed else ""
+        return (place, PAGE), selected, *self.show(selected, is_new=True)
 
     def show_more(self, view: View) -> View:
         """List more images of the same place."""
@@ -275,7 +287,13 @@ def build(service: Service, settings: Settings, tabs: Any, tab: Any) -> None:
     tab.select(page.look_in_passing, outputs=page.connection, **_QUIET)
     tabs.select(_refreshes, outputs=page.timer, **_QUIET)
     page.timer.tick(**fill, trigger_mode="once")
-    page.places.click(page.choose_place, outputs=page.view, **_QUIET).then(**fill)
+    page.places.click(
+        page.choose_place,
+        page.selected,
+        [page.view, page.selected, *page.detail()],
+        trigger_mode="multiple",
+        **_IN_TURN,
+    ).then(**fill)
     page.queue.input(page.show_more, page.view, page.view, **_QUIET).then(**fill)
     page.queue.select(
         page.choose,

@@ -151,6 +151,38 @@ def test_a_second_class_in_the_image_is_not_the_classifiers_business():
     assert found.sentence == "Both see scratches; 1 of 2 also sees patches."
 
 
+def several(model: str, *names: str) -> Inspection:
+    return by_detector(model, *((name, 0.9, LEFT) for name in names))
+
+
+def test_classes_with_the_same_voters_are_told_together():
+    both = ("crazing", "inclusion", "patches", "scratches")
+    found = judge(several("grace", *both), several("da_yolo", *both))
+    assert found.sentence == "Both see crazing, inclusion, patches and scratches."
+    found = judge(several("grace", *NEU), several("da_yolo", *NEU))
+    assert found.sentence == "Both see crazing, inclusion, patches and 3 more."
+
+
+def test_classes_that_others_see_keep_a_part_of_their_own():
+    found = judge(
+        several("grace", "crazing", "inclusion", "patches"),
+        several("da_yolo", "crazing", "scratches"),
+        several("gms2_yolo", "crazing"),
+    )
+    assert found.sentence == (
+        "All 3 see crazing; 1 of 3 also sees inclusion and patches; 1 of 3 also sees scratches."
+    )
+
+
+def test_several_classes_that_not_all_were_taught_are_named_once():
+    found = judge(
+        several("grace", "crazing", "pitted_surface"),
+        several("da_yolo", "crazing", "pitted_surface"),
+        by_segmenter("sme"),
+    )
+    assert found.sentence == "Both that know crazing and pitted surface see them."
+
+
 def test_a_classifier_against_a_locator_that_found_nothing_counts():
     found = judge(by_detector("grace"), by_classifier("mobilesteelnet", {"crazing": 0.9}))
     assert found.disagreement == pytest.approx(0.9)

@@ -32,6 +32,24 @@ def test_the_committee_answers_with_what_its_members_find(service: Service, load
     assert len(loader.loaded) == 2
 
 
+def test_the_committee_is_shown_beside_its_detectors_and_has_no_vote_of_its_own(
+    service: Service,
+) -> None:
+    alone = service.compare(PICTURE, ["da_yolo", "grace"]).committee
+    beside = service.compare(PICTURE, ["da_yolo", "grace", "committee"])
+    assert [look.inspection.model for look in beside.looks] == ["da_yolo", "grace", "committee"]
+    assert beside.committee == alone
+    assert beside.committee.sentence == "Both see scratches and inclusion."
+
+
+def test_the_committee_votes_where_none_of_its_detectors_does(service: Service) -> None:
+    with_classifier = service.compare(PICTURE, ["mobilesteelnet", "committee"]).committee
+    assert with_classifier.sentence == "1 of 2 sees crazing; the detector says scratches."
+    assert service.compare(PICTURE, ["committee"]).committee.sentence == (
+        "The detector sees scratches and inclusion."
+    )
+
+
 def test_other_weights_of_a_member_are_another_revision(
     service: Service, paths: PathSettings
 ) -> None:

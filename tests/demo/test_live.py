@@ -97,6 +97,39 @@ def test_a_view_that_nobody_asks_for_ends(gate: Gate) -> None:
     assert view.is_closed
 
 
+def test_the_rate_is_what_was_answered_in_the_time_that_passed(gate: Gate) -> None:
+    now = [0.0]
+    view = LiveView(gate, "grace", clock=lambda: now[0])  # type: ignore[arg-type]
+    now[0] = 5.0  # until a camera is allowed, nothing could be looked at
+    for answered, second in ((1, 12.9), (2, 13.0)):
+        view.offer(PICTURE)
+        assert gate.busy.acquire(timeout=30)
+        now[0] = second
+        gate.let.release()
+        wait(lambda answered=answered: view.seen().answered == answered)  # type: ignore[misc]
+    assert view.seen().per_s == pytest.approx(2 / 8)
+    now[0] = 21.0  # both still within 10 s
+    assert view.seen().per_s == pytest.approx(2 / 10)
+    assert " · 0.2 per second" in live_head(view.seen())
+    view.close()
+    wait(lambda: view._ended is not None)
+    now[0] = 60.0  # after the end it stays
+    assert view.seen().per_s == pytest.approx(2 / 10)
+
+
+def test_the_rate_falls_to_none_while_nothing_is_answered(gate: Gate) -> None:
+    now = [0.0]
+    view = LiveView(gate, "grace", clock=lambda: now[0])  # type: ignore[arg-type]
+    gate.let.release()
+    view.offer(PICTURE)
+    wait(lambda: view.seen().answered == 1)
+    assert view.seen().per_s == 1.0  # within the first second it claims no more
+    now[0] = 11.0
+    assert view.seen().per_s == 0
+    assert "per second" not in live_head(view.seen())
+    view.close()
+
+
 def test_the_oldest_view_makes_room(service: Service) -> None:
     views = LiveViews(service, most=2)
     first, second = views.open("grace"), views.open("grace")

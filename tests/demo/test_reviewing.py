@@ -217,7 +217,26 @@ def test_an_open_question_survives_a_refresh(page: _Page, service: Service) -> N
 
 def test_more_images_and_other_places_are_asked_for(page: _Page) -> None:
     assert page.show_more(("parked", 24)) == ("parked", 48)
-    assert page.choose_place(SimpleNamespace(place="waiting")) == ("waiting", 24)  # type: ignore[arg-type]
+    assert to_place(page, "", "waiting")[0] == ("waiting", 24)
+
+
+def to_place(page: _Page, selected: str, place: str) -> tuple[Any, ...]:
+    return page.choose_place(selected, SimpleNamespace(place=place))  # type: ignore[arg-type]
+
+
+def test_another_list_leaves_no_image_chosen_that_is_not_in_it(
+    page: _Page, service: Service
+) -> None:
+    waiting, parked = flag(service, 1), flag(service, 2)
+    park(service, parked)
+    view, selected, shown, *_ = to_place(page, waiting.id, "reviewed")
+    assert (view, selected) == (("reviewed", 24), "")
+    assert "Choose an image" in shown
+    assert to_place(page, waiting.id, "parked")[1] == parked.id
+    for place in ("", "waiting"):  # it is listed there, and stays
+        _, selected, *details = to_place(page, waiting.id, place)
+        assert selected == waiting.id
+        assert all(is_kept(details))
 
 
 def test_an_unknown_image_is_no_error(page: _Page, service: Service) -> None:

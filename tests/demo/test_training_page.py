@@ -310,7 +310,7 @@ def test_a_run_is_asked_for_and_stopped_while_its_log_grows_under_the_readers_ey
     main.click()
     expect(page.locator("#training-question")).to_contain_text("GRACE is not due: 0 of 50")
     page.get_by_role("button", name="Yes, train it now").click()
-    expect(sentence).to_contain_text("reviewer has asked for GRACE to be trained")
+    expect(sentence).to_contain_text("Reviewer has asked for GRACE to be trained")
     expect(main).to_have_text("Take the order back …")
     ledger = open_ledger(paths.ledger_url)
     watcher = Presence(ledger, poll_min=15)

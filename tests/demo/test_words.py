@@ -31,6 +31,21 @@ def test_the_headline_counts_the_places_of_the_most_probable_class() -> None:
     assert line.detail == "Also Inclusion, 0.70 probable · 1 place."
 
 
+@pytest.mark.parametrize(
+    ("chances", "text"),
+    [
+        pytest.param(
+            [0.94, 0.5, 0.28, 0.28], "0.94 probable · 2 places, 2 more in doubt", id="few"
+        ),
+        pytest.param([0.94, 0.49, 0.3], "0.94 probable · 1 place, 2 more in doubt", id="the best"),
+        pytest.param([0.43, 0.3], "0.43 probable · 2 places, all in doubt", id="none"),
+    ],
+)
+def test_improbable_places_are_told_apart(chances: list[float], text: str) -> None:
+    seen = detection(*(("inclusion", p, (0, 0, 10, 10)) for p in chances))
+    assert headline(seen).text == f"Inclusion, {text}"
+
+
 def test_nothing_found_is_said_in_two_words() -> None:
     assert headline(detection(verdict="accept")).text == "Nothing found"
 
