@@ -29,6 +29,7 @@ from demo.service import Service
 
 THUMB_PX: Final = 72
 PICTURE_PX: Final = 640  # the longer side of the picture beside the list
+_SEEN_PX: Final = 320  # how long it is on the screen
 _THUMBS: Final = 1024  # kept in memory, 3 kB each
 _REACH_AGE_S: Final = 30.0  # for which one look at Label Studio serves every visitor
 _HISTORY: Final = 12  # latest events of an item
@@ -216,7 +217,7 @@ class Reviewing:
             labels=labels,
             layers=Layers(boxes=marking.task == "detect", mask=True, names=True),
             max_side_px=PICTURE_PX,
-            seen_side_px=PICTURE_PX,
+            seen_side_px=_SEEN_PX,
         )
 
 

@@ -1,0 +1,26 @@
+"""The theme's colours can be told apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from demo.theme import theme
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("state", ["", "_hover"])
+@pytest.mark.parametrize(("mode", "around"), [("", "neutral_200"), ("_dark", "neutral_600")])
+def test_an_unticked_box_stands_out_from_its_label(state: str, mode: str, around: str) -> None:
+    look = theme()
+    border = getattr(look, f"checkbox_border_color{state}{mode}")
+    assert _contrast(getattr(look, border.lstrip("*")), getattr(look, around)) >= 3
