@@ -71,6 +71,7 @@ def test_a_batch_is_inspected_stepped_through_and_taken_away(
     assert all(picture.name in text for picture in PICTURES)
     assert serious_barriers(page) == []
     page.reload()  # this browser remembers what it sent
+    expect(page.get_by_role("tab", name="Batch")).to_be_visible(timeout=TIMEOUT_MS)
     select_tab(page, "Batch")
     page.locator("#batch-earlier input").click(timeout=TIMEOUT_MS)
     expect(page.get_by_role("option")).to_have_count(1)

@@ -221,7 +221,7 @@ def test_an_image_that_was_set_aside_goes_back_after_asking_once(page: Page, mil
     expect(page.locator("#review-happened")).to_contain_text("waits to be sent again")
     expect(page.locator(".place.is-parked strong")).to_have_text("0")
     page.locator(".place.is-parked").click()
-    expect(page.locator(".nothing")).to_contain_text("No image is set aside.")
+    expect(page.locator(".nothing", has_text="No image is set aside.")).to_be_visible()
 
 
 def test_the_button_sends_as_many_as_it_says(page: Page, mill: Mill) -> None:
