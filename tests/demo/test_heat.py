@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,5 +123,24 @@ def test_a_picture_that_is_gone_is_said_in_the_legend_s_place(
     copy.unlink()
     panel = object.__new__(DrawingPanel)
     panel._service = service
-    _, said = panel._redraw(shown, [], "layer")
+    _, said, _ = panel._redraw(shown, [], "layer", None)
     assert "has been cleared from the server" in said
+
+
+def test_the_committee_is_drawn_without_heat_and_that_is_said_quietly(
+    bundled: PathSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from demo.drawing import DrawingPanel
+
+    service = Service(Settings(paths=bundled, serving=ServingSettings(runtime="torch")))
+    shown = inspected(service, PICTURE)
+    of_committee = shown.inspection.model_copy(update={"model": "committee"})
+    monkeypatch.setattr(service, "heat", lambda *_: pytest.fail("it has no network of its own"))
+    panel = object.__new__(DrawingPanel)
+    panel._service = service
+    asked = replace(shown, inspection=of_committee)
+    picture, said, selected = panel._redraw(asked, ["Boxes"], "layer", 1)
+    assert picture.ndim == 3
+    assert "The committee has no network of its own" in said
+    assert "This did not work" not in said
+    assert selected == 1
