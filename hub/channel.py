@@ -210,27 +210,29 @@ def _describe_anew(source: Path, target: Path, files: Sequence[Path]) -> None:
     """
     config, used = read_release(source), _side_files(target)
     side = config.novelty
-    if side is not None and _differs(target / side.file, (source / side.file).read_bytes()):
-        own = Path(side.file)
-        name = f"{own.stem}-{side.sha256[:12]}{own.suffix}"
-        _replace(target / name, (source / side.file).read_bytes())
-        config = config.model_copy(update={"novelty": SideFile(file=name, sha256=side.sha256)})
-    sides = {side.file for side in read_release(source).side_files}
     for file in files:
-        if file.name not in {CONFIG_FILE, *sides}:
-            _replace(target / file.name, file.read_bytes())
+        data, name = file.read_bytes(), file.name
+        if side is not None and name == side.file:
+            if side.sha256 in used:
+                name = used[side.sha256]
+            elif _differs(target / name, data):
+                name = f"{file.stem}-{side.sha256[:12]}{file.suffix}"
+            config = config.model_copy(update={"novelty": SideFile(file=name, sha256=side.sha256)})
+        if name != CONFIG_FILE:
+            _replace(target / name, data)
     write_config(target, config)
     # What was described before is left to whoever reads by that description now.
     for left in target.glob("*.safetensors"):
-        if left.name not in {config.weights_file, *used, *(s.file for s in config.side_files)}:
+        if left.name not in {config.weights_file, *used.values(), *_side_files(target).values()}:
             left.unlink()
 
 
-def _side_files(folder: Path) -> set[str]:
+def _side_files(folder: Path) -> dict[str, str]:
+    """Names of a release's side files by their hash."""
     try:
-        return {side.file for side in read_release(folder).side_files}
+        return {side.sha256: side.file for side in read_release(folder).side_files}
     except WeightsError:  # a damaged description is replaced
-        return set()
+        return {}
 
 
 def _differs(file: Path, data: bytes) -> bool:

@@ -73,6 +73,16 @@ def test_weights_described_anew_are_whole_at_every_moment(paths, tmp_path, monke
     assert live(paths) == A
 
 
+def test_a_release_that_was_described_without_a_side_file_gets_its_first(paths, release, tmp_path):
+    activate(release(b"a"), paths)
+    done = activate(write_described(tmp_path / "calibrated", b"a", b"first fit"), paths)
+    config, found = read_whole(done.folder)
+    assert (config.novelty.file, found[config.novelty.file]) == (
+        "novelty.safetensors",
+        b"first fit",
+    )
+
+
 def test_of_descriptions_the_side_files_of_the_last_two_are_kept(paths, tmp_path):
     fits = (b"first fit", b"second fit", b"third fit")
     for number, fit in enumerate(fits):
@@ -82,6 +92,8 @@ def test_of_descriptions_the_side_files_of_the_last_two_are_kept(paths, tmp_path
     second, third = (f"novelty-{hashlib.sha256(f).hexdigest()[:12]}.safetensors" for f in fits[1:])
     assert {file.name for file in done.folder.glob("novelty*")} == {second, third}
     activate(tmp_path / "2", paths)  # nothing is new
+    config, found = read_whole(done.folder)
+    assert found[config.novelty.file] == b"third fit"
     assert [file.name for file in done.folder.glob("novelty*")] == [third]
 
 
