@@ -15,6 +15,7 @@ from core.taxonomy import title
 from demo.batch_jobs import Progress
 from demo.batch_store import BatchStore
 from demo.batch_view import histogram, remarks, rows, sentence
+from demo.markup import swatch
 from demo.words import findings
 
 BatchKind = Literal["csv", "coco", "report"]
@@ -96,7 +97,7 @@ def batch_report(progress: Progress, store: BatchStore) -> str:
     """One self-contained page: the sentence, the counts, then the pictures, most severe first."""
     job = progress.job
     counts = "".join(
-        f"<tr><td>{escape(title(label))}</td><td>{n}</td></tr>"
+        f"<tr><td>{swatch(label)}{escape(title(label))}</td><td>{n}</td></tr>"
         for label, n in histogram(list(progress.answers.values())).items()
     )
     ordered = rows(progress, "severity")
@@ -107,20 +108,22 @@ def batch_report(progress: Progress, store: BatchStore) -> str:
         if len(shown) < _REPORT_PICTURES and tile.is_file():
             data = base64.b64encode(tile.read_bytes()).decode()
             picture = f'<img alt="" src="data:image/webp;base64,{data}">'
+        doubt = "" if row.uncertainty < 0 else f"{row.uncertainty:.2f}"
         shown.append(
             f"<tr><td>{picture}</td><td>{escape(row.name)}</td><td>{escape(row.text)}</td>"
-            f"<td>{'' if row.uncertainty < 0 else f'{row.uncertainty:.2f}'}</td></tr>"
+            f"<td>{doubt}</td></tr>"
         )
     when = f"{job.created_at:%Y-%m-%d %H:%M} UTC"
     said = f"{escape(sentence(progress))} {escape(remarks(progress))}"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(job.title)}</title><style>{_REPORT_STYLE}</style></head><body>"
         f"<h1>{escape(job.title)}</h1><p>{said}</p>"
         f"<p>Model {escape(job.model)}, {escape(_revisions(progress))}; begun {when}.</p>"
         f"<table><thead><tr><th>Class</th><th>Pictures</th></tr></thead><tbody>{counts}</tbody>"
-        "</table><table><thead><tr><th></th><th>Picture</th><th>Finding</th><th>Uncertainty</th>"
-        f"</tr></thead><tbody>{''.join(shown)}</tbody></table></body></html>"
+        "</table><table><thead><tr><th></th><th>Picture</th><th>Finding</th>"
+        f"<th>Uncertainty</th></tr></thead><tbody>{''.join(shown)}</tbody></table></body></html>"
     )
 
 
@@ -128,7 +131,11 @@ _REPORT_STYLE: Final = (
     "body{font:15px/1.4 system-ui,sans-serif;margin:2rem auto;max-width:60rem}"
     "table{border-collapse:collapse;margin:1rem 0;width:100%}"
     "td,th{border-bottom:1px solid #ccc;padding:.3rem .6rem;text-align:left;vertical-align:top}"
-    "img{width:9rem;display:block}"
+    "td{overflow-wrap:anywhere}"
+    "img{width:9rem;max-width:30vw;display:block}"
+    ".swatch{vertical-align:-2px;margin-right:.5rem}"
+    ".swatch .halo{stroke:#1f2933;stroke-width:5}"
+    "@media (max-width:36rem){body{margin:.7rem;font-size:13px}td,th{padding:.3rem}}"
 )
 
 

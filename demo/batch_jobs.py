@@ -136,7 +136,7 @@ class Batches:
             title=shown.name,
             model=shown.inspection.model,
             score_threshold=None,
-            left_out=0,
+            left_out=(),
         )
         answer = Answer(
             index=0,

@@ -31,6 +31,7 @@ from demo.unpack import Picture
 JobState = Literal["waiting", "running", "stopped", "done"]
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{16}")
 _JOB, _ANSWERS, _PICTURES, _TILES = "job.json", "answers.jsonl", "pictures", "tiles"
+_LEFT_OUT_NAMED: Final = 3
 _FRESH: Final = ".new-"  # begins the name of a batch that is being unpacked
 
 
@@ -47,6 +48,7 @@ class Job(_Record):
     score_threshold: float | None
     names: tuple[str, ...]  # of the pictures, for people
     left_out: int  # files that were no pictures
+    left_out_names: tuple[str, ...] = ()  # of the first of them, for people
     created_at: datetime
     finished_at: datetime | None = None
     state: JobState = "waiting"
@@ -81,9 +83,16 @@ class BatchStore:
         title: str,
         model: str,
         score_threshold: float | None,
-        left_out: int,
+        left_out: Sequence[str],
     ) -> Job:
         """Keep the pictures of a new batch; it appears whole or not at all.
+
+        Args:
+            pictures: as they come out of what was dropped.
+            title: of the batch, for people.
+            model: name of a served model.
+            score_threshold: as for `Service.inspect`.
+            left_out: names of the files that were no pictures.
 
         Raises:
             InputError: whatever the pictures raise, or if the disk refuses them.
@@ -106,7 +115,8 @@ class BatchStore:
                 model=model,
                 score_threshold=score_threshold,
                 names=_told_apart(named),
-                left_out=left_out,
+                left_out=len(left_out),
+                left_out_names=tuple(left_out[:_LEFT_OUT_NAMED]),
                 created_at=datetime.now(UTC),
             )
             lines = "".join(answer.model_dump_json() + "\n" for answer in refused)

@@ -98,8 +98,19 @@ def remarks(progress: Progress) -> str:
         said.append(f"{count(progress.queued, 'picture')} {are} in the review queue")
     if progress.job.left_out:
         were = "was" if progress.job.left_out == 1 else "were"
-        said.append(f"{count(progress.job.left_out, 'other file')} {were} left out")
+        said.append(
+            f"{count(progress.job.left_out, 'other file')} {were} left out{_which(progress)}"
+        )
     return f"{'; '.join(said)}." if said else ""
+
+
+def _which(progress: Progress) -> str:
+    """ ": a.txt, b.txt and 4 more"; batches kept by an older app do not know."""
+    job = progress.job
+    if not job.left_out_names:
+        return ""
+    more = job.left_out - len(job.left_out_names)
+    return f": {', '.join(job.left_out_names)}{f' and {more} more' if more else ''}"
 
 
 def _row(answer: Answer, name: str) -> Row:

@@ -22,7 +22,7 @@ from core.records import Box, Inspection
 from core.taxonomy import look, title
 from core.types import Image
 from demo.colours import Colour, ink_on, rgb
-from demo.folding import fold
+from demo.folding import fold, row_length
 from demo.masks import paint_mask
 from demo.placement import place_tags
 from demo.words import Finding, findings, headline, labels_found, number, rows_of
@@ -122,8 +122,9 @@ def sheet(
     labels: Sequence[str],
     layers: Layers = ALL_LAYERS,
     max_side_px: int | None = None,
+    note: str = "",
 ) -> Image:
-    """The overlay over a strip with verdict, legend or bars, and provenance.
+    """The overlay over a strip with verdict, legend or bars, the note, and provenance.
 
     Arguments are those of `overlay`; by default it is drawn at full resolution.
     """
@@ -133,13 +134,16 @@ def sheet(
     line, margin = above.px(1.6 * _FONT_PX), above.px(0.8 * _FONT_PX)
     classes = labels_found([inspection])
     rows = findings(inspection) if inspection.task == "classify" else ()
-    width = max(above.picture.width, above.px(24 * _FONT_PX))
-    height = line * (2 + (len(rows) or len(classes))) + 2 * margin
+    last = [text for text in (note, f"{inspection.model}, revision {inspection.revision}") if text]
+    said = (headline(inspection).text, *last)
+    longest = math.ceil(max(font.getlength(text) for text in said)) + 2 * margin
+    width = max(above.picture.width, above.px(24 * _FONT_PX), longest)
+    height = line * (1 + len(last) + (len(rows) or len(classes))) + 2 * margin
     page = PillowImage.new("RGB", (width, above.picture.height + height), _WHITE)
     page.paste(above.picture, (0, 0))
     drawing = ImageDraw.Draw(page)
     top = above.picture.height + margin
-    drawing.text((margin, top), headline(inspection).text, fill=_INK, font=font)
+    drawing.text((margin, top), said[0], fill=_INK, font=font)
     for row in rows:
         top += line
         _draw_bar(drawing, row, (margin, top, width - margin, top + line), font)
@@ -148,8 +152,9 @@ def sheet(
         frame = (margin, top + line // 8, margin + 2 * line, top + line * 5 // 8)
         _draw_box(drawing, above, frame, label)
         drawing.text((2 * margin + 2 * line, top), title(label), fill=_INK, font=font)
-    provenance = f"{inspection.model}, revision {inspection.revision}"
-    drawing.text((margin, top + line), provenance, fill=_INK, font=font)
+    for text in last:
+        top += line
+        drawing.text((margin, top), text, fill=_INK, font=font)
     return np.asarray(page)
 
 
@@ -278,6 +283,7 @@ def _draw_names(canvas: _Canvas, located: Sequence[Finding]) -> None:
         [_extent(text, font, pad) for text in texts],
         [_extent(str(f.number), font, pad) for f in located],
         canvas.picture.size,
+        row_px=row_length(canvas.picture.size, canvas.rows),
     )
     for finding, text, tag in zip(located, texts, places, strict=True):
         shown = str(finding.number) if tag.is_short else text

@@ -93,9 +93,9 @@ class DrawingPanel:
         self._link.click(self._keep, shown, self._linked, show_progress="minimal", **PRIVATE)
         for kind, button in self._save.items():
             hand_out = partial(self._hand_out, kind=kind)
-            button.click(hand_out, drawn, self._export, show_progress="hidden", **PRIVATE).success(
-                None, js=_HAND_OUT, **PRIVATE
-            )
+            button.click(
+                hand_out, [*drawn, self._heat], self._export, show_progress="hidden", **PRIVATE
+            ).success(None, js=_HAND_OUT, **PRIVATE)
 
     def _redraw(
         self, shown: Shown | None, drawn: Sequence[str], chosen: Heat, selected: int | None
@@ -103,14 +103,14 @@ class DrawingPanel:
         """The same answer with other layers, heat, or one finding standing out; and the legend."""
         if shown is None:
             return gr.skip(), "", None
-        has_none = chosen != "off" and shown.inspection.model == COMMITTEE
-        heated: Heat = "off" if has_none else chosen
+        heated = _possible(shown, chosen)
         try:
             picture = handlers.redraw(
                 self._service, shown, chosen_layers(drawn), selected=selected, heat=heated
             )
         except Exception as exc:
             return gr.skip(), markup.failed(handlers.sentence_of(exc)), selected
+        has_none = heated != chosen
         legend = markup.note(heat.OF_COMMITTEE) if has_none else heat.legend(heated)
         return picture, legend, selected
 
@@ -147,16 +147,27 @@ class DrawingPanel:
             return markup.refused(handlers.sentence_of(exc))
         return markup.linked("answer", f"?batch={job.id}", self._batches.keep_days)
 
-    def _hand_out(self, shown: Shown | None, drawn: list[str], kind: Kind) -> Any:
-        """The answer as a file."""
+    def _hand_out(self, shown: Shown | None, drawn: list[str], chosen: Heat, kind: Kind) -> Any:
+        """The answer as a file; the picture as it is seen, heat included."""
         if shown is None:
             return gr.skip()
         with handlers.one_sentence():
-            pixels = handlers.image_of(self._service, shown).pixels
-            layers = chosen_layers(drawn)
-            data = encode(kind, pixels, shown.inspection, labels=shown.labels, layers=layers)
+            heated = _possible(shown, chosen) if kind == "png" else "off"
+            data = encode(
+                kind,
+                handlers.ground(self._service, shown, heated),
+                shown.inspection,
+                labels=shown.labels,
+                layers=chosen_layers(drawn),
+                note=heat.caption(heated),
+            )
             name = file_name(shown.name, shown.inspection.model, kind)
             return gr.DownloadButton(value=str(self._exports.write(name, data)))
+
+
+def _possible(shown: Shown, chosen: Heat) -> Heat:
+    """The heat that the model that answered can have."""
+    return "off" if shown.inspection.model == COMMITTEE else chosen
 
 
 def chosen_layers(drawn: Sequence[str]) -> Layers:

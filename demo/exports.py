@@ -58,15 +58,21 @@ class Exports:
 
 
 def encode(
-    kind: Kind, pixels: Image, inspection: Inspection, *, labels: tuple[str, ...], layers: Layers
+    kind: Kind,
+    pixels: Image,
+    inspection: Inspection,
+    *,
+    labels: tuple[str, ...],
+    layers: Layers,
+    note: str = "",
 ) -> bytes:
-    """One result as the bytes of a file.
+    """One result as the bytes of a file; arguments are those of `draw.sheet`.
 
     Raises:
         InputError: if there is no such kind of file.
     """
     if kind == "png":
-        return _png(sheet(pixels, inspection, labels=labels, layers=layers))
+        return _png(sheet(pixels, inspection, labels=labels, layers=layers, note=note))
     if kind == "json":
         return inspection.model_dump_json(indent=2).encode()
     if kind == "csv":

@@ -35,12 +35,17 @@ def fold(pixels: Image, rows: int, *, band_px: int, scale: float) -> Image:
         return pixels
     height, width = pixels.shape[:2]
     stands = height > width
-    length = math.ceil(max(height, width) / rows)
+    length = row_length((width, height), rows)
     parts = []
     for start in range(0, max(height, width), length):
         part = pixels[start : start + length] if stands else pixels[:, start : start + length]
         parts.append(_under(part, f"{start / scale:,.0f} px", band_px, length, stands=stands))
     return np.concatenate(parts, axis=1 if stands else 0)
+
+
+def row_length(size: tuple[int, int], rows: int) -> int:
+    """Length in px of the rows into which a picture of that width and height is cut."""
+    return math.ceil(max(size) / rows)
 
 
 def _under(part: Image, text: str, band_px: int, length: int, *, stands: bool) -> Image:

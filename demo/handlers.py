@@ -169,12 +169,8 @@ def redraw(
         RollmarkError: if the picture has been cleared from the server meanwhile, or the model that
             answered cannot be explained.
     """
-    image = image_of(service, shown)
-    pixels = image.pixels
-    if heat != "off":
-        pixels = paint(pixels, service.heat(image, shown.inspection.model, heat))
     return overlay(
-        pixels,
+        ground(service, shown, heat),
         shown.inspection,
         labels=shown.labels,
         layers=layers,
@@ -182,6 +178,18 @@ def redraw(
         max_side_px=SHOWN_SIDE_PX,
         seen_side_px=SEEN_SIDE_PX,
     )
+
+
+def ground(service: Service, shown: Shown, heat: Heat) -> Image:
+    """What an answer is drawn on: its picture, with the heat that is wanted.
+
+    Raises:
+        RollmarkError: as `redraw`.
+    """
+    image = image_of(service, shown)
+    if heat == "off":
+        return image.pixels
+    return paint(image.pixels, service.heat(image, shown.inspection.model, heat))
 
 
 def image_of(service: Service, shown: Shown | Compared) -> DecodedImage:

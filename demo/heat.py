@@ -117,6 +117,12 @@ def colours(heat: FloatArray) -> FloatArray:
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
+def caption(heat: Heat) -> str:
+    """What heat shows, in a line for a picture that is handed on; "" without heat."""
+    titles = {value: name for name, value in CHOICES}
+    return f"{titles[heat]}: {_MEANING[heat]}" if heat != "off" else ""
+
+
 def legend(heat: Heat) -> str:
     """What the colours mean, "" without heat."""
     if heat == "off":

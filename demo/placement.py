@@ -5,6 +5,7 @@ Pure geometry in px of the canvas; rectangles are (x1, y1, x2, y2).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -23,7 +24,12 @@ class Tag:
 
 
 def place_tags(
-    findings: Sequence[Rectangle], full: Sequence[Size], short: Sequence[Size], canvas: Size
+    findings: Sequence[Rectangle],
+    full: Sequence[Size],
+    short: Sequence[Size],
+    canvas: Size,
+    *,
+    row_px: float = math.inf,
 ) -> tuple[Tag, ...]:
     """Places for the names of all findings, in the same order.
 
@@ -36,36 +42,66 @@ def place_tags(
         full: size of each whole name.
         short: size of each number.
         canvas: width and height.
+        row_px: length of the rows into which the canvas will be folded along its long side; a name
+            lies in one of them, so that no fold cuts it.
     """
     taken: list[Rectangle] = []
     tags = []
     for box, whole, brief in zip(findings, full, short, strict=True):
-        tag, rectangle = _place(box, whole, brief, canvas, findings, taken)
+        tag, rectangle = _place(box, whole, brief, _Ground(*canvas, row_px), findings, taken)
         tags.append(tag)
         taken.append(rectangle)
     return tuple(tags)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What names are placed on: a canvas, and where it will be folded along its long side."""
+
+    width: float
+    height: float
+    row_px: float
+
+    def pages(self, box: Rectangle) -> Iterator[Rectangle]:
+        """The rows on which a finding lies, the one first that has most of it."""
+        x1, y1, x2, y2 = box
+        stands = self.height > self.width
+        long, start, end = (self.height, y1, y2) if stands else (self.width, x1, x2)
+        if self.row_px >= long:
+            yield 0, 0, self.width, self.height
+            return
+        first = int(max(start, 0) // self.row_px)
+        last = int(max(min(end, long) - 1, start, 0) // self.row_px)
+        rows = [(k * self.row_px, min((k + 1) * self.row_px, long)) for k in range(first, last + 1)]
+        for low, high in sorted(rows, key=lambda row: max(start, row[0]) - min(end, row[1])):
+            yield (0, low, self.width, high) if stands else (low, 0, high, self.height)
 
 
 def _place(
     box: Rectangle,
     whole: Size,
     brief: Size,
-    canvas: Size,
+    ground: _Ground,
     findings: Sequence[Rectangle],
     taken: Sequence[Rectangle],
 ) -> tuple[Tag, Rectangle]:
     for extent, is_short in ((whole, False), (brief, True)):
-        for rectangle in _beside(box, extent, canvas):
+        for rectangle in _beside(box, extent, ground):
             if _covered(rectangle, findings) == 0 and _covered(rectangle, taken) == 0:
                 return Tag(rectangle[0], rectangle[1], is_short), rectangle
-    anywhere = [*_beside(box, brief, canvas), *_inside(box, brief, canvas)]
+    anywhere = [*_beside(box, brief, ground), *_inside(box, brief, ground)]
     # Two names on each other cannot be read at all, so that weighs most.
     least = min(anywhere, key=lambda r: 4 * _covered(r, taken) + _covered(r, findings))
     return Tag(least[0], least[1], True), least
 
 
-def _beside(box: Rectangle, extent: Size, canvas: Size) -> Iterator[Rectangle]:
-    """Rectangles that touch the box from outside and lie on the canvas, the best liked first."""
+def _beside(box: Rectangle, extent: Size, ground: _Ground) -> Iterator[Rectangle]:
+    """Rectangles that touch the box from outside and lie on a row, the best liked first."""
+    for page in ground.pages(box):
+        yield from _beside_on(page, box, extent)
+
+
+def _beside_on(page: Rectangle, box: Rectangle, extent: Size) -> Iterator[Rectangle]:
     x1, y1, x2, y2 = box
     width, height = extent
     corners = (
@@ -74,21 +110,23 @@ def _beside(box: Rectangle, extent: Size, canvas: Size) -> Iterator[Rectangle]:
     )
     for x, y in corners:
         above_or_below = y + height <= y1 or y >= y2
-        # A name above may slide along the edge until it is on the canvas; so may one at the side.
-        left = min(max(x, 0), canvas[0] - width) if above_or_below else x
-        top = y if above_or_below else min(max(y, 0), canvas[1] - height)
-        if left >= 0 and top >= 0 and left + width <= canvas[0] and top + height <= canvas[1]:
-            yield left, top, left + width, top + height
+        # A name above may slide along the edge until it is on the row; so may one at the side.
+        left = min(max(x, page[0]), page[2] - width) if above_or_below else x
+        top = y if above_or_below else min(max(y, page[1]), page[3] - height)
+        right, bottom = left + width, top + height
+        if left >= page[0] and top >= page[1] and right <= page[2] and bottom <= page[3]:
+            yield left, top, right, bottom
 
 
-def _inside(box: Rectangle, extent: Size, canvas: Size) -> Iterator[Rectangle]:
-    """The corners of the box itself, pushed on to the canvas."""
+def _inside(box: Rectangle, extent: Size, ground: _Ground) -> Iterator[Rectangle]:
+    """The corners of the box itself, pushed on to a row."""
     width, height = extent
-    for x in (box[0], box[2] - width):
-        for y in (box[1], box[3] - height):
-            left = max(min(x, canvas[0] - width), 0)
-            top = max(min(y, canvas[1] - height), 0)
-            yield left, top, left + width, top + height
+    for page in ground.pages(box):
+        for x in (box[0], box[2] - width):
+            for y in (box[1], box[3] - height):
+                left = max(min(x, page[2] - width), page[0])
+                top = max(min(y, page[3] - height), page[1])
+                yield left, top, left + width, top + height
 
 
 def _covered(rectangle: Rectangle, others: Iterable[Rectangle]) -> float:

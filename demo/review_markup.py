@@ -122,7 +122,7 @@ def chosen(shown: Chosen | None, now: datetime) -> str:
     """The image that a person looks at: picture, why it is here, where it is, what happened."""
     if shown is None:
         return (
-            '<div class="nothing"><p>Choose an image on the left to see why it is here.</p></div>'
+            '<div class="nothing"><p>The chosen image is shown here, and why it is here.</p></div>'
         )
     item = shown.entry.item
     picture = (

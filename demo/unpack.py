@@ -58,8 +58,10 @@ class Picture:
     data: bytes | InputError
 
 
-def list_pictures(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> tuple[int, int]:
-    """How many pictures the files hold, and how many other files are left out.
+def list_pictures(
+    files: Sequence[tuple[Path, str]], limits: BatchLimits
+) -> tuple[int, tuple[str, ...]]:
+    """How many pictures the files hold, and the names of the other files, which are left out.
 
     Args:
         files: path and name of each file that was dropped.
@@ -69,7 +71,8 @@ def list_pictures(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> tup
         InputError: if an archive is damaged or encrypted, there is no picture at all, or there are
             more of them or more bytes than a job may have.
     """
-    pictures = others = total = 0
+    pictures = total = 0
+    others: list[str] = []
     for path, name in files:
         if _is_archive(name):
             with _opened(path, name, limits) as archive:
@@ -78,13 +81,13 @@ def list_pictures(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> tup
             if any(member.flag_bits & _ENCRYPTED for member in wanted):
                 raise InputError(f"{name} is encrypted; unpack it and drop the pictures.")
             pictures += len(wanted)
-            others += len(members) - len(wanted)
+            others += [_shown(m.filename) for m in members if not _is_wanted(m)]
             total += sum(member.file_size for member in wanted)
         elif _is_picture(name):
             pictures += 1
             total += path.stat().st_size
         else:
-            others += 1
+            others.append(_shown(name))
     if pictures == 0:
         raise InputError("There is no picture in it; PNG, JPEG, BMP, TIFF and WebP are read.")
     if pictures > limits.pictures:
@@ -96,7 +99,7 @@ def list_pictures(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> tup
             f"Unpacked it is {total / MEGA:.0f} MB; at most {limits.total_bytes / MEGA:.0f} MB are "
             "taken at a time."
         )
-    return pictures, others
+    return pictures, tuple(others)
 
 
 def unpack(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> Iterator[Picture]:

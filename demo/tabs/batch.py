@@ -63,7 +63,7 @@ class _Page:
         with gr.Row(elem_classes="controls"):
             self.files = gr.File(
                 file_count="multiple",
-                label="Pictures or a zip archive",
+                label="Pictures or zip",
                 height=130,
                 scale=3,
                 min_width=220,
@@ -88,16 +88,14 @@ class _Page:
         self.refused = gr.HTML("", elem_id="batch-refused")  # what was dropped and is not taken
         with gr.Row():
             with gr.Column(scale=6, min_width=300):
-                with gr.Row(elem_classes="actions"):
-                    self.order = gr.Radio(
-                        choices=[(name, order) for order, name in ORDER_TITLES.items()],
-                        value="severity",
-                        show_label=False,
-                        container=False,
-                        scale=3,
-                        min_width=440,
-                        elem_id="batch-order",
-                    )
+                self.order = gr.Radio(
+                    choices=[(name, order) for order, name in ORDER_TITLES.items()],
+                    value="severity",
+                    show_label=False,
+                    container=False,
+                    elem_id="batch-order",
+                )
+                with gr.Row(elem_classes="downloads"):
                     self.save = {
                         kind: gr.Button(
                             _KIND_TITLES[kind],

@@ -11,7 +11,7 @@ import gradio as gr
 
 from core.errors import InputError, RollmarkError
 from core.types import DecodedImage
-from demo import handlers, markup
+from demo import drops, handlers, markup
 from demo.comparison_store import Comparisons
 from demo.draw import fitted
 from demo.exports import KINDS, Exports, Kind, encode_comparison, file_name
@@ -85,6 +85,7 @@ class _Page:
                     self.link = gr.Button(
                         "Make a link", size="sm", min_width=90, elem_id="compare-link"
                     )
+        drops.refusals("compare")
         self.linked = gr.HTML("", js_on_load=markup.ANNOUNCE, elem_id="compare-linked")
         self.legend = gr.HTML("", elem_id="compare-legend")
         self.grid = gr.HTML("", apply_default_css=False, elem_id="compare-grid")

@@ -10,7 +10,7 @@ from typing import Any, Final
 import gradio as gr
 
 from core.errors import InputError
-from demo import handlers, markup
+from demo import drops, handlers, markup
 from demo.batch_jobs import Batches
 from demo.drawing import LAYERS, DrawingPanel, chosen_layers
 from demo.flagging import FlagPanel
@@ -61,6 +61,7 @@ class _Page:
             elem_classes="picture",
             elem_id="inspect-picture",
         )
+        drops.refusals("inspect")
         self.tray = gr.HTML(
             markup.samples([(sample.title, thumbnail(sample)) for sample in self.samples]),
             js_on_load=script("samples"),

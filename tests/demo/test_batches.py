@@ -335,6 +335,9 @@ def test_a_batch_says_how_it_stands() -> None:
     progress = by_hand()
     assert sentence(progress) == "4 pictures: 2 with findings, 1 without a finding, 1 unreadable."
     assert remarks(progress) == "1 picture is in the review queue; 2 other files were left out."
+    named = {"left_out": 5, "left_out_names": ("a.txt", "b.pdf", "c.csv")}
+    told = Progress(progress.job.model_copy(update=named), {}, None)
+    assert remarks(told) == "5 other files were left out: a.txt, b.pdf, c.csv and 2 more."
     running = Progress(progress.job.model_copy(update={"state": "running"}), {}, 130.0)
     assert sentence(running) == "Looking: 0 of 4 pictures, 2 min left."
     assert histogram(list(progress.answers.values())) == {"scratches": 2}

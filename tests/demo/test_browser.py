@@ -17,6 +17,14 @@ from tests.demo.releases import EXAMPLES
 
 pytestmark = pytest.mark.browser
 
+# Lets go of a file of that name and kind over an element, as somebody who drags it there does.
+_DROP = """([selector, name, type]) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File(["x"], name, {type}));
+  const target = document.querySelector(selector + " img");
+  const event = {dataTransfer, bubbles: true, cancelable: true};
+  target.dispatchEvent(new DragEvent("drop", event));
+}"""
 SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 TABS = ("Inspect", "Compare", "Models")
 
@@ -84,6 +92,28 @@ def test_a_file_that_is_no_picture_is_refused_in_the_verdict_s_place(
     page.locator("#inspect-picture input[type=file]").set_input_files(tmp_path / "fake.png")
     expect(page.get_by_role("alert")).to_contain_text("This is not an image file")
     expect(page.locator(".findings")).to_have_count(0)
+
+
+def test_a_dropped_file_of_another_kind_is_refused_and_the_answer_stays(page: Page) -> None:
+    verdict = page.locator("#inspect-verdict .headline").inner_text()
+    before = _source(page)
+    page.evaluate(_DROP, ["#inspect-picture", "plan.pdf", "application/pdf"])
+    told = page.locator("#inspect-refused")
+    expect(told).to_have_text("plan.pdf is no picture; PNG, JPEG, BMP, TIFF and WebP are read.")
+    page.evaluate(_DROP, ["#inspect-picture", "coil.zip", "application/zip"])
+    expect(told).to_contain_text("coil.zip is no picture")
+    expect(told).to_contain_text("Archives are for the Batch tab.")
+    assert (page.locator("#inspect-verdict .headline").inner_text(), _source(page)) == (
+        verdict,
+        before,
+    )
+    page.locator("#inspect-picture input[type=file]").set_input_files(
+        {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"x"}
+    )
+    expect(told).to_contain_text("notes.txt is no picture")
+    page.locator(".sample").nth(3).click()
+    _wait_for_another_picture(page, before)
+    expect(told).to_have_text("")
 
 
 def test_another_model_answers_in_its_own_way(page: Page) -> None:

@@ -210,6 +210,40 @@ def test_two_names_do_not_cover_each_other() -> None:
     assert (second.x, second.y) == (20, 60)
 
 
+def test_a_name_is_not_cut_where_a_strip_is_folded() -> None:
+    # Rows of 100 px: the name of 60 px would begin at 80 and go on over the fold.
+    [tag] = place_tags([(80, 50, 95, 90)], [(60, 20)], [(10, 20)], (300, 100), row_px=100)
+    assert (tag.x, tag.y, tag.is_short) == (40, 30, False)
+    # Most of a finding over the fold, 30 of 40 px, is on the second row: so is its name.
+    [tag] = place_tags([(90, 50, 130, 90)], [(60, 20)], [(10, 20)], (300, 100), row_px=100)
+    assert (tag.x, tag.y, tag.is_short) == (100, 30, False)
+
+
+def test_a_name_is_not_cut_where_a_strip_that_stands_is_folded() -> None:
+    # Above the finding, from 95 to 105, it would lie over the fold; below it, it does not.
+    [tag] = place_tags([(10, 105, 70, 150)], [(60, 10)], [(10, 10)], (100, 300), row_px=100)
+    assert (tag.x, tag.y, tag.is_short) == (10, 150, False)
+
+
+def test_names_on_a_folded_strip_lie_whole_on_their_rows() -> None:
+    # 4,000 px in 6 rows of 667: the name of a finding at 640 px would reach over the first fold.
+    strip, found = picture(4000, 100), detection(("scratches", 0.9, (640, 40, 660, 60)))
+    marked = np.argwhere((overlay(strip, found, labels=LABELS, layers=NAMES_ONLY) != GREY).any(2))
+    assert marked[:, 1].max() >= 667  # handed on as it is, it reaches over it
+    shown = overlay(strip, found, labels=LABELS, layers=NAMES_ONLY, max_side_px=2000)
+    band = shown.shape[0] // 6 - 100
+    second = shown[band + 100 + band :][:100]
+    assert (second == GREY).all()
+
+
+def test_a_note_is_a_line_more_under_the_picture() -> None:
+    without = sheet(picture(), SCRATCH, labels=LABELS)
+    noted = sheet(picture(), SCRATCH, labels=LABELS, note="LayerCAM: what raised the score")
+    line = noted.shape[0] - without.shape[0]
+    assert 0 < line < without.shape[0] - 800  # less than verdict, legend and provenance
+    assert (noted[800 : 800 + line] == without[800 : 800 + line]).all()  # the verdict first
+
+
 def _drawn(
     inspection: object = SCRATCH, *, layers: Layers | None = None, selected: int | None = None
 ) -> Image:

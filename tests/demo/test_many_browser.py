@@ -57,7 +57,7 @@ def test_a_batch_is_inspected_stepped_through_and_taken_away(
     page = open_app(browser, address, *VIEWS["light"])
     drop(page, coil)
     expect(page.locator("#batch-head")).to_contain_text("1 unreadable")
-    expect(page.locator("#batch-head")).to_contain_text("1 other file was left out")
+    expect(page.locator("#batch-head")).to_contain_text("1 other file was left out: notes.txt.")
     shots = page.locator("#batch-gallery .shot")
     expect(shots).to_have_count(13)
     shots.first.click()

@@ -231,7 +231,7 @@ def test_another_list_leaves_no_image_chosen_that_is_not_in_it(
     park(service, parked)
     view, selected, shown, *_ = to_place(page, waiting.id, "reviewed")
     assert (view, selected) == (("reviewed", 24), "")
-    assert "Choose an image" in shown
+    assert "The chosen image is shown here" in shown
     assert to_place(page, waiting.id, "parked")[1] == parked.id
     for place in ("", "waiting"):  # it is listed there, and stays
         _, selected, *details = to_place(page, waiting.id, place)
@@ -241,7 +241,7 @@ def test_another_list_leaves_no_image_chosen_that_is_not_in_it(
 
 def test_an_unknown_image_is_no_error(page: _Page, service: Service) -> None:
     flag(service)
-    assert "Choose an image" in page.show("0" * 32)[0]
+    assert "The chosen image is shown here" in page.show("0" * 32)[0]
 
 
 # --- words -------------------------------------------------------------------------------------
