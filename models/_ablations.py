@@ -118,6 +118,8 @@ def _sme_loss(part: str, terms: str, **weights: float) -> ModelSpec:
         f"SME-DeepLabV3+, {terms}",
         sme_deeplabv3plus.build,
         criterion=criterion,
+        losses={},
+        recipe=replace(sme_deeplabv3plus.SPEC.recipe, in_short={}),  # its loss is what it is for
     )
 
 

@@ -35,14 +35,17 @@ class ReportedMetric:
     where: str = ""
 
 
+SHORT = 0.5  # of a recipe's epochs: runs of fewer are short
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Training hyper-parameters; a run may override any of them and records what it used.
 
     `lr0` is the initial learning rate at `batch`; `patience` counts epochs without a better
     validation metric (None: train to the end); `extra` holds what only one trainer understands.
-    `in_short` holds a detector's options, as a run's overrides, for runs of less than half the
-    `epochs`: only what was measured there to be better than the paper's way.
+    `in_short` holds options, as a run's overrides, for runs of less than half the `epochs`: only
+    what was measured there to be better than the paper's way.
     """
 
     epochs: int
@@ -58,6 +61,10 @@ class Recipe:
     extra: dict[str, Any] = field(default_factory=dict)
     in_short: dict[str, Any] = field(default_factory=dict)
 
+    def is_short(self, epochs: int) -> bool:
+        """Whether a run of so many epochs is too short for the paper's own way."""
+        return epochs < SHORT * self.epochs
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -66,7 +73,8 @@ class ModelSpec:
     `build(n_classes, scale)` returns the network with random weights. A detector's network is an
     ultralytics `DetectionModel`; a segmenter maps (N, 3, H, W) to logits (N, 1 + n_classes, H, W),
     channel 0 being background; a classifier maps to logits (N, n_classes). `criterion(network)`
-    returns a replacement for the trainer's own loss, `sampler(labels_per_image, n_classes, seed)`
+    returns a replacement for the trainer's own loss, and `losses` others by name, which a run may
+    take instead of it (a segmenter's or classifier's); `sampler(labels_per_image, n_classes, seed)`
     one for uniform sampling, and `on_epoch(network, epoch)` is called before each training epoch.
     `fold(network)` folds, in place and for inference alone, what ultralytics' `fuse` leaves.
     Of several reported metrics of one name and data set the first is the full model's.
@@ -84,6 +92,7 @@ class ModelSpec:
     recipe: Recipe
     paper: Paper | None = None
     criterion: Callable[[Any], Any] | None = None
+    losses: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     sampler: Callable[..., Any] | None = None
     on_epoch: Callable[[Any, int], None] | None = None
     fold: Callable[[Any], None] | None = None

@@ -216,6 +216,11 @@ def criterion(network: nn.Module) -> Callable[..., Tensor]:
     return SegmentationLoss()
 
 
+def border_criterion(network: nn.Module) -> Callable[..., Tensor]:
+    """The paper's loss and how well borders meet, for thin scratches; weights (1, 1, 1, 1)."""
+    return SegmentationLoss(border=1.0)
+
+
 def _reported(name: str, value: float, where: str) -> ReportedMetric:
     return ReportedMetric(name, value, dataset="neu-seg", split="test", where=where)
 
@@ -229,6 +234,7 @@ SPEC = ModelSpec(
     scales=tuple(SCALES),
     default_scale="paper",
     criterion=criterion,
+    losses={"border": border_criterion},
     # Stated: SGD, 300 epochs, flips and rotations. The rest is the base repository's habit.
     recipe=Recipe(
         epochs=300,
@@ -239,6 +245,7 @@ SPEC = ModelSpec(
         weight_decay=1e-4,
         cosine=True,
         extra={"nesterov": True},
+        in_short={"loss": "border"},  # after 8 epochs 1.6 points of mIoU higher (docs/LOG.md)
     ),
     paper=Paper(
         title="Steel surface defect segmentation with SME-DeeplabV3+",

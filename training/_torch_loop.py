@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +28,7 @@ from training._torch_parts import (
 )
 from training.batches import Split
 from training.metrics import classification_scores, confusion, segmentation_scores
-from training.plan import Plan
+from training.plan import PAPER, Plan
 from training.progress import TrainingProgress
 
 if TYPE_CHECKING:
@@ -77,12 +77,13 @@ class Loop:
         self.classes, self.image_size, self.seed = classes, image_size, seed
         self.device = next(network.parameters()).device
         # Validation is judged by the model's own loss whatever it is trained with, so that runs
-        # which differ in balance are comparable.
+        # which differ in balance or loss are comparable.
         self.judge: Callable[[Tensor, Tensor], Tensor] = (
             spec.criterion(network) if spec.criterion else nn.CrossEntropyLoss()
         )
+        taught = spec if plan.loss == PAPER else replace(spec, criterion=spec.losses[plan.loss])
         self.balancing = balancing(
-            spec,
+            taught,
             plan,
             train,
             classes=classes,
@@ -162,7 +163,7 @@ class Loop:
         if self.sampler is not None:
             order = torch.tensor(list(self.sampler))
         # A view for each place of the order: an image that comes twice is seen in two ways.
-        views = augment.draw(self.plan.augment, len(order), generator)
+        views = augment.draw(self.plan.augmentation(epoch - 1), len(order), generator)
         size = self.plan.view_px or self.image_size
         self.network.train()
         total = 0.0

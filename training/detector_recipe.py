@@ -37,7 +37,6 @@ SHORT_SCHEDULE = {
     "cos_lr": True,
     "nbs": 16,
 }
-SHORT = 0.5  # of the recipe's epochs
 # The averaged weights look back over this share of the run. Ultralytics' own average is meant for
 # runs of 100,000 steps: after 3,000 it still forgets everything older than five.
 EMA_SHARE, EMA_SLOWEST = 0.05, 0.9999
@@ -85,7 +84,7 @@ def make_recipe(
             have no share or a share has no teachers.
     """
     paper = spec.recipe
-    short = epochs < SHORT * paper.epochs
+    short = paper.is_short(epochs)
     recipe: dict[str, Any] = {
         **STEEL,
         "optimizer": paper.optimizer,

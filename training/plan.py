@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +19,7 @@ from core.types import Task
 from models._spec import ModelSpec
 from training import balance
 
+PAPER = "paper"  # the loss that the spec has
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 
 
@@ -88,6 +89,8 @@ class Plan:
     nesterov: bool
     ema: float  # decay per step of the averaged weights that are kept; 0: keep the weights as is
     clip_norm: float  # largest gradient norm of a step
+    loss: str  # "paper", or a name of `ModelSpec.losses`
+    in_place: float  # share of the epochs, the last ones, whose views are not moved or zoomed
     view_px: int | None  # side of a training view; None: the size of the network's input
     balance: str  # what is done about rare classes: `training.balance.METHODS`
     balance_strength: float | None  # the method's one number; None where it has none
@@ -106,6 +109,14 @@ class Plan:
         fall = (1 + math.cos(math.pi * progress)) / 2 if self.cosine else 1 - progress
         return self.lr0 * (self.lrf + (1 - self.lrf) * fall)
 
+    def augmentation(self, done: int) -> Augmentation:
+        """How views differ from their images after `done` epochs: in the end, in place."""
+        if not self.in_place or done < self.epochs - max(1, round(self.in_place * self.epochs)):
+            return self.augment
+        return replace(
+            self.augment, rotation_deg=0.0, crop=1.0, zoom=(1.0, 1.0), aspect=0.0, shift=0.0
+        )
+
     def as_recipe(self) -> dict[str, Any]:
         """Plain values for the run's record; `make_plan` takes them back as overrides."""
         recipe = asdict(self)
@@ -116,8 +127,9 @@ class Plan:
 def make_plan(spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[str, Any]) -> Plan:
     """The spec's recipe with the run's choices over it.
 
-    A batch other than the recipe's scales the learning rate: in proportion for SGD, by the square
-    root for Adam, unless `overrides` states lr0.
+    A run that is short for the recipe takes the recipe's options for short ones. A batch other than
+    the recipe's scales the learning rate: in proportion for SGD, by the square root for Adam,
+    unless `overrides` states lr0.
 
     Args:
         spec: a segmenter or a classifier.
@@ -144,6 +156,8 @@ def make_plan(spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[st
         "nesterov": False,
         "ema": 0.0,
         "clip_norm": 10.0,
+        "loss": PAPER,
+        "in_place": 0.0,
         "view_px": None,
         "balance": balance.DEFAULT,
         "balance_strength": None,
@@ -156,7 +170,10 @@ def make_plan(spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[st
             f"{spec.name} has no training option {unknown[0]!r}; "
             f"it has: {', '.join(sorted(names))}."
         )
+    chosen |= recipe.in_short if recipe.is_short(epochs) else {}
     chosen |= overrides
+    if chosen["loss"] not in (losses := (PAPER, *spec.losses)):
+        raise TrainingError(f"loss is {chosen['loss']!r}: {spec.name} has {', '.join(losses)}.")
     chosen |= {"epochs": epochs, "batch": batch}
     chosen["balance"], chosen["balance_strength"] = balance.resolve(
         spec.task, chosen["balance"], chosen["balance_strength"]
@@ -198,6 +215,10 @@ def _check(plan: Plan) -> None:
         raise TrainingError(f"lr0 is {plan.lr0}: it must be above 0.")
     if not 0 <= plan.ema < 1:
         raise TrainingError(f"ema is {plan.ema}: it must lie in [0, 1).")
+    if not 0 <= plan.in_place <= 1:
+        raise TrainingError(
+            f"in_place is {plan.in_place}: it must be a share of the epochs, 0 to 1."
+        )
     if plan.view_px is not None and plan.view_px < 32:
         raise TrainingError(f"view_px is {plan.view_px}: it must be at least 32 px, or null.")
     if plan.patience is not None and plan.patience < 1:

@@ -97,6 +97,12 @@ def test_a_papers_detector_is_measured_with_its_own_loss_in_short_runs_too() -> 
     assert {row.overrides["loss"] for row in papers} == {"paper"}
 
 
+def test_a_segmenters_row_is_measured_with_its_own_loss_in_short_runs_too() -> None:
+    rows = plan("segment", setting="small")
+    assert {row.overrides["loss"] for row in rows} == {"paper"}
+    assert "neu-seg-sme_deeplabv3plus-paper-96-e8-leak-free-s0" in {row.id for row in rows}
+
+
 def test_our_recipes_leave_out_one_part_of_a_paper_each() -> None:
     rows = [
         r for r in plan("detect", setting="full", protocols=["leak-free"]) if r.group == "recipes"

@@ -64,6 +64,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "grace", "neu-det", {"in_place": 0.0, "close_mosaic": 1}, id="detector, never in place"
         ),
         pytest.param("da_yolo", "neu-det", {"loss": "paper"}, id="detector, the paper's loss"),
+        pytest.param("sme_deeplabv3plus", "neu-seg", {"loss": "paper"}, id="segmenter"),
         pytest.param("mobilesteelnet", "neu-cls", {"ema": 0.9, "patience": None}, id="classifier"),
     ],
 )

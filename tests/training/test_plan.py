@@ -72,11 +72,52 @@ def test_a_recorded_recipe_makes_the_same_plan_again() -> None:
         pytest.param({"cosine": "perhaps"}, "cosine is 'perhaps'", id="neither true nor false"),
         pytest.param({"augment": 5}, "augment is 5: it must be names", id="no augmentation"),
         pytest.param({"augment": {"zoom": [1]}}, "augment.zoom.1 is", id="half a range"),
+        pytest.param({"in_place": 1.5}, "in_place is 1.5: it must be a share", id="in place"),
+        pytest.param({"loss": "border"}, "loss is 'border': mobilesteelnet has paper", id="loss"),
     ],
 )
 def test_what_cannot_be_is_refused_by_a_sentence(overrides, says: str) -> None:
     with pytest.raises(TrainingError, match=says):
         make_plan(CLASSIFIER, epochs=10, batch=8, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "overrides", "loss"),
+    [
+        (149, {}, "border"),  # less than half the paper's 300 epochs
+        (150, {}, "paper"),
+        (149, {"loss": "paper"}, "paper"),
+        (150, {"loss": "border"}, "border"),
+    ],
+)
+def test_a_short_run_of_the_segmenter_minds_borders_unless_told(
+    epochs: int, overrides: dict[str, str], loss: str
+) -> None:
+    assert make_plan(SEGMENTER, epochs=epochs, batch=8, overrides=overrides).loss == loss
+
+
+def test_in_the_end_views_are_turned_and_toned_but_not_moved() -> None:
+    plan = make_plan(SEGMENTER, epochs=10, batch=8, overrides={"in_place": 0.4})
+    assert plan.augmentation(5) == plan.augment  # the sixth of ten epochs
+    last = plan.augmentation(6)
+    assert (last.zoom, last.shift, last.aspect, last.rotation_deg) == ((1.0, 1.0), 0.0, 0.0, 0.0)
+    assert (last.quarter_turns, last.flip_vertical, last.brightness) == (True, 0.5, 0.2)
+    assert (
+        make_plan(CLASSIFIER, epochs=10, batch=8, overrides={"in_place": 1}).augmentation(0).crop
+        == 1.0
+    )
+    assert make_plan(CLASSIFIER, epochs=10, batch=8, overrides={}).augmentation(9).crop == 224 / 256
+    # One epoch at least: a twentieth of ten would be none.
+    shortest = make_plan(SEGMENTER, epochs=10, batch=8, overrides={"in_place": 0.04})
+    assert [shortest.augmentation(k).shift for k in (8, 9)] == [0.1, 0.0]
+
+
+def test_a_row_of_the_losses_is_trained_with_its_own() -> None:
+    assert (
+        make_plan(get_spec("sme_deeplabv3plus.ce"), epochs=8, batch=8, overrides={}).loss == "paper"
+    )
+    with pytest.raises(TrainingError, match=r"sme_deeplabv3plus\.ce has paper\."):
+        make_plan(get_spec("sme_deeplabv3plus.ce"), epochs=8, batch=8, overrides={"loss": "border"})
 
 
 def test_a_detector_has_no_plan_here() -> None:

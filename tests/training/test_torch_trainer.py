@@ -72,6 +72,10 @@ def best_of(folder: Path, spec: ModelSpec, dataset: Dataset) -> Predictor:
     return make_predictor(spec, network, labels=dataset.labels, image_size=32, revision="best")
 
 
+def metrics_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(RunFolder(folder).metrics_csv.read_text().splitlines()))
+
+
 def assert_same_run(one: Path, other: Path) -> None:
     for name in ("best.safetensors", "release/model.safetensors"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
@@ -128,8 +132,7 @@ def test_a_finished_run_holds_its_record_metrics_curves_and_release(uninterrupte
     assert release.run == record
     assert release.labels == ("spot", "line")
     assert {"val_loss", "accuracy", "macro_F1"} <= record.validation.keys()
-    with run.metrics_csv.open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    assert [row["epoch"] for row in metrics_of(uninterrupted)] == ["1", "2", "3"]
     assert run.curves.read_bytes().startswith(b"\x89PNG")
     assert "epoch 3: train_loss" in run.log.read_text()
 
@@ -180,6 +183,22 @@ def test_the_validation_loss_is_that_of_the_predictor_s_probabilities(
     ]
     validation = RunFolder(uninterrupted).load_record().validation
     assert validation["val_loss"] == pytest.approx(sum(losses) / 6, rel=1e-3)
+
+
+def test_a_run_is_taught_by_the_loss_it_is_told_and_judged_by_the_papers(
+    regions: Dataset, tmp_path: Path
+) -> None:
+    runs = {
+        loss: train(tiny("segment"), regions, tmp_path / loss, epochs=1, overrides={"loss": loss})
+        for loss in ("paper", "border")
+    }
+    assert {record.recipe["loss"] for record in runs.values()} == {"paper", "border"}
+    first = {loss: float(metrics_of(tmp_path / loss)[0]["train_loss"]) for loss in runs}
+    # The fourth term, 1 − F1 of the borders, lies in 0 to 1, and comes on top of the other three.
+    assert 0 < first["border"] - first["paper"] < 1
+    # A judge with that term would have said more by as much.
+    judged = [record.validation["val_loss"] for record in runs.values()]
+    assert judged[1] == pytest.approx(judged[0], abs=0.1)
 
 
 def test_on_epoch_is_called_before_each_epoch_counted_from_0(

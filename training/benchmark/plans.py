@@ -235,6 +235,7 @@ def _segment(
                 protocol=protocol,
                 setting=setting,
                 seed=seed,
+                loss="paper",  # in short runs, too: a row's loss is its network's own
                 against=against if model != "deeplabv3plus" else "",
             )
 
