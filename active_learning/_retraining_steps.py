@@ -19,7 +19,7 @@ from active_learning.going_live import taken_back
 from active_learning.leases import Lease
 from active_learning.outlook import versions_of
 from active_learning.retraining import SHELF, Progress, RetrainingRun, RetrainingRuns
-from core.errors import DatasetError, LedgerError, WeightsError
+from core.errors import DatasetError, LedgerError, Overtaken, WeightsError
 from core.files import write_atomically
 from core.records import Evaluation, Record, RunRecord
 from core.settings import RetrainingSettings, Settings
@@ -209,7 +209,12 @@ class Steps:
             return turned
         shelf = self._settings.paths.runs / run.id / SHELF
         who = f"retraining@{socket.gethostname()}:{os.getpid()}"
-        activate(shelf, self._settings.paths, who=who, why=decision.reasons[0])
+        try:
+            activate(
+                shelf, self._settings.paths, who=who, why=decision.reasons[0], over=run.incumbent
+            )
+        except Overtaken:  # in the moment since it was asked
+            return self._measure_again(run)
         run = self._runs.reach(run, self._lease, "activated", ends=("promoted", decision.reasons))
         logger.info(
             "promoted %s %s -> %s %s %.4f -> %.4f",

@@ -81,6 +81,10 @@ class PromotionRefused(RollmarkError):
     """The promotion gate compared candidate and incumbent and said no."""
 
 
+class Overtaken(RollmarkError):
+    """Another release went live than the one that was to be replaced; nothing has changed."""
+
+
 class LedgerError(RollmarkError):
     """The ledger cannot be opened, migrated or written."""
 

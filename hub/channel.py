@@ -18,7 +18,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.errors import LedgerError, UnknownModelError, WeightsError, WeightsNotFoundError
+from core.errors import (
+    LedgerError,
+    Overtaken,
+    UnknownModelError,
+    WeightsError,
+    WeightsNotFoundError,
+)
 from core.files import remove_stale, write_atomically
 from core.records import Channel, ChannelMove, SideFile
 from core.settings import PathSettings
@@ -34,7 +40,12 @@ HERE = "this machine"  # where a move was made, in the audit trail
 
 
 def activate(
-    release_folder: Path, paths: PathSettings, *, who: str | None = None, why: str = ""
+    release_folder: Path,
+    paths: PathSettings,
+    *,
+    who: str | None = None,
+    why: str = "",
+    over: str | None = None,
 ) -> Release:
     """Make a release the live one on this machine; doing it again changes nothing.
 
@@ -46,19 +57,23 @@ def activate(
         paths: where releases and the ledger lie.
         who: on whose behalf; by default the user and host of this process.
         why: in a person's words, for the history.
+        over: the revision that it may replace; None: any.
 
     Returns:
         The live release, where it lies now.
 
     Raises:
+        Overtaken: if another release than `over` is live; then nothing has changed.
         WeightsNotFoundError: if there is no release in the folder.
         WeightsError: if it is damaged, or the channel is.
     """
     config, _ = read_whole(release_folder)  # nothing damaged becomes live
     with _locked(paths.releases / config.name):
         channel = _present(config.name, paths)
-        _keep(release_folder, paths.releases / config.name / config.revision)
         before = channel.live if channel is not None else None
+        if over is not None and before not in (over, config.revision, None):
+            raise Overtaken(f"{config.name} {before} is live, not {over}.")
+        _keep(release_folder, paths.releases / config.name / config.revision)
         if channel is None or before != config.revision:
             move = make_move("promoted", before, config.revision, who, why)
             previous = (channel.live, *channel.previous) if channel is not None else ()

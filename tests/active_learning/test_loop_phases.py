@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from active_learning import _retraining_steps
 from active_learning.leases import Leases
 from active_learning.loop import Interrupted
 from active_learning.retraining import LEASE, MAX_ATTEMPTS, PHASES, RetrainingRuns
@@ -252,6 +253,27 @@ def test_when_another_release_went_live_meanwhile_it_is_measured_against_that(
     assert run.decision is not None
     assert run.decision.incumbent == moved[0]
     assert resolve(MODEL, paths).config.revision == run.candidate
+
+
+def test_a_release_that_goes_live_in_the_last_moment_is_not_replaced_unmeasured(
+    answered, ledger, tmp_path, monkeypatch
+):
+    paths = answered.settings.paths
+    other = make_run(model=MODEL, dataset="neu-cls", labels=answered.labels)
+    write_folder(tmp_path / "other", b"other weights", run=other, task="classify")
+    moved = []
+
+    def last_moment(folder, *rest, **how):
+        if not moved:  # after it was asked what is live, before the candidate is put there
+            moved.append(activate(tmp_path / "other", paths).config.revision)
+        return activate(folder, *rest, **how)
+
+    monkeypatch.setattr(_retraining_steps, "activate", last_moment)
+    assert answered.go(ledger).verdict == "promoted"
+    run = answered.newest(ledger)
+    assert run.decision is not None
+    assert run.decision.incumbent == moved[0]
+    assert [move.before for move in history(MODEL, paths)][-1] == moved[0]
 
 
 def test_forced_a_model_is_trained_without_anything_new(installation, ledger):

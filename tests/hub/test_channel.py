@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from core import files
-from core.errors import UnknownModelError, WeightsError, WeightsNotFoundError
+from core.errors import Overtaken, UnknownModelError, WeightsError, WeightsNotFoundError
 from core.ledger import open_ledger
 from core.settings import PathSettings
 from hub import channel
@@ -131,6 +131,17 @@ def test_activating_the_live_release_again_makes_no_move(paths, release):
     activate(folder, paths)
     activate(folder, paths)
     assert len(history("grace", paths)) == 1
+
+
+def test_a_release_goes_live_only_over_the_one_it_is_to_replace(paths, release):
+    activate(release(b"a"), paths)
+    with pytest.raises(Overtaken, match=f"grace {A} is live, not {B}"):
+        activate(release(b"c"), paths, over=B)
+    assert live(paths) == A
+    assert C not in channel.revisions("grace", paths)
+    activate(release(b"c"), paths, over=A)
+    activate(release(b"c"), paths, over=A)  # done already
+    assert live(paths) == C
 
 
 def test_the_same_weights_described_anew_are_live_with_the_new_description(paths, release):
