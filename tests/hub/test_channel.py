@@ -135,12 +135,13 @@ def test_activating_the_live_release_again_makes_no_move(paths, release):
 
 def test_a_release_goes_live_only_over_the_one_it_is_to_replace(paths, release):
     activate(release(b"a"), paths)
+    other = release(b"c")
     with pytest.raises(Overtaken, match=f"grace {A} is live, not {B}"):
-        activate(release(b"c"), paths, over=B)
+        activate(other, paths, over=B)
     assert live(paths) == A
     assert C not in channel.revisions("grace", paths)
-    activate(release(b"c"), paths, over=A)
-    activate(release(b"c"), paths, over=A)  # done already
+    activate(other, paths, over=A)
+    activate(other, paths, over=A)  # done already
     assert live(paths) == C
 
 
