@@ -55,11 +55,18 @@ def pull(
         bool,
         typer.Option("--withdraw", help="With --full: take back every answer whose task is gone."),
     ] = False,
+    resend: Annotated[
+        bool,
+        typer.Option(
+            "--resend",
+            help="With --full: send images again whose task is gone and that nobody answered.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fetch what people answered in Label Studio."""
-    if withdraw and not full:
-        raise typer.BadParameter("--withdraw goes with --full.")
+    if (withdraw or resend) and not full:
+        raise typer.BadParameter("--withdraw and --resend go with --full.")
     with desk_of_settings() as (settings, desk):
         from active_learning.label_studio import LabelStudio
         from active_learning.pull import pull as pull_once
@@ -70,7 +77,10 @@ def pull(
         with LabelStudio(settings.label_studio) as studio:
             if full:
                 swept = sweep(
-                    *(desk.queue, desk.inbox, studio), labelling=desk.labelling, withdraw=withdraw
+                    *(desk.queue, desk.inbox, studio),
+                    labelling=desk.labelling,
+                    withdraw=withdraw,
+                    resend=resend,
                 )
                 taken = swept.taken
             else:
@@ -82,7 +92,8 @@ def pull(
         if swept and swept.divergence:
             raise LabelStudioError(
                 f"Label Studio and the ledger differ: {swept.missing} verified tasks are gone "
-                f"there, and {swept.duplicates} images have two answered tasks."
+                f"there, and {swept.duplicates} images have two answered tasks. `pull --full "
+                "--resend` has images sent again whose task is gone and that nobody answered."
             )
 
 

@@ -26,6 +26,7 @@ EDGES: Final[frozenset[tuple[ReviewState, ReviewState]]] = frozenset(
         ("sent", "verified"),
         ("sent", "parked"),
         ("parked", "pending"),
+        ("verified", "pending"),
     }
 )
 LONGEST_WAIT_S: Final = 3600.0

@@ -132,6 +132,14 @@ class Outbox:
             self._move(session, row, "verified", "verified", task_id=row.task_id)
             return row.to_record()
 
+    def send_again(self, item_id: str) -> ReviewItem:
+        """verified → pending: its task is gone from the labelling tool."""
+        with self._moving("send_again", item_id, "verified") as (session, row):
+            task_id, row.task_id = row.task_id, None
+            row.attempts, row.next_attempt_at = 0, None
+            self._move(session, row, "pending", "to be sent again", task_id=task_id)
+            return row.to_record()
+
     def park(self, item_id: str, *, reason: str) -> ReviewItem:
         """sending, unknown or sent → parked: trying again cannot help, a person has to look."""
         with self._moving("park", item_id, "sending", "unknown", "sent") as (session, row):

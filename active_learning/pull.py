@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -45,7 +45,8 @@ class SweepReport:
     tasks: int  # of ours in the project
     merged: int  # second tasks of an item, without answers, that were deleted
     duplicates: int  # second tasks that stay because people answered them
-    missing: int  # items that were verified and whose task is gone
+    missing: int  # items that were verified, and whose task is gone
+    resent: int  # items whose task was gone, and that wait to be sent again
     foreign: int  # tasks that are not ours
     elsewhere: int  # answers that stand and came from another project or server
 
@@ -113,6 +114,7 @@ def sweep(
     *,
     labelling: Labelling,
     withdraw: bool = False,
+    resend: bool = False,
     lease_s: float = LEASE_S,
     settle_s: float = SETTLE_S,
 ) -> SweepReport:
@@ -128,12 +130,13 @@ def sweep(
         labelling: classes the project has to offer.
         withdraw: withdraw every answer whose task is not there, also if none is, and also those
             that came from another project or server.
+        resend: have every item whose task is not there, and that nobody answered, sent again.
         lease_s: of `outbox.pushing`.
         settle_s: of `outbox.pushing`.
 
     Raises:
-        InputError: if not one answered task is there and `withdraw` is not said; what was there
-            is applied and nothing is withdrawn.
+        InputError: if not one answered task is there, and neither `withdraw` nor `resend` is said;
+            what was there is applied and nothing is withdrawn.
         LeaseHeld: if another process is pushing.
         LabelStudioError: if Label Studio cannot be asked.
         LedgerError: if the ledger cannot be written.
@@ -158,9 +161,10 @@ def sweep(
                 of_key[task["data"]["dedupe_key"]][int(task["id"])] = answered
             taken += inbox.take(arrivals)
             outbox.renew()
-        if everything and not withdraw and here.isdisjoint(everything):
+        is_another = bool(everything) and here.isdisjoint(everything)  # server or project
+        if is_another and not (withdraw or resend):
             raise InputError(_none_is_there(everything, project))
-        told = everything if withdraw else known
+        told = everything if withdraw else {} if is_another else known
         gone = told.keys() - here
         taken += inbox.take(
             _deleted(task_id, annotation_id, image, project)
@@ -168,13 +172,17 @@ def sweep(
             for annotation_id in sorted(told[task_id, image])
         )
         merged, duplicates = _merge(queue, studio, of_key)
-        missing = sum((item.task_id, item.image_sha256) not in here for item in _verified(queue))
+        missing = [i for i in _verified(queue) if (i.task_id, i.image_sha256) not in here]
+        again = _unanswered(missing, inbox.live()) if resend else []
+        for item in again:
+            outbox.send_again(item.id)
     report = SweepReport(
         taken=taken,
         tasks=len(here) - merged,
         merged=merged,
         duplicates=duplicates,
-        missing=missing,
+        missing=len(missing) - len(again),
+        resent=len(again),
         foreign=foreign,
         elsewhere=sum(len(everything[place]) for place in everything.keys() - here - gone),
     )
@@ -231,7 +239,8 @@ def _none_is_there(answered: Live, project: Project) -> str:
     return (
         f"None of the answered tasks ({len(answered)}) is in project {project.title!r} of this "
         "Label Studio: is ROLLMARK_LABEL_STUDIO__URL another server, or was this one set up anew? "
-        "The answers stay; `python -m active_learning pull --full --withdraw` takes them back."
+        "The answers stay; `python -m active_learning pull --full --withdraw` takes them back, and "
+        "`--resend` has the images that nobody answered sent again."
     )
 
 
@@ -256,6 +265,11 @@ def _merge(
             logger.warning("deleted task %d: task %s is the same image", task_id, kept)
             merged += 1
     return merged, left
+
+
+def _unanswered(items: Sequence[ReviewItem], answers: Live) -> list[ReviewItem]:
+    """The items of whose task no answer stands."""
+    return [item for item in items if (item.task_id, item.image_sha256) not in answers]
 
 
 def _verified(queue: ReviewQueue) -> Iterator[ReviewItem]:

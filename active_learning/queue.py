@@ -5,6 +5,7 @@
     sending ── mark_unknown ─> unknown    it may have arrived: ask before sending again
     unknown ── resolve_unknown ─> sent | pending
     sending, unknown, sent ── park ─> parked ── reopen ─> pending    a person has to look
+    verified ── send_again ─> pending     its task is gone, and somebody wants it there
 
 This is the side that anyone may use: add, look, reopen. Moving items to the labelling tool is for
 one process at a time and lies in `active_learning.outbox`. No network is spoken to in either.

@@ -395,6 +395,31 @@ def test_a_sweep_tells_of_tasks_that_are_gone_with_their_answers(
     assert desk.sweep(studio).taken.deleted == 0
 
 
+def test_images_of_a_lost_project_that_nobody_answered_are_sent_again_if_a_person_says_so(
+    desk, studio, label_studio, project
+):
+    answered, waiting = desk.flag(1), desk.flag(2)
+    desk.push(studio)
+    tasks = {task["data"]["dedupe_key"]: task["id"] for task in label_studio.tasks(project.id)}
+    label_studio.annotate(tasks[answered.dedupe_key], choice("slag"))
+    desk.pull(studio)
+    label_studio.ask("DELETE", f"projects/{project.id}/")
+    with pytest.raises(InputError, match=r"`--resend` has the images that nobody answered sent"):
+        desk.sweep(studio)
+    assert desk.queue.get(waiting.id).state == "verified"
+
+    report = desk.sweep(studio, resend=True)
+    assert (report.resent, report.missing, report.taken.deleted) == (1, 1, 0)
+    again = desk.queue.get(waiting.id)
+    assert (again.state, again.task_id) == ("pending", None)
+    assert desk.queue.get(answered.id).state == "verified"
+    assert len(desk.inbox.current()) == 1  # what was said stays
+    assert desk.push(studio).verified == 1
+    [task] = label_studio.tasks(studio.project(project.title, LABELLING).id)
+    assert task["data"]["dedupe_key"] == waiting.dedupe_key
+    assert desk.sweep(studio, resend=True).resent == 0
+
+
 def test_a_project_that_was_set_up_anew_withdraws_no_answer_unless_a_person_says_so(
     desk, studio, label_studio, project
 ):

@@ -161,6 +161,7 @@ LEGAL = {
     *(("unknown", after) for after in ("sent", "pending", "parked")),
     *(("sent", after) for after in ("verified", "parked")),
     ("parked", "pending"),
+    ("verified", "pending"),
 }
 
 
@@ -190,6 +191,7 @@ def test_only_legal_edges_can_be_taken(ledger, images, before):
 MOVES = {
     "mark_sent": (lambda o, i: o.mark_sent(i, task_id=9), {"sending": "sent"}),
     "mark_verified": (lambda o, i: o.mark_verified(i), {"sent": "verified"}),
+    "send_again": (lambda o, i: o.send_again(i), {"verified": "pending"}),
     "park": (
         lambda o, i: o.park(i, reason="no"),
         {"sending": "parked", "unknown": "parked", "sent": "parked"},
