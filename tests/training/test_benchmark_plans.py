@@ -47,7 +47,7 @@ def test_detectors_of_one_scale_share_everything_but_the_network() -> None:
     recipes = [
         recipe_of(get_spec(r.model), epochs=40, batch=16, overrides=r.overrides)
         for r in rows
-        if r.group not in ("recipes", "in-place")
+        if r.group not in ("recipes", "in-place") and r.loss == "paper"
     ]
     assert all(recipe == recipes[0] for recipe in recipes)
     assert (recipes[0]["in_place"], recipes[0]["close_mosaic"]) == (0.0, 8)
@@ -99,8 +99,28 @@ def test_a_papers_detector_is_measured_with_its_own_loss_in_short_runs_too() -> 
 
 def test_a_segmenters_row_is_measured_with_its_own_loss_in_short_runs_too() -> None:
     rows = plan("segment", setting="small")
-    assert {row.overrides["loss"] for row in rows} == {"paper"}
+    told = {(row.overrides["loss"], row.overrides["in_place"]) for row in rows if not row.in_place}
+    assert told == {("paper", 0.0)}
     assert "neu-seg-sme_deeplabv3plus-paper-96-e8-leak-free-s0" in {row.id for row in rows}
+
+
+def test_what_short_runs_of_the_segmenter_take_is_a_row_of_its_own() -> None:
+    [row] = [row for row in plan("segment", setting="small", protocols=["paper"]) if row.in_place]
+    assert row.id == "neu-seg-sme_deeplabv3plus-paper-border_loss-in_place-96-e8-paper-s0"
+    usual = recipe_of(get_spec(row.model), epochs=8, batch=16)
+    assert recipe_of(get_spec(row.model), epochs=8, batch=16, overrides=row.overrides) == usual
+    assert (usual["loss"], usual["in_place"]) == ("border", 0.4)
+
+
+def test_without_coco_weights_all_detectors_begin_alike() -> None:
+    rows = [r for r in plan("detect", setting="small", protocols=["paper"]) if r.is_unaided]
+    assert [(row.network, row.against) for row in rows] == [
+        ("yolo11-n-random", ""),
+        ("grace-n-random", "yolo11-n-random"),
+        ("gms2_yolo-n-random", "yolo11-n-random"),
+        ("da_yolo-n-stock_loss-random", "yolo11-n-random"),
+    ]
+    assert not any(row.coco for row in rows)
 
 
 def test_our_recipes_leave_out_one_part_of_a_paper_each() -> None:
@@ -117,7 +137,7 @@ def test_our_recipes_leave_out_one_part_of_a_paper_each() -> None:
 def test_ablations_are_run_in_the_small_setting_alone() -> None:
     small = {row.group for row in plan("detect", setting="small")}
     full = {row.group for row in plan("detect", setting="full")}
-    assert (small - full, full - small) == ({"parts"}, {"recipes"})
+    assert (small - full, full - small) == ({"parts", "unaided"}, {"recipes"})
 
 
 def test_the_middle_setting_compares_three_segmenters_by_one_schedule() -> None:

@@ -80,6 +80,14 @@ DETECT = Sheet(
             _BOXES,
             _AP50,
         ),
+        "unaided": Block(
+            "Without COCO weights",
+            "From random weights, as the papers' own layers always start: COCO arrays help the "
+            "less the more of a network is a paper's. DA-YOLO has YOLO11's loss here. Baseline: "
+            "YOLO11, n, from random weights.",
+            _BOXES,
+            _AP50,
+        ),
         "scale-s": Block("Scale s", "From random weights. Baseline: YOLO11, s.", _BOXES, _AP50),
     },
     protocols={
