@@ -229,7 +229,7 @@ def _detect(data: str, protocol: Protocol, setting: Setting, seeds: Sequence[int
         yield from rows("scale-s", "yolo11", "s", "YOLO11", "")
         for model, title in PAPERS:
             yield from rows("scale-s", model, "s", title, "yolo11-s")
-        model, title, recipe = _UNAIDED[-1]  # its loss costs a short run more than its network gains
+        model, title, recipe = _UNAIDED[-1]  # without its loss, which short runs cannot bear
         yield from rows("scale-s", model, "s", title, "yolo11-s", **recipe)
 
 
