@@ -132,8 +132,8 @@ class BoxPool:
                     rankings = self._rankings(learner.head, split)
                 once = np.ones((1, len(maps)), np.int64)
                 ap = np.stack([weighted_ap(ranking, once)[:, 0] for ranking in rankings], axis=-1)
-                learner.scores[f"{split} {MAP50}"] = float(mean(ap[0]))
-                learner.scores[f"{split} {MAP50_95}"] = float(mean(ap.mean(0)))
+                learner.scores[f"{split} {MAP50}"] = float(np.nan_to_num(mean(ap[0])))
+                learner.scores[f"{split} {MAP50_95}"] = float(np.nan_to_num(mean(ap.mean(0))))
         return dict(learner.scores)
 
     def _ours(self, found: Sequence[Found], ask: Ask) -> list[int]:

@@ -216,7 +216,8 @@ class Loop:
                         truth.cpu().numpy(), answer.argmax(1).cpu().numpy(), self.classes
                     )
         metrics = segmentation_scores if self.spec.task == "segment" else classification_scores
-        scores = {name: float(value) for name, value in metrics(matrix).items()}
+        # Pictures without any defect have no score of defects; a number keeps the columns whole.
+        scores = {name: float(np.nan_to_num(value)) for name, value in metrics(matrix).items()}
         return {"val_loss": total / len(self.val), **scores}
 
     def _forward(self, pixels: Tensor, network: nn.Module | None = None) -> Tensor:

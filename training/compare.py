@@ -89,6 +89,7 @@ def differences(one: Measurement, other: Measurement) -> tuple[Difference, ...]:
         if metric.name not in there:
             continue
         drawn = one.resamples[metric.name] - other.resamples[metric.name]
+        drawn = drawn[~np.isnan(drawn)]  # a resample of images without defects tells nothing
         low, high = metrics.interval(drawn) if len(drawn) else (None, None)
         found.append(
             Difference(

@@ -112,7 +112,8 @@ def measure(
         resamples: for the 95 % intervals; 0 leaves the intervals out.
 
     Raises:
-        DatasetError: if task or labels differ, the split is empty, or an image is unreadable.
+        DatasetError: if task or labels differ, the split is empty or shows none of the classes, or
+            an image is unreadable.
     """
     _check(predictor, dataset)
     samples = dataset.split(protocol, split)
@@ -123,6 +124,11 @@ def measure(
     weights = metrics.resample_weights(groups, resamples=resamples, seed=seed)
     judge = {"detect": _detection, "segment": _segmentation, "classify": _classification}
     scores = judge[dataset.task](predictor, samples, dataset.labels, weights)
+    if np.isnan(list(scores.values.values())).any():
+        raise DatasetError(
+            f"{dataset.name} has no defect in its {split} images under protocol {protocol}: there "
+            "is nothing to be found on them."
+        )
     evaluation = Evaluation(
         model=predictor.spec.name,
         revision=predictor.revision,
@@ -164,7 +170,7 @@ def _check(predictor: Predictor, dataset: Dataset) -> None:
 
 def _metric(name: str, value: float, scores: _Scores, n: int) -> Metric:
     low, high = None, None
-    if len(scores.resamples[name]):
+    if not np.isnan(scores.resamples[name]).all():
         low, high = metrics.interval(scores.resamples[name])
     return Metric(
         name=name, value=value, low=low, high=high, per_class=scores.per_class.get(name, {}), n=n

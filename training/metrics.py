@@ -31,9 +31,9 @@ def _ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Floats:
 
 
 def mean(values: Floats) -> Floats:
-    """Mean over the last axis without NaN; 0 where nothing is left."""
+    """Mean over the last axis without NaN; NaN where nothing is left."""
     known = ~np.isnan(values)
-    return np.nan_to_num(_ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1)))
+    return _ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1))
 
 
 def per_class(matrix: Counts) -> dict[str, Floats]:

@@ -324,6 +324,26 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
         evaluate(Canned("classify", ("a",), []), dataset, protocol="leak-free", split="val")
 
 
+def test_a_resample_of_clean_images_alone_tells_nothing_about_defects(tmp_path: Path) -> None:
+    # One image of ten has a defect, and it is found: (9/10)^10 = 35 % of the resamples leave it
+    # out, which must not count as misses.
+    truths = [[("scratch", BOX)], *[[]] * 9]
+    dataset = make_set(tmp_path, "detect", truths, ("scratch",))
+    answers = [[(0, 0.9, *BOX)], *[[]] * 9]
+    measured = measure(
+        Canned("detect", ("scratch",), answers), dataset, protocol="paper", split="test"
+    )
+    assert 250 < np.isnan(measured.resamples["mAP50"]).sum() < 450  # of 1,000
+    for metric in measured.evaluation.metrics:
+        assert (metric.value, metric.low, metric.high) == (1.0, 1.0, 1.0), metric.name
+
+
+def test_a_split_without_any_defect_is_refused(tmp_path: Path) -> None:
+    clean = make_set(tmp_path / "boxes", "detect", [[], []], ("scratch",))
+    with pytest.raises(DatasetError, match="drawn has no defect in its test images"):
+        evaluate(Canned("detect", ("scratch",), [[], []]), clean, protocol="paper", split="test")
+
+
 def test_an_unreadable_image_stops_the_measurement(tmp_path: Path) -> None:
     dataset = make_set(tmp_path, "classify", ["a"], ("a",))
     dataset.samples[0].path.write_bytes(b"not an image")

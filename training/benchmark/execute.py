@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -213,6 +214,7 @@ def _measure(row: Row, run: RunFolder, release: Path, place: Place) -> None:
         resamples={
             name: tuple(round(UNIT * float(value)) for value in measured.resamples[name])
             for name in COMPARED[dataset.task]
+            if not any(map(math.isnan, measured.resamples[name]))
         },
     )
     write_atomically(run.root / EVALUATION_FILE, found.model_dump_json().encode())
