@@ -6,6 +6,7 @@ from typing import Final
 
 from training.benchmark.page import Target
 
+_UNAIDED: Final = ", both from random weights"
 _TRAINED_LIKEWISE: Final = ", both with pictures kept in place"
 
 
@@ -89,6 +90,17 @@ DETECTION: Final = (
                 "yolo11-n-in_place",
                 _TRAINED_LIKEWISE,
             ),
+            ("GRACE", "grace-n-random", "yolo11-n-random", _UNAIDED),
+            ("GMS2-YOLO", "gms2_yolo-n-random", "yolo11-n-random", _UNAIDED),
+            (
+                "DA-YOLO with YOLO11's loss",
+                "da_yolo-n-stock_loss-random",
+                "yolo11-n-random",
+                _UNAIDED,
+            ),
+            ("GRACE s", "grace-s", "yolo11-s", _UNAIDED),
+            ("GMS2-YOLO s", "gms2_yolo-s", "yolo11-s", _UNAIDED),
+            ("DA-YOLO s with YOLO11's loss", "da_yolo-s-stock_loss", "yolo11-s", _UNAIDED),
         )
     ),
 )
