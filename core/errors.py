@@ -11,6 +11,7 @@ RollmarkError
 ├── HubError               the Hugging Face Hub refused or could not be reached
 │   └── HubUnavailable     it was away, busy or asked to wait: trying again may help
 ├── PromotionRefused       the gate said no
+├── Overtaken              another release is live than the one that was to be replaced
 ├── LedgerError            the ledger cannot be opened or written
 │   ├── IllegalTransition  a review item cannot go from its state to the one asked for
 │   ├── LeaseHeld          another process is doing what only one may do at a time
