@@ -133,10 +133,14 @@ def _flat(recipe: Mapping[str, object]) -> dict[str, object]:
 
 
 def _own_recipe(recipe: Mapping[str, object], spec: ModelSpec) -> list[str]:
-    """What of the paper's training was left out for these weights, if anything."""
+    """What of the paper's training was left out or changed for these weights, if anything."""
     said = []
     if recipe.get("loss") == "stock" and spec.criterion is not None:
         said.append("These weights were trained with YOLO11's loss in place of the paper's.")
+    if recipe.get("loss") == "border":
+        said.append(
+            "The loss has a term that the paper's has not: how well borders meet, for thin defects."
+        )
     if recipe.get("balance") == "none" and spec.sampler is not None:
         said.append("Training images were drawn alike, not by the paper's sampler.")
     teachers, share = recipe.get("teachers"), recipe.get("teaching")

@@ -107,6 +107,8 @@ def test_the_card_says_what_of_the_papers_recipe_was_left_out():
         return text.split("## Training")[1].split("| --- |")[0]
 
     assert "with YOLO11's loss in place of the paper's" in training("da_yolo", loss="stock")
+    assert "how well borders meet" in training("sme_deeplabv3plus", loss="border")
+    assert "borders meet" not in training("sme_deeplabv3plus", loss="paper")
     assert "drawn alike, not by the paper's sampler" in training("grace", balance="none")
     assert "paper's" not in training("grace", loss="stock", balance="paper")
     taught = training("grace", teachers=["yolo11 0123456789ab", "da_yolo ba98"], teaching=0.25)
