@@ -101,7 +101,9 @@ def train(
         int | None, typer.Option(min=32, help="Pixels; default: the paper's.")
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images; default: the paper's.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Of all that is random; default: 0.")
+    ] = None,
     device: Device = "auto",
     weights: Annotated[
         Path | None, typer.Option(help="Release to start from; default: random weights.")
@@ -116,7 +118,9 @@ def train(
     resume: Annotated[
         str | None, typer.Option(help="Name or folder of a run to go on with.")
     ] = None,
-    protocol: Protocol = ProtocolName.LEAK_FREE,
+    protocol: Annotated[
+        ProtocolName | None, typer.Option(help="As for evaluate; default: leak-free.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Image loaders.")] = 2,
     threads: Threads = None,
     run_id: Annotated[str | None, typer.Option(help="Name of the new run.")] = None,
@@ -130,8 +134,10 @@ def train(
     if (data is None) == (resume is None):
         raise typer.BadParameter("give --data for a new run, or --resume to go on with one.")
     of_new_runs: dict[str, object] = {"scale": scale, "epochs": epochs, "image-size": image_size}
-    of_new_runs |= {"batch": batch, "run-id": run_id, "set": setting}
-    if resume is not None and (given := [name for name, value in of_new_runs.items() if value]):
+    of_new_runs |= {"batch": batch, "seed": seed, "protocol": protocol}
+    of_new_runs |= {"run-id": run_id, "set": setting or None}
+    given = [name for name, value in of_new_runs.items() if value is not None]
+    if resume is not None and given:
         raise typer.BadParameter(f"--{given[0]} is not for --resume: a run goes on as it began.")
     overrides = dict(override(text) for text in setting or ())
     with errors_on_one_line():
@@ -163,12 +169,12 @@ def train(
                 open_dataset(str(data), settings.paths.datasets),
                 runs_root=settings.paths.runs,
                 run_id=run_id,
-                protocol=protocol.value,
+                protocol=(protocol or ProtocolName.LEAK_FREE).value,
                 scale=scale,
                 epochs=epochs,
                 image_size=image_size,
                 batch=batch,
-                seed=seed,
+                seed=seed or 0,
                 device=place,
                 initial_weights=first,
                 overrides=overrides,

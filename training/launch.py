@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from core.errors import ConfigError, RollmarkError, TrainingError
 from models import get_spec
 from training.balance import UNRECORDED
-from training.datasets import Dataset, open_dataset
+from training.datasets import Dataset
+from training.learned import training_data
 from training.runs import RunFolder
 from training.watched import EnoughTrained, Watch, WatchedRun, conclude
 
@@ -126,7 +127,7 @@ def resume_run(
         )
     return _train(
         spec,
-        open_dataset(record.dataset, data_root),
+        training_data(record, data_root),
         device=device,
         initial_weights=initial_weights,
         run=run,

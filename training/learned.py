@@ -60,6 +60,18 @@ def refuse_learned(
         )
 
 
+def training_data(run: RunRecord, data_root: Path) -> Dataset:
+    """The data set of a run as it was then; if it is gone, what has its name today.
+
+    Raises:
+        DatasetError: if there is neither.
+    """
+    there = list(_prepared(run, data_root))
+    if not there:
+        return open_dataset(run.dataset, data_root)
+    return next((dataset for dataset in there if dataset.id == run.dataset_id), there[0])
+
+
 def _prepared(run: RunRecord, data_root: Path) -> Iterator[Dataset]:
     """What may be the run's data set: the public one, or a reviewed version of it."""
     for name in (run.dataset, f"{run.dataset}@{run.dataset_id[:12]}"):

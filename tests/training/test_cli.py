@@ -174,6 +174,15 @@ def test_our_errors_are_one_line_and_exit_code_1(arguments: list[str], says: str
         pytest.param(["train", "grace"], id="neither data nor run"),
         pytest.param(["train", "grace", "--data", "neu-det", "--resume", "x"], id="both"),
         pytest.param(["train", "grace", "--resume", "x", "--epochs", "9"], id="other than begun"),
+        pytest.param(["train", "grace", "--resume", "x", "--seed", "0"], id="seed of a begun run"),
+        pytest.param(
+            ["train", "grace", "--resume", "x", "--protocol", "leak-free"],
+            id="protocol of a begun run",
+        ),
+        pytest.param(
+            ["train", "grace", "--data", "neu-det", "--seed", "4294967296"],
+            id="seed beyond 32 bits",
+        ),
         pytest.param(["prepare", "neu-det", "--source", ".", "--seed", "-1"], id="seed below 0"),
         pytest.param(
             ["train", "grace", "--data", "neu-det", "--weights", "a", "--init", "b"],

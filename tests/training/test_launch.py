@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from core.errors import TrainingError
 from core.records import RunRecord
 from models import get_spec
+from tests.training.synthetic import draw_dataset
 from training import launch
-from training.datasets import Dataset
+from training.datasets import Dataset, write_index
 from training.plan import make_plan
 from training.runs import RunFolder
 from training.yolo_trainer import make_recipe
@@ -127,6 +129,24 @@ def test_a_run_stopped_before_its_first_checkpoint_needs_its_first_weights_again
     weights = tmp_path / "yolo11n.npz"
     launch.resume_run(run, data_root=tiny_data_root, device="cpu", initial_weights=weights)
     assert called["initial_weights"] == weights
+
+
+def test_a_run_on_a_reviewed_version_is_resumed_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = draw_dataset(tmp_path / "data" / "drawn", "classify")
+    version = replace(base, samples=base.samples[1:])
+    version = replace(version, root=tmp_path / "data" / f"drawn@{version.id[:12]}")
+    version.root.mkdir()
+    for dataset in (base, version):
+        write_index(dataset, {})
+    recipe = make_plan(get_spec("mobilesteelnet"), epochs=12, batch=4, overrides={}).as_recipe()
+    run = begin(tmp_path / "run", "mobilesteelnet", "drawn", recipe, "random")
+    run.update_record(dataset_id=version.id)
+    seen: list[str] = []
+    monkeypatch.setattr(launch, "_train", lambda _spec, data, **_: seen.append(data.id))
+    launch.resume_run(run, data_root=tmp_path / "data", device="cpu")
+    assert seen == [version.id]
 
 
 def test_what_is_not_said_is_as_the_paper_has_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from core.errors import DatasetError
 from core.records import ReleaseConfig
 from tests.records import make_config, make_run
-from training.datasets import Dataset
-from training.learned import images_learned, refuse_learned
+from tests.training.synthetic import draw_dataset
+from training.datasets import Dataset, write_index
+from training.learned import images_learned, refuse_learned, training_data
 
 
 def release(dataset: Dataset, **changes: object) -> ReleaseConfig:
@@ -66,3 +68,18 @@ def test_a_release_may_judge_what_it_was_kept_from_and_nothing_else(
         ask("train")
     with pytest.raises(DatasetError, match=f"learned from {train} of the {everything} all images"):
         ask("all", "paper")
+
+
+def test_a_run_on_a_reviewed_version_goes_on_with_that_version(tmp_path: Path) -> None:
+    base = draw_dataset(tmp_path / "drawn", "classify")
+    version = replace(base, samples=base.samples[1:])
+    version = replace(version, root=tmp_path / f"drawn@{version.id[:12]}")
+    gone = replace(base, samples=base.samples[2:])
+    version.root.mkdir()
+    for dataset in (base, version):
+        write_index(dataset, {})
+    runs = [make_run(dataset="drawn", dataset_id=d.id) for d in (base, version, gone)]
+    found = [len(training_data(run, tmp_path).samples) for run in runs]
+    assert found == [24, 23, 24]  # what is gone is refused when its run is resumed
+    with pytest.raises(DatasetError, match="'other' is not prepared"):
+        training_data(make_run(dataset="other"), tmp_path)
