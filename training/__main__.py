@@ -23,6 +23,7 @@ from training._cli import (
     override,
     read_settings,
     show,
+    tell_learned,
 )
 from training._compare_command import compare
 from training._convert_command import convert
@@ -143,8 +144,11 @@ def train(
     with errors_on_one_line():
         from core.errors import TrainingError
         from models import choose_device, get_spec, use_threads
+        from models._release import read_release
         from training import launch
         from training.datasets import open_dataset
+        from training.initial import release_folder
+        from training.learned import refuse_parent
 
         settings = read_settings()
         use_threads(threads)
@@ -164,12 +168,21 @@ def train(
             )
             folder = run.root
         else:
+            dataset = open_dataset(str(data), settings.paths.datasets)
+            divided = protocol or ProtocolName.LEAK_FREE
+            if weights is not None:
+                refuse_parent(
+                    read_release(release_folder(weights)),
+                    dataset,
+                    protocol=divided.value,
+                    data_root=settings.paths.datasets,
+                )
             record = launch.start_run(
                 get_spec(model),
-                open_dataset(str(data), settings.paths.datasets),
+                dataset,
                 runs_root=settings.paths.runs,
                 run_id=run_id,
-                protocol=(protocol or ProtocolName.LEAK_FREE).value,
+                protocol=divided.value,
                 scale=scale,
                 epochs=epochs,
                 image_size=image_size,
@@ -223,6 +236,12 @@ def evaluate(
             seed=seed,
             resamples=resamples,
         )
+        learned = tell_learned(
+            model, weights, dataset, protocol=protocol.value, split=split, paths=settings.paths
+        )
+        if learned is not None:
+            told = {**evaluation.settings, "learned_images": learned}
+            evaluation = evaluation.model_copy(update={"settings": told})
         show(evaluation)
         if json_file is not None:
             write_atomically(json_file, evaluation.model_dump_json(indent=2).encode())

@@ -81,6 +81,18 @@ def test_prepare_train_evaluate_predict_from_the_command_line(home: Path) -> Non
     assert evaluation["protocol"] == "leak-free"
     assert evaluation["metrics"][0]["n"] == 21
     assert "accuracy" in measured.stdout
+    learned = evaluation["settings"]["learned_images"]
+    assert 0 < learned < 21
+    says = f"mobilenet_v1 has learned from {learned} of the 21 all images of x-sdd leak-free"
+    assert says in measured.stderr
+    fresh = call(
+        *["evaluate", "mobilenet_v1", "--data", "x-sdd", "--split", "test", *common],
+        *["--json", home / "e.json", "--resamples", 0],
+    )
+    assert "has learned" not in fresh.stderr
+    assert json.loads((home / "e.json").read_text())["settings"]["learned_images"] == 0
+    begun = train_small("--weights", weights, "--protocol", "paper")
+    assert_one_line(begun, says="begin from another release")
 
     images = home / "data" / "datasets" / "x-sdd" / "images"
     common = ["--images", images, "--output", home / "out", *common]
