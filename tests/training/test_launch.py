@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,6 +150,55 @@ def test_a_run_on_a_reviewed_version_is_resumed_with_it(
     monkeypatch.setattr(launch, "_train", lambda _spec, data, **_: seen.append(data.id))
     launch.resume_run(run, data_root=tmp_path / "data", device="cpu")
     assert seen == [version.id]
+
+
+HOLDING = """
+import fcntl, os, sys
+folder = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(folder, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_process_trains_is_not_resumed_until_that_has_ended(
+    called: dict[str, Any],
+    tiny_data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "WAIT_S", 0.0)
+    recipe = make_recipe(get_spec("yolo11"), epochs=12, batch=4)
+    run = begin(tmp_path / "run", "yolo11", "neu-det", recipe, "random")
+    script = [sys.executable, "-c", HOLDING, str(run.root)]
+    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(TrainingError, match="Run run is being trained by another process"):
+            launch.resume_run(run, data_root=tiny_data_root, device="cpu")
+        assert called == {}
+        other.kill()
+    launch.resume_run(run, data_root=tiny_data_root, device="cpu")
+    assert called["resume"] is True
+
+
+def test_a_run_is_locked_while_it_is_trained_and_no_longer(
+    tiny_neu_cls: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def look(_spec: object, _data: object, **arguments: Any) -> None:
+        folder = os.open(arguments["run"].root, os.O_RDONLY)
+        seen.append(launch._lock(folder, wait_s=0.0))
+        os.close(folder)
+
+    monkeypatch.setattr(launch, "_train", look)
+    spec = get_spec("mobilesteelnet")
+    for _ in range(2):
+        launch.start_run(
+            spec, tiny_neu_cls, runs_root=tmp_path, run_id="r", protocol="paper", device="cpu"
+        )
+    assert seen == [False, False]
 
 
 def test_what_is_not_said_is_as_the_paper_has_it(
