@@ -34,13 +34,25 @@ def complete(config: ReleaseConfig, evaluations: Sequence[Evaluation]) -> Releas
     highest on the validation split, if that was measured; a test split decides nothing.
 
     Raises:
-        WeightsError: if an evaluation is of other weights.
+        WeightsError: if an evaluation is of other weights, of a model that looks at mirrored
+            pictures too, or on images that the release has learned from.
     """
     for evaluation in evaluations:
         if (evaluation.model, evaluation.revision) != (config.name, config.revision):
             raise WeightsError(
                 f"The evaluation is of {evaluation.model} {evaluation.revision}, the release is "
                 f"{config.name} {config.revision}: evaluate these weights."
+            )
+        if evaluation.settings.get("tta"):
+            raise WeightsError(
+                f"The evaluation on {evaluation.split} looked at mirrored pictures, too, and the "
+                "app does not: evaluate without --tta."
+            )
+        if learned := evaluation.settings.get("learned_images"):
+            raise WeightsError(
+                f"{config.name} {config.revision} has learned from {learned} of the images of "
+                f"{evaluation.dataset} {evaluation.protocol} {evaluation.split}: evaluate it on "
+                "images that it has not."
             )
     changes: dict[str, object] = {
         "title": get_spec(config.name).title,  # what the model is called today
@@ -66,7 +78,7 @@ def shelve(release: Path, target: Path, evaluations: Sequence[Evaluation]) -> Re
 
     Raises:
         WeightsNotFoundError: if there is no release, or one of its files is missing.
-        WeightsError: if a file fails its hash or an evaluation is of others.
+        WeightsError: if a file fails its hash or an evaluation does not tell of the release.
     """
     config, files = read_whole(release)
     config = complete(config, evaluations)

@@ -23,6 +23,7 @@ from training._cli import (
     override,
     read_settings,
     show,
+    tell_learned,
 )
 from training._compare_command import compare
 from training._convert_command import convert
@@ -101,7 +102,9 @@ def train(
         int | None, typer.Option(min=32, help="Pixels; default: the paper's.")
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images; default: the paper's.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Of all that is random; default: 0.")
+    ] = None,
     device: Device = "auto",
     weights: Annotated[
         Path | None, typer.Option(help="Release to start from; default: random weights.")
@@ -116,7 +119,9 @@ def train(
     resume: Annotated[
         str | None, typer.Option(help="Name or folder of a run to go on with.")
     ] = None,
-    protocol: Protocol = ProtocolName.LEAK_FREE,
+    protocol: Annotated[
+        ProtocolName | None, typer.Option(help="As for evaluate; default: leak-free.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Image loaders.")] = 2,
     threads: Threads = None,
     run_id: Annotated[str | None, typer.Option(help="Name of the new run.")] = None,
@@ -130,15 +135,20 @@ def train(
     if (data is None) == (resume is None):
         raise typer.BadParameter("give --data for a new run, or --resume to go on with one.")
     of_new_runs: dict[str, object] = {"scale": scale, "epochs": epochs, "image-size": image_size}
-    of_new_runs |= {"batch": batch, "run-id": run_id, "set": setting}
-    if resume is not None and (given := [name for name, value in of_new_runs.items() if value]):
+    of_new_runs |= {"batch": batch, "seed": seed, "protocol": protocol}
+    of_new_runs |= {"run-id": run_id, "set": setting or None}
+    given = [name for name, value in of_new_runs.items() if value is not None]
+    if resume is not None and given:
         raise typer.BadParameter(f"--{given[0]} is not for --resume: a run goes on as it began.")
     overrides = dict(override(text) for text in setting or ())
     with errors_on_one_line():
         from core.errors import TrainingError
         from models import choose_device, get_spec, use_threads
+        from models._release import read_release
         from training import launch
         from training.datasets import open_dataset
+        from training.initial import release_folder
+        from training.learned import refuse_parent
 
         settings = read_settings()
         use_threads(threads)
@@ -158,17 +168,26 @@ def train(
             )
             folder = run.root
         else:
+            dataset = open_dataset(str(data), settings.paths.datasets)
+            divided = protocol or ProtocolName.LEAK_FREE
+            if weights is not None:
+                refuse_parent(
+                    read_release(release_folder(weights)),
+                    dataset,
+                    protocol=divided.value,
+                    data_root=settings.paths.datasets,
+                )
             record = launch.start_run(
                 get_spec(model),
-                open_dataset(str(data), settings.paths.datasets),
+                dataset,
                 runs_root=settings.paths.runs,
                 run_id=run_id,
-                protocol=protocol.value,
+                protocol=divided.value,
                 scale=scale,
                 epochs=epochs,
                 image_size=image_size,
                 batch=batch,
-                seed=seed,
+                seed=seed or 0,
                 device=place,
                 initial_weights=first,
                 overrides=overrides,
@@ -217,6 +236,12 @@ def evaluate(
             seed=seed,
             resamples=resamples,
         )
+        learned = tell_learned(
+            model, weights, dataset, protocol=protocol.value, split=split, paths=settings.paths
+        )
+        if learned is not None:
+            told = {**evaluation.settings, "learned_images": learned}
+            evaluation = evaluation.model_copy(update={"settings": told})
         show(evaluation)
         if json_file is not None:
             write_atomically(json_file, evaluation.model_dump_json(indent=2).encode())

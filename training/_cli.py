@@ -13,7 +13,8 @@ import typer
 
 if TYPE_CHECKING:
     from core.records import Evaluation
-    from core.settings import Settings
+    from core.settings import PathSettings, Settings
+    from training.datasets import Dataset
 
 
 class ProtocolName(StrEnum):
@@ -82,6 +83,34 @@ def override(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def tell_learned(
+    model: str,
+    weights: Path | None,
+    dataset: Dataset,
+    *,
+    protocol: str,
+    split: str,
+    paths: PathSettings,
+) -> int | None:
+    """Say on stderr if a model is to be measured on images it has learned from; returns how many.
+
+    None if nobody can tell, because the data set it was trained on is not here.
+    """
+    from training.learned import learned_among
+    from training.served import releases_asked
+
+    asked = releases_asked(model, weights, paths)
+    count = learned_among(asked, dataset, protocol=protocol, split=split, data_root=paths.datasets)
+    if count:
+        typer.echo(
+            f"{model} has learned from {count} of the {len(dataset.split(protocol, split))} "
+            f"{split} images of {dataset.name} {protocol}: this does not tell how good it is on "
+            "new ones.",
+            err=True,
+        )
+    return count
 
 
 def old_and_new(text: str) -> tuple[str, str]:

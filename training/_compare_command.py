@@ -14,6 +14,7 @@ from training._cli import (
     Threads,
     errors_on_one_line,
     read_settings,
+    tell_learned,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ def compare(
             seed=seed,
             resamples=resamples,
         )
+        for name in dict.fromkeys((first, second)):
+            tell_learned(
+                name, None, dataset, protocol=protocol.value, split=split, paths=settings.paths
+            )
         _show(found)
         if json_file is not None:
             write_atomically(json_file, found.model_dump_json(indent=2).encode())

@@ -16,7 +16,8 @@ def quantise(
     images: Annotated[int, typer.Option(min=10, help="Training images to take ranges from.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of their draw.")] = 0,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Validation images to measure on; default: all.")
+        int | None,
+        typer.Option(min=1, help="Validation images to measure on, at random; default: all."),
     ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Write what it costs into the release, for its card.")
@@ -24,6 +25,8 @@ def quantise(
     threads: Threads = None,
 ) -> None:
     """Make the int8 export that ROLLMARK_SERVING__RUNTIME=int8 serves, and measure its accuracy."""
+    if record and limit is not None:
+        raise typer.BadParameter("--record tells of the whole validation split: leave --limit out.")
     with errors_on_one_line():
         from models import use_threads
         from training.benchmark.speed import release_of

@@ -94,7 +94,9 @@ class Loop:
         self.sampler = self.balancing.sampler
         self.optimizer = make_optimizer(network, plan)
         self.average = averaged(network, plan.ema) if plan.ema else None
-        self.steps = -(-epoch_images // plan.batch)
+        # A batch of one image has no statistics: rather one more image in some of the others.
+        most = max(1, epoch_images // min(plan.batch, 2))
+        self.steps = min(-(-epoch_images // plan.batch), most)
         self.epoch = 0  # epochs done
         self.best = _Best()
         self.seconds = 0.0
@@ -142,6 +144,8 @@ class Loop:
         self.epoch, self.seconds = state["epochs"], state["seconds"]
         self.best = _Best(**state["best"])
         self.run.truncate_metrics(self.epoch)
+        if self.run.load_record().epochs < self.epoch:  # killed between the checkpoint and this
+            self._report()
         logger.info("resume %s after epoch %d", self.run.id, self.epoch)
 
     def _draw(self) -> None:
@@ -235,7 +239,7 @@ class Loop:
         """Put an epoch on disk: best weights and metrics first, the checkpoint, then its report.
 
         Killed before the checkpoint, the epoch is repeated and writes the same; killed after it,
-        only the record and the plot lag behind until the next epoch.
+        the record lags behind until the run is resumed, the plot until the next epoch.
         """
         epoch = self.epoch + 1
         score, loss = row[TARGETS[self.spec.task]], row["val_loss"]
@@ -247,13 +251,17 @@ class Loop:
         self.run.append_metrics(epoch, {**row, "learning_rate": rate, "seconds": self.seconds})
         self.epoch = epoch
         self.checkpoint()
+        self._report()
+        if time.monotonic() - self._drawn > CURVES_EVERY_S:
+            self._draw()
+        logger.info("epoch %d: %s", epoch, ", ".join(f"{k} {v:.4f}" for k, v in row.items()))
+
+    def _report(self) -> None:
+        """Bring the run's record up to the checkpoint."""
         kept = next(r for r in self.run.metrics() if r["epoch"] == self.best.epoch)
         self.run.update_record(
-            epochs=epoch,
+            epochs=self.epoch,
             wall_time_s=self.seconds,
             best_epoch=self.best.epoch,
             validation={k: v for k, v in kept.items() if k not in _NOT_VALIDATION},
         )
-        if time.monotonic() - self._drawn > CURVES_EVERY_S:
-            self._draw()
-        logger.info("epoch %d: %s", epoch, ", ".join(f"{k} {v:.4f}" for k, v in row.items()))

@@ -58,6 +58,36 @@ FIXED = {
     "cache": "ram",
     "pretrained": False,
 }
+# Of ultralytics' arguments, what a run decides itself or what would have it learn something else.
+DECIDED = (
+    "epochs",
+    "batch",
+    "imgsz",
+    "seed",
+    "device",
+    "workers",
+    "schedule",
+    "time",
+    "resume",
+    "deterministic",
+    "compile",
+    "profile",
+    "save_period",
+    "quantize",
+    "model",
+    "data",
+    "project",
+    "name",
+    "save_dir",
+    "cfg",
+    "source",
+    "split",
+    "distill_model",
+    "rect",
+    "single_cls",
+    "classes",
+)
+OPTIMIZERS = ("SGD", "MuSGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "auto")
 
 
 def make_recipe(
@@ -118,7 +148,7 @@ def make_recipe(
         recipe |= {"teachers": list(teachers), "teaching": _share_of(teachers, share)}
     if recipe["balance"] == "class_weights":
         recipe["cls_pw"] = recipe["balance_strength"]
-    taken = {"epochs", "batch", "imgsz", "seed", "device", "workers", "schedule", *FIXED}
+    taken = {*DECIDED, *FIXED}
     if recipe["in_place"]:
         taken.add("close_mosaic")  # follows from it
     for name in chosen:
@@ -157,9 +187,28 @@ def _is_argument(name: str) -> bool:
     return name in DEFAULT_CFG_DICT
 
 
+def check_freeze(freeze: Any, layers: int) -> None:
+    """Refuse to freeze a network of so many layers whole, or what are no layers.
+
+    Raises:
+        TrainingError: if that is asked for.
+    """
+    if freeze is None:
+        return
+    numbers = freeze if isinstance(freeze, list) else [freeze]
+    if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < layers for n in numbers):
+        raise TrainingError(
+            f"freeze is {freeze!r}: it must be how many of the {layers} layers stay as they are, "
+            f"fewer than all, or a list of their numbers, 0 to {layers - 1}."
+        )
+
+
 def _check_value(name: str, value: Any) -> None:
     from ultralytics.cfg import check_cfg
 
+    known = {known.lower() for known in OPTIMIZERS}
+    if name == "optimizer" and str(value).lower() not in known:
+        raise TrainingError(f"optimizer is {value!r}: it must be one of {', '.join(OPTIMIZERS)}.")
     try:
         check_cfg({name: value})
     except (TypeError, ValueError) as exc:

@@ -23,6 +23,7 @@ from core.errors import DatasetError, InputError
 from core.images import KEPT, decode
 from core.records import Evaluation, Metric
 from core.types import Classification, Detections, Prediction, Predictor, Segmentation
+from models._flips import Flipped
 from models._predictors import Segmenter
 from training import metrics
 from training.detection_metrics import (
@@ -144,6 +145,7 @@ def measure(
             "seed": seed,
             "resamples": resamples,
             "resampled": "groups" if by_group else "images",
+            **({"tta": True} if isinstance(predictor, Flipped) else {}),
             **(scores.settings or {}),
         },
     )

@@ -8,7 +8,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image as PILImage
+
 from core.errors import DatasetError
+from core.images import KEPT, decode
 from training.datasets import Dataset, Sample
 
 
@@ -22,7 +25,8 @@ def to_yolo_folder(
     """Write `images/SPLIT`, `labels/SPLIT` and `data.yaml`; an older export there is replaced.
 
     Images are links to the prepared set (copies where links are impossible), so the caches that
-    ultralytics drops beside labels stay in this folder and never reach the data set.
+    ultralytics drops beside labels stay in this folder and never reach the data set. Those with
+    transparency are written anew, as they are inspected.
 
     Args:
         dataset: a detection set.
@@ -35,6 +39,7 @@ def to_yolo_folder(
 
     Raises:
         DatasetError: if the set has no boxes to detect, or a split is unknown.
+        InputError: if a picture with transparency cannot be read.
     """
     if dataset.task != "detect":
         raise DatasetError(f"{dataset.name} is a {dataset.task} set; only boxes go to YOLO form.")
@@ -45,7 +50,13 @@ def to_yolo_folder(
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
         for sample in dataset.split(protocol, split):
-            _link(sample.path.resolve(), images / sample.file)
+            source = sample.path.resolve()
+            if _is_see_through(source):
+                # ultralytics drops transparency; the app, and who labels, see it over white
+                pixels = decode(source, limits=KEPT).pixels
+                PILImage.fromarray(pixels).save(images / sample.file, lossless=True)
+            else:
+                _link(source, images / sample.file)
             text = _yolo_lines(sample, dataset.labels)
             (labels / sample.file).with_suffix(".txt").write_text(text, "utf-8")
     data_yaml = folder / "data.yaml"
@@ -83,6 +94,16 @@ def _link(source: Path, target: Path) -> None:
             continue
         return
     raise DatasetError(f"{source} can neither be linked nor copied to {target}.")
+
+
+def _is_see_through(source: Path) -> bool:
+    if source.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
+        return False
+    try:
+        with PILImage.open(source) as picture:
+            return picture.has_transparency_data
+    except OSError:
+        return False  # whoever reads it will say what is wrong with it
 
 
 def _is_complete(source: Path) -> bool:

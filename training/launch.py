@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.errors import ConfigError, RollmarkError, TrainingError
 from models import get_spec
 from training.balance import UNRECORDED
-from training.datasets import Dataset, open_dataset
+from training.datasets import Dataset
+from training.learned import training_data
 from training.runs import RunFolder
 from training.watched import EnoughTrained, Watch, WatchedRun, conclude
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from models._spec import ModelSpec
 
 Protocol = Literal["paper", "leak-free"]
+WAIT_S = 10.0  # image loaders of a process that was killed live a few seconds longer
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -62,30 +67,32 @@ def start_run(
         run = _named(run_id, runs_root)
     if watch is not None:
         run = WatchedRun(run.root, watch)
-    try:
-        return _train(
-            spec,
-            dataset,
-            protocol=protocol,
-            scale=scale,
-            epochs=epochs or spec.recipe.epochs,
-            image_size=image_size or spec.image_size,
-            batch=batch or spec.recipe.batch,
-            seed=seed,
-            device=device,
-            initial_weights=initial_weights,
-            run=run,
-            resume=go_on and run.has_record(),
-            overrides=dict(overrides or {}),
-            workers=workers,
-            teachers=teachers,
-        )
-    except EnoughTrained:
-        return conclude(run)
-    except RollmarkError:
-        with suppress(OSError):  # a folder in which nothing was begun is not worth keeping
-            run.root.rmdir()
-        raise
+    # Who asks to go on sees to it that nobody else does: rows are locked, retrainings leased.
+    with _alone(run, insist=not go_on):
+        try:
+            return _train(
+                spec,
+                dataset,
+                protocol=protocol,
+                scale=scale,
+                epochs=epochs or spec.recipe.epochs,
+                image_size=image_size or spec.image_size,
+                batch=batch or spec.recipe.batch,
+                seed=seed,
+                device=device,
+                initial_weights=initial_weights,
+                run=run,
+                resume=go_on and run.has_record(),
+                overrides=dict(overrides or {}),
+                workers=workers,
+                teachers=teachers,
+            )
+        except EnoughTrained:
+            return conclude(run)
+        except RollmarkError:
+            with suppress(OSError):  # a folder in which nothing was begun is not worth keeping
+                run.root.rmdir()
+            raise
 
 
 def resume_run(
@@ -108,7 +115,8 @@ def resume_run(
         teachers: the releases that the run learns from, if any.
 
     Raises:
-        TrainingError: if the folder is no run, or its first weights or teachers are needed again.
+        TrainingError: if the folder is no run, another process trains it, or its first weights or
+            teachers are needed again.
         RollmarkError: as `start_run`.
     """
     record = run.load_record()
@@ -124,17 +132,18 @@ def resume_run(
             f"Run {run.id} learns from {', '.join(taught_by) or 'labels alone'}: give the same "
             "teachers again."
         )
-    return _train(
-        spec,
-        open_dataset(record.dataset, data_root),
-        device=device,
-        initial_weights=initial_weights,
-        run=run,
-        resume=True,
-        workers=workers,
-        teachers=teachers,
-        **begun_as(record),
-    )
+    with _alone(run, insist=True):
+        return _train(
+            spec,
+            training_data(record, data_root),
+            device=device,
+            initial_weights=initial_weights,
+            run=run,
+            resume=True,
+            workers=workers,
+            teachers=teachers,
+            **begun_as(record),
+        )
 
 
 def begun_as(record: RunRecord) -> dict[str, Any]:
@@ -198,6 +207,40 @@ def _named(run_id: str, runs_root: Path) -> RunFolder:
     root = runs_root / run_id
     root.mkdir(parents=True, exist_ok=True)
     return RunFolder(root)
+
+
+@contextmanager
+def _alone(run: RunFolder, *, insist: bool) -> Iterator[None]:
+    """Keep other processes from training in the run's folder; the lock dies with this one.
+
+    Raises:
+        TrainingError: if another one does, and `insist`.
+    """
+    folder = os.open(run.root, os.O_RDONLY)
+    try:
+        if not _lock(folder, wait_s=WAIT_S if insist else 0.0) and insist:
+            raise TrainingError(
+                f"Run {run.id} is being trained by another process: let it end, or stop it first."
+            )
+        yield
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, *, wait_s: float) -> bool:
+    """Whether the open folder is ours now; where folders cannot be locked, it is."""
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.2)
+        except OSError:
+            return True
+        else:
+            return True
 
 
 def _train(

@@ -6,7 +6,7 @@ their names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,59 @@ def refuse_learned(
             f"{split} images of {dataset.name} {protocol} and would repeat their labels: ask it "
             "about another split, or ask another release."
         )
+
+
+def learned_among(
+    configs: Iterable[ReleaseConfig],
+    dataset: Dataset,
+    *,
+    protocol: str,
+    split: str,
+    data_root: Path,
+) -> int | None:
+    """Images of a split that any of the releases has learned from; None if nobody can tell."""
+    learned: set[str] = set()
+    for config in configs:
+        try:
+            learned |= images_learned(config, data_root, known=(dataset,))
+        except DatasetError:
+            return None
+    return sum(sample.sha256 in learned for sample in dataset.split(protocol, split))
+
+
+def refuse_parent(
+    config: ReleaseConfig, dataset: Dataset, *, protocol: str, data_root: Path
+) -> None:
+    """Let a run begin from a release only if that has not learned from what will judge the run.
+
+    A release whose data set is not here is let through: nobody can tell.
+
+    Raises:
+        DatasetError: if its training images are among those that the run is chosen or tested by.
+    """
+    for split in ("val", "test"):
+        count = learned_among(
+            (config,), dataset, protocol=protocol, split=split, data_root=data_root
+        )
+        if count:
+            raise DatasetError(
+                f"{config.name} {config.revision} has learned from {count} of the {split} images "
+                f"of {dataset.name} {protocol}, which would judge the new run: begin from another "
+                f"release, or train by the protocol it was trained by, --protocol "
+                f"{config.protocol}."
+            )
+
+
+def training_data(run: RunRecord, data_root: Path) -> Dataset:
+    """The data set of a run as it was then; if it is gone, what has its name today.
+
+    Raises:
+        DatasetError: if there is neither.
+    """
+    there = list(_prepared(run, data_root))
+    if not there:
+        return open_dataset(run.dataset, data_root)
+    return next((dataset for dataset in there if dataset.id == run.dataset_id), there[0])
 
 
 def _prepared(run: RunRecord, data_root: Path) -> Iterator[Dataset]:

@@ -22,6 +22,30 @@ from training import balance
 PAPER = "paper"  # the loss that the spec has
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 
+_ABOVE_0, _BELOW_1 = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)
+_FINITE = math.nextafter(math.inf, 0.0)
+# What a number of a plan may be at least and at most, and how that is told.
+_BOUNDS = {
+    "lr0": (_ABOVE_0, _FINITE, "be above 0"),
+    "lrf": (0.0, _FINITE, "be 0 or above"),
+    "momentum": (0.0, _BELOW_1, "lie in [0, 1)"),
+    "weight_decay": (0.0, _FINITE, "be 0 or above"),
+    "warmup_epochs": (0.0, _FINITE, "be 0 or above"),
+    "ema": (0.0, _BELOW_1, "lie in [0, 1)"),
+    "clip_norm": (_ABOVE_0, math.inf, "be above 0"),
+    "in_place": (0.0, 1.0, "be a share of the epochs, 0 to 1"),
+}
+_VIEW_BOUNDS = {
+    "flip_horizontal": (0.0, 1.0, "be a probability, 0 to 1"),
+    "flip_vertical": (0.0, 1.0, "be a probability, 0 to 1"),
+    "rotation_deg": (0.0, _FINITE, "be 0 or above"),
+    "crop": (_ABOVE_0, 1.0, "be a fraction of the side, above 0 to 1"),
+    "aspect": (0.0, _FINITE, "be 0 or above"),
+    "shift": (0.0, _FINITE, "be 0 or above"),
+    "brightness": (0.0, 1.0, "lie in [0, 1]"),
+    "contrast": (0.0, 1.0, "lie in [0, 1]"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
@@ -170,6 +194,11 @@ def make_plan(spec: ModelSpec, *, epochs: int, batch: int, overrides: Mapping[st
             f"{spec.name} has no training option {unknown[0]!r}; "
             f"it has: {', '.join(sorted(names))}."
         )
+    for name, value in (("epochs", epochs), ("batch", batch)):
+        if overrides.get(name, value) != value:
+            raise TrainingError(
+                f"{name} is {value} and {overrides[name]!r} among the settings: give --{name}."
+            )
     chosen |= recipe.in_short if recipe.is_short(epochs) else {}
     chosen |= overrides
     if chosen["loss"] not in (losses := (PAPER, *spec.losses)):
@@ -211,15 +240,26 @@ def _check(plan: Plan) -> None:
         raise TrainingError(
             f"optimizer is {plan.optimizer!r}: it must be one of {', '.join(OPTIMIZERS)}."
         )
-    if not plan.lr0 > 0:
-        raise TrainingError(f"lr0 is {plan.lr0}: it must be above 0.")
-    if not 0 <= plan.ema < 1:
-        raise TrainingError(f"ema is {plan.ema}: it must lie in [0, 1).")
-    if not 0 <= plan.in_place <= 1:
-        raise TrainingError(
-            f"in_place is {plan.in_place}: it must be a share of the epochs, 0 to 1."
-        )
+    for name, (low, high, says) in _BOUNDS.items():
+        value = getattr(plan, name)
+        if not low <= value <= high:  # nor what is no number
+            raise TrainingError(f"{name} is {value}: it must {says}.")
+    if plan.nesterov and plan.optimizer == "SGD" and not plan.momentum:
+        raise TrainingError("nesterov needs a momentum above 0.")
+    _check_views(plan.augment)
     if plan.view_px is not None and plan.view_px < 32:
         raise TrainingError(f"view_px is {plan.view_px}: it must be at least 32 px, or null.")
     if plan.patience is not None and plan.patience < 1:
         raise TrainingError(f"patience is {plan.patience}: it must be at least 1 epoch, or null.")
+
+
+def _check_views(augment: Augmentation) -> None:
+    for name, (low, high, says) in _VIEW_BOUNDS.items():
+        value = getattr(augment, name)
+        if not low <= value <= high:
+            raise TrainingError(f"augment.{name} is {value}: it must {says}.")
+    least, most = augment.zoom
+    if not 0 < least <= most < math.inf:
+        raise TrainingError(
+            f"augment.zoom is {list(augment.zoom)}: it must be the least and the most, above 0."
+        )

@@ -41,8 +41,9 @@ from models._release import load_network, read_release, write_config
 from models._runtime import Runtime, TorchRuntime, prepare
 from training.benchmark.speed import release_of
 from training.benchmark.speed_records import Parity, ParityRecord
-from training.datasets import Dataset, open_dataset
+from training.datasets import Dataset, Sample
 from training.evaluate import evaluate
+from training.learned import training_data
 from training.runs import describe_machine
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def measure_parity(
     Args:
         paths: of the settings.
         models: names.
-        limit: validation images of each, the first ones; None: all.
+        limit: validation images of each, drawn at random, the same ones every time; None: all.
         int8: quantise a release that is not yet.
 
     Raises:
@@ -140,12 +141,11 @@ def parity_of(
 ) -> Parity:
     """One release's row of `measure_parity`, wherever the release lies."""
     config = read_release(folder)
-    dataset = open_dataset(config.dataset, paths.datasets)
+    dataset = training_data(config.run, paths.datasets)
     if int8 and find_export(config, paths.cache, "int8") is None:
         quantise(folder, dataset, paths.cache)
     if limit is not None:
-        kept = dataset.split(config.protocol, "val")[:limit]
-        dataset = replace(dataset, samples=kept)
+        dataset = replace(dataset, samples=_some(dataset.split(config.protocol, "val"), limit))
     values: dict[str, float] = {}
     metric = HEADLINE[config.task]
     for runtime, make in _runtimes(folder, config, paths.cache).items():
@@ -263,8 +263,13 @@ def _drawn(dataset: Dataset, protocol: str, count: int, seed: int) -> list[Decod
     samples = dataset.split(protocol, "train")
     if not samples:
         raise ConfigError(f"{dataset.name} has no training images under protocol {protocol}.")
+    return [decode(sample.path, limits=KEPT) for sample in _some(samples, count, seed=seed)]
+
+
+def _some(samples: Sequence[Sample], count: int, *, seed: int = 0) -> tuple[Sample, ...]:
+    """So many at random: the first by name would often be of one class."""
     order = np.random.default_rng(seed).permutation(len(samples))[:count]
-    return [decode(samples[i].path, limits=KEPT) for i in order]
+    return tuple(samples[i] for i in order)
 
 
 def last_steps(graph: Any) -> set[str]:

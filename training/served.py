@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from core.errors import ConfigError, WeightsError, WeightsNotFoundError
+from core.records import ReleaseConfig
 from core.settings import PathSettings
 from core.types import Predictor
 from models import choose_device, get_spec, load
 from models._committee import COMMITTEE, detectors, open_committee
 from models._flips import Flipped
-from models._release import find_release
+from models._release import find_release, read_release
 from training.initial import release_folder
 
 
@@ -86,3 +88,22 @@ def served_release(model: str, weights: Path | None, paths: PathSettings) -> Pat
         releases=paths.releases,
         fetched=paths.fetched,
     )
+
+
+def releases_asked(
+    model: str, weights: Path | None, paths: PathSettings
+) -> tuple[ReleaseConfig, ...]:
+    """The releases that `open_predictor` would open: one, or all of the committee's members.
+
+    Raises:
+        UnknownModelError: if there is no such model.
+        WeightsNotFoundError: if it has no release.
+        WeightsError: if a release is damaged.
+    """
+    if model != COMMITTEE:
+        return (read_release(served_release(model, weights, paths)),)
+    found = []
+    for name in detectors():
+        with suppress(WeightsNotFoundError):
+            found.append(read_release(served_release(name, None, paths)))
+    return tuple(found)

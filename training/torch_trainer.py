@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from core.errors import TrainingError
 from core.records import RunRecord
 from training import runs
 from training._beginning import check_begin, first_record
@@ -95,6 +96,12 @@ def train_network(
     begun = run.has_record()
     if begun and run.load_record().finished_at is not None:
         return run.load_record()
+    images = len(dataset.split(protocol, "train"))
+    if not begun and min(images, batch) < 2:
+        raise TrainingError(
+            f"{spec.name} would learn from batches of 1 image ({images} to train on, batch "
+            f"{batch}), which have no statistics: it needs 2 at least."
+        )
     torch.manual_seed(seed)
     network = spec.build(len(dataset.labels), scale)
     origin = (
@@ -137,7 +144,7 @@ def train_network(
         image_size=image_size,
         seed=seed,
         run=run,
-        epoch_images=len(dataset.split(protocol, "train")),
+        epoch_images=images,
     )
     with run_log(run.log) as console:
         logger.info("run %s starts from %s", run.id, origin.words)

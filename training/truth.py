@@ -32,12 +32,19 @@ def read_mask(sample: Sample, labels: Sequence[str]) -> NDArray[np.uint8]:
     """The true class map of a sample, (H, W); an image without a mask is all background.
 
     Raises:
-        DatasetError: if the mask does not fit the image or holds a class beyond `labels`.
+        DatasetError: if the mask is missing or damaged, does not fit the image, or holds a class
+            beyond `labels`.
     """
     if sample.mask is None:
         return np.zeros((sample.height, sample.width), np.uint8)
-    with PILImage.open(sample.mask) as picture:
-        mask = np.array(picture, dtype=np.uint8)
+    try:
+        with PILImage.open(sample.mask) as picture:
+            mask = np.array(picture, dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError) as exc:  # Pillow says all three of damaged PNGs
+        raise DatasetError(
+            f"The mask of {sample.file}, {sample.mask}, cannot be read ({exc}): prepare the data "
+            "set again."
+        ) from exc
     if mask.shape != (sample.height, sample.width):
         raise DatasetError(
             f"The mask of {sample.file} is {mask.shape} and its image "

@@ -29,7 +29,7 @@ from models._ultralytics import DetectionNetwork
 from training._beginning import check_begin, first_record
 from training._ultralytics_trainer import METRICS, SteelTrainer
 from training.balance import detector_spec
-from training.detector_recipe import FIXED, OURS, make_recipe
+from training.detector_recipe import FIXED, OURS, check_freeze, make_recipe
 from training.distillation import load_teachers
 from training.export import to_yolo_folder
 from training.initial import Origin, initialise
@@ -122,6 +122,7 @@ def train_detector(
     checkpoint = load_checkpoint(run.last) if run.last.is_file() else None
     torch.manual_seed(seed)
     network: DetectionNetwork = spec.build(len(dataset.labels), scale)  # type: ignore[assignment]
+    check_freeze(recipe.get("freeze"), len(network.model))
     scratch = run.scratch
     with run_log(run.log, also=("ultralytics",)) as console:
         if checkpoint is None:
@@ -156,6 +157,8 @@ def train_detector(
             wall_time_s = before_s + time.monotonic() - started
             run.update_record(epochs=done, wall_time_s=wall_time_s, **kept)
 
+        if checkpoint is not None and run.load_record().epochs < checkpoint["epochs"]:
+            keep_record(checkpoint["epochs"])  # killed between the checkpoint and its report
         if checkpoint is None or not _is_done(checkpoint, epochs):
             shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
             data = training_set(dataset, recipe, protocol=protocol, seed=seed, run=run)

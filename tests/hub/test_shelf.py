@@ -41,6 +41,29 @@ def test_an_evaluation_of_other_weights_is_refused_and_the_old_release_stays(tmp
     assert read_release(tmp_path / "grace") == old
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"tta": True}, "on test looked at mirrored pictures, too, and the app does not"),
+        (
+            {"learned_images": 129},
+            "has learned from 129 of the images of neu-det leak-free test: evaluate it on images",
+        ),
+    ],
+)
+def test_an_evaluation_that_does_not_tell_of_the_release_is_refused(tmp_path, settings, says):
+    config = write_folder(tmp_path / "run")
+    with pytest.raises(WeightsError, match=says):
+        shelve(tmp_path / "run", tmp_path / "grace", [make_evaluation(config, settings=settings)])
+    assert not (tmp_path / "grace").exists()
+
+
+def test_an_evaluation_on_images_that_are_new_to_the_release_is_kept(tmp_path):
+    config = write_folder(tmp_path / "run")
+    clean = make_evaluation(config, settings={"learned_images": 0})
+    assert shelve(tmp_path / "run", tmp_path / "grace", [clean]).evaluations == (clean,)
+
+
 def test_weights_that_fail_their_hash_are_not_shelved(tmp_path):
     config = write_folder(tmp_path / "run")
     (tmp_path / "run" / config.weights_file).write_bytes(b"tampered")

@@ -81,6 +81,18 @@ def test_prepare_train_evaluate_predict_from_the_command_line(home: Path) -> Non
     assert evaluation["protocol"] == "leak-free"
     assert evaluation["metrics"][0]["n"] == 21
     assert "accuracy" in measured.stdout
+    learned = evaluation["settings"]["learned_images"]
+    assert 0 < learned < 21
+    says = f"mobilenet_v1 has learned from {learned} of the 21 all images of x-sdd leak-free"
+    assert says in measured.stderr
+    fresh = call(
+        *["evaluate", "mobilenet_v1", "--data", "x-sdd", "--split", "test", *common],
+        *["--json", home / "e.json", "--resamples", 0],
+    )
+    assert "has learned" not in fresh.stderr
+    assert json.loads((home / "e.json").read_text())["settings"]["learned_images"] == 0
+    begun = train_small("--weights", weights, "--protocol", "paper")
+    assert_one_line(begun, says="begin from another release")
 
     images = home / "data" / "datasets" / "x-sdd" / "images"
     common = ["--images", images, "--output", home / "out", *common]
@@ -174,6 +186,15 @@ def test_our_errors_are_one_line_and_exit_code_1(arguments: list[str], says: str
         pytest.param(["train", "grace"], id="neither data nor run"),
         pytest.param(["train", "grace", "--data", "neu-det", "--resume", "x"], id="both"),
         pytest.param(["train", "grace", "--resume", "x", "--epochs", "9"], id="other than begun"),
+        pytest.param(["train", "grace", "--resume", "x", "--seed", "0"], id="seed of a begun run"),
+        pytest.param(
+            ["train", "grace", "--resume", "x", "--protocol", "leak-free"],
+            id="protocol of a begun run",
+        ),
+        pytest.param(
+            ["train", "grace", "--data", "neu-det", "--seed", "4294967296"],
+            id="seed beyond 32 bits",
+        ),
         pytest.param(["prepare", "neu-det", "--source", ".", "--seed", "-1"], id="seed below 0"),
         pytest.param(
             ["train", "grace", "--data", "neu-det", "--weights", "a", "--init", "b"],

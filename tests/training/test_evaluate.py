@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from core.errors import DatasetError
+from models._flips import Flipped
 from tests.training.canned import Canned
 from training.datasets import Dataset, Sample
 from training.detection_metrics import (
@@ -305,6 +306,15 @@ def test_the_bootstrap_of_each_class_is_kept_with_how_many_images_show_it(tmp_pa
     # Of the two of b one is found: a resample holds either, both or none.
     assert np.nanmean(recall["b"]) == pytest.approx(0.5, abs=0.05)
     assert np.isnan(recall["c"]).all()
+
+
+def test_mirrored_looks_stand_among_the_settings(tmp_path: Path) -> None:
+    dataset = make_set(tmp_path, "classify", ["a"], ("a", "b"))
+    plain = Canned("classify", ("a", "b"), [(0.9, 0.1)] * 5)
+    once = evaluate(plain, dataset, protocol="paper", split="test", resamples=0)
+    four = evaluate(Flipped(plain), dataset, protocol="paper", split="test", resamples=0)
+    assert "tta" not in once.settings
+    assert four.settings["tta"] is True
 
 
 # ------------------------------------------------------------------------------------- refusals

@@ -6,9 +6,14 @@ import pytest
 import yaml
 from PIL import Image
 
+import models._ultralytics  # noqa: F401  first: it sets ultralytics' environment
 from core.errors import DatasetError
+from core.images import decode
 from training.datasets import Dataset, Sample
 from training.export import to_yolo_folder
+
+# isort: split
+from ultralytics.utils.patches import imread
 
 
 @pytest.fixture
@@ -74,6 +79,26 @@ def test_a_jpeg_without_end_marker_is_copied_because_ultralytics_would_rewrite_i
 
     assert (tmp_path / "yolo/images/train/a.jpg").samefile(whole)
     assert not (tmp_path / "yolo/images/val/b.jpg").samefile(cut)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_a_picture_with_transparency_is_learned_from_as_it_is_inspected(
+    suffix: str, tmp_path: Path
+) -> None:
+    """Half see-through black over white is 255 - 128 = 127; ultralytics would learn from black."""
+    path = tmp_path / f"a{suffix}"
+    Image.new("RGBA", (40, 40), (0, 0, 0, 128)).save(path, lossless=True)
+    splits = {"paper": "train", "leak-free": "train"}
+    sample = Sample(path.name, path, "a", 40, 40, "a", (), None, None, splits)
+    dataset = Dataset("plates", "detect", ("patches",), tmp_path, (sample,))
+
+    to_yolo_folder(dataset, "paper", tmp_path / "yolo", splits=("train",))
+
+    seen = imread(str(tmp_path / "yolo/images/train" / path.name))
+    assert seen is not None
+    assert seen.shape == (40, 40, 3)
+    assert set(seen.ravel().tolist()) == {127}
+    assert set(decode(path).pixels.ravel().tolist()) == {127}
 
 
 def test_a_segmentation_set_is_refused(tiny_neu_seg: Dataset, tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,9 @@ import pytest
 from core.errors import TrainingError
 from core.records import RunRecord
 from models import get_spec
+from tests.training.synthetic import draw_dataset
 from training import launch
-from training.datasets import Dataset
+from training.datasets import Dataset, write_index
 from training.plan import make_plan
 from training.runs import RunFolder
 from training.yolo_trainer import make_recipe
@@ -127,6 +132,73 @@ def test_a_run_stopped_before_its_first_checkpoint_needs_its_first_weights_again
     weights = tmp_path / "yolo11n.npz"
     launch.resume_run(run, data_root=tiny_data_root, device="cpu", initial_weights=weights)
     assert called["initial_weights"] == weights
+
+
+def test_a_run_on_a_reviewed_version_is_resumed_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = draw_dataset(tmp_path / "data" / "drawn", "classify")
+    version = replace(base, samples=base.samples[1:])
+    version = replace(version, root=tmp_path / "data" / f"drawn@{version.id[:12]}")
+    version.root.mkdir()
+    for dataset in (base, version):
+        write_index(dataset, {})
+    recipe = make_plan(get_spec("mobilesteelnet"), epochs=12, batch=4, overrides={}).as_recipe()
+    run = begin(tmp_path / "run", "mobilesteelnet", "drawn", recipe, "random")
+    run.update_record(dataset_id=version.id)
+    seen: list[str] = []
+    monkeypatch.setattr(launch, "_train", lambda _spec, data, **_: seen.append(data.id))
+    launch.resume_run(run, data_root=tmp_path / "data", device="cpu")
+    assert seen == [version.id]
+
+
+HOLDING = """
+import fcntl, os, sys
+folder = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(folder, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_process_trains_is_not_resumed_until_that_has_ended(
+    called: dict[str, Any],
+    tiny_data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "WAIT_S", 0.0)
+    recipe = make_recipe(get_spec("yolo11"), epochs=12, batch=4)
+    run = begin(tmp_path / "run", "yolo11", "neu-det", recipe, "random")
+    script = [sys.executable, "-c", HOLDING, str(run.root)]
+    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(TrainingError, match="Run run is being trained by another process"):
+            launch.resume_run(run, data_root=tiny_data_root, device="cpu")
+        assert called == {}
+        other.kill()
+    launch.resume_run(run, data_root=tiny_data_root, device="cpu")
+    assert called["resume"] is True
+
+
+def test_a_run_is_locked_while_it_is_trained_and_no_longer(
+    tiny_neu_cls: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def look(_spec: object, _data: object, **arguments: Any) -> None:
+        folder = os.open(arguments["run"].root, os.O_RDONLY)
+        seen.append(launch._lock(folder, wait_s=0.0))
+        os.close(folder)
+
+    monkeypatch.setattr(launch, "_train", look)
+    spec = get_spec("mobilesteelnet")
+    for _ in range(2):
+        launch.start_run(
+            spec, tiny_neu_cls, runs_root=tmp_path, run_id="r", protocol="paper", device="cpu"
+        )
+    assert seen == [False, False]
 
 
 def test_what_is_not_said_is_as_the_paper_has_it(

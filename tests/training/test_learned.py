@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,15 @@ import pytest
 from core.errors import DatasetError
 from core.records import ReleaseConfig
 from tests.records import make_config, make_run
-from training.datasets import Dataset
-from training.learned import images_learned, refuse_learned
+from tests.training.synthetic import draw_dataset
+from training.datasets import Dataset, write_index
+from training.learned import (
+    images_learned,
+    learned_among,
+    refuse_learned,
+    refuse_parent,
+    training_data,
+)
 
 
 def release(dataset: Dataset, **changes: object) -> ReleaseConfig:
@@ -66,3 +74,57 @@ def test_a_release_may_judge_what_it_was_kept_from_and_nothing_else(
         ask("train")
     with pytest.raises(DatasetError, match=f"learned from {train} of the {everything} all images"):
         ask("all", "paper")
+
+
+def test_a_run_on_a_reviewed_version_goes_on_with_that_version(tmp_path: Path) -> None:
+    base = draw_dataset(tmp_path / "drawn", "classify")
+    version = replace(base, samples=base.samples[1:])
+    version = replace(version, root=tmp_path / f"drawn@{version.id[:12]}")
+    gone = replace(base, samples=base.samples[2:])
+    version.root.mkdir()
+    for dataset in (base, version):
+        write_index(dataset, {})
+    runs = [make_run(dataset="drawn", dataset_id=d.id) for d in (base, version, gone)]
+    found = [len(training_data(run, tmp_path).samples) for run in runs]
+    assert found == [24, 23, 24]  # what is gone is refused when its run is resumed
+    with pytest.raises(DatasetError, match="'other' is not prepared"):
+        training_data(make_run(dataset="other"), tmp_path)
+
+
+def crossed(tmp_path: Path) -> Dataset:
+    """Of the eight training images of one protocol the other tests by two and chooses by one."""
+    dataset = draw_dataset(tmp_path, "classify", parts=("train",) * 8 + ("val",) * 2)
+    parts = ["test", "test", "val", *["train"] * 7]
+    samples = tuple(
+        replace(sample, splits={"leak-free": sample.splits["leak-free"], "paper": part})
+        for sample, part in zip(dataset.samples, parts, strict=True)
+    )
+    return replace(dataset, samples=samples)
+
+
+def test_images_of_a_split_that_any_of_the_releases_learned_from_are_counted(
+    tmp_path: Path,
+) -> None:
+    dataset = crossed(tmp_path)
+    mine = release(dataset)
+
+    def count(split: str, protocol: str, *configs: ReleaseConfig) -> int | None:
+        return learned_among(configs, dataset, protocol=protocol, split=split, data_root=tmp_path)
+
+    assert count("test", "paper", mine) == 2
+    assert count("val+test", "paper", mine) == 3
+    assert count("val", "leak-free", mine) == 0
+    assert count("val", "leak-free", mine, release(dataset, protocol="paper")) == 2
+    assert count("test", "paper", mine, release(dataset, dataset_id="f" * 64)) is None
+
+
+def test_a_run_does_not_begin_from_a_release_that_learned_from_what_judges_it(
+    tmp_path: Path,
+) -> None:
+    dataset = crossed(tmp_path)
+    refuse_parent(release(dataset), dataset, protocol="leak-free", data_root=tmp_path)
+    stranger = release(dataset, dataset_id="f" * 64)
+    refuse_parent(stranger, dataset, protocol="paper", data_root=tmp_path)  # nobody can tell
+    says = "learned from 1 of the val images of drawn paper, .* --protocol leak-free"
+    with pytest.raises(DatasetError, match=says):
+        refuse_parent(release(dataset), dataset, protocol="paper", data_root=tmp_path)

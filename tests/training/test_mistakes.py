@@ -15,6 +15,7 @@ from core.errors import DatasetError
 from core.types import Classification, DecodedImage
 from tests.training.canned import Canned
 from training.__main__ import app
+from training._cli import ProtocolName
 from training.benchmark.box_mistakes import write_boxes
 from training.benchmark.mistakes import (
     ClassStrips,
@@ -24,6 +25,7 @@ from training.benchmark.mistakes import (
     class_strips,
     find_mistakes,
 )
+from training.benchmark.mistakes_command import _command
 from training.benchmark.mistakes_page import Asked, write_classes, write_masks
 from training.datasets import Dataset, Sample
 from training.truth import read_mask
@@ -209,6 +211,32 @@ def test_a_detectors_page_tells_what_it_loses_and_shows_labels_beside_findings(
 def test_a_model_of_another_task_is_refused(dataset: Dataset) -> None:
     with pytest.raises(DatasetError, match="give a data set of the model's task"):
         asked(dataset, Canned("segment", LABELS, {}))
+
+
+def test_a_model_of_other_classes_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(DatasetError, match="canned knows crazing, dent; neu-cls has crazing, pat"):
+        asked(dataset, Canned("classify", ("crazing", "dent"), {}))
+
+
+def test_an_empty_split_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(DatasetError, match="neu-cls has no val images under protocol leak-free"):
+        asked(dataset, Canned("classify", LABELS, {}), "val")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "weights", "more"),
+    [
+        (ProtocolName.LEAK_FREE, None, ""),
+        (ProtocolName.PAPER, None, " --protocol paper"),
+        (ProtocolName.LEAK_FREE, Path("runs/my run/release"), " --weights 'runs/my run/release'"),
+    ],
+)
+def test_the_command_on_the_page_writes_the_page_again(
+    protocol: ProtocolName, weights: Path | None, more: str
+) -> None:
+    told = _command("grace", "neu-det", "val", protocol=protocol, weights=weights)
+    usual = "python -m training benchmark mistakes grace --data neu-det --split val"
+    assert told == usual + more
 
 
 def test_the_command_tells_an_unprepared_set_in_one_line(

@@ -73,6 +73,21 @@ def test_a_recorded_recipe_makes_the_same_plan_again() -> None:
         pytest.param({"augment": 5}, "augment is 5: it must be names", id="no augmentation"),
         pytest.param({"augment": {"zoom": [1]}}, "augment.zoom.1 is", id="half a range"),
         pytest.param({"in_place": 1.5}, "in_place is 1.5: it must be a share", id="in place"),
+        pytest.param({"epochs": 7}, "epochs is 10 and 7 among .*: give --epochs", id="epochs"),
+        pytest.param({"batch": 2}, "batch is 8 and 2 among the settings", id="batch"),
+        pytest.param({"momentum": -5}, r"momentum is -5.0: it must lie in \[0, 1\)", id="momentum"),
+        pytest.param({"weight_decay": -1}, "weight_decay is -1.0: it must be 0", id="decay"),
+        pytest.param({"clip_norm": 0}, "clip_norm is 0.0: it must be above 0", id="clipping"),
+        pytest.param({"lr0": float("nan")}, "lr0 is nan: it must be above 0", id="nan"),
+        pytest.param(
+            {"optimizer": "SGD", "nesterov": True, "momentum": 0}, "needs a momentum", id="nesterov"
+        ),
+        pytest.param(
+            {"augment": {"zoom": [0, 1]}}, r"augment.zoom is \[0.0, 1.0\]: it must be", id="zoom"
+        ),
+        pytest.param({"augment": {"zoom": [2, 1]}}, "the least and the most", id="zoom, turned"),
+        pytest.param({"augment": {"crop": 0}}, "augment.crop is 0.0: .* fraction", id="crop"),
+        pytest.param({"augment": {"flip_vertical": 2}}, "a probability, 0 to 1", id="flip"),
         pytest.param({"loss": "border"}, "loss is 'border': mobilesteelnet has paper", id="loss"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image as PillowImage
 from torch import nn
+from typer.testing import CliRunner
 
 import models
 from core.errors import ConfigError
@@ -19,8 +20,10 @@ from models._openvino import convert, export_folder
 from models._release import read_release
 from models._runtime import prepare
 from tests.demo import releases
+from tests.training.synthetic import draw_dataset
+from training.__main__ import app
 from training.datasets import Dataset
-from training.quantise import last_steps, measure_parity, quantise, record_loss
+from training.quantise import _some, last_steps, measure_parity, quantise, record_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 
@@ -105,3 +108,19 @@ def test_a_data_set_with_other_classes_is_refused(tmp_path: Path, tiny_neu_det: 
     releases.describe(tmp_path / "r", "sme_deeplabv3plus", task="segment")
     with pytest.raises(ConfigError, match="they must be the same"):
         quantise(tmp_path / "r", tiny_neu_det, tmp_path)
+
+
+def test_some_pictures_are_drawn_from_all_and_not_the_first_by_name(tmp_path: Path) -> None:
+    samples = draw_dataset(tmp_path, "classify").samples
+    drawn = [sample.file for sample in _some(samples, 4)]
+    assert len(set(drawn)) == 4
+    assert drawn != [sample.file for sample in samples[:4]]
+    assert drawn == [sample.file for sample in _some(samples, 4)]
+    assert len(_some(samples, 100)) == 24
+
+
+def test_what_a_part_of_the_split_says_is_not_recorded() -> None:
+    options = ["--data", "neu-cls", "--limit", "20", "--record"]
+    done = CliRunner().invoke(app, ["quantise", "mobilesteelnet", *options])
+    assert done.exit_code == 2
+    assert "leave --limit out" in " ".join(done.stderr.replace("│", " ").split())

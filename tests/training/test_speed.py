@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from core.errors import ConfigError, DatasetError
 from core.settings import PathSettings
 from models import get_spec
 from tests.demo import releases
+from tests.training.synthetic import draw_dataset
+from training.__main__ import app
 from training.benchmark import speed_app, speed_contenders
 from training.benchmark.speed import served_names, take_turns, use_cpus
 from training.benchmark.speed_aims import PLAIN_TORCH, Aim, aims
@@ -32,6 +35,7 @@ from training.benchmark.speed_records import (
     read_speed,
     save,
 )
+from training.datasets import write_index
 
 PICTURE = releases.PICTURE.read_bytes()
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -305,3 +309,15 @@ def test_nothing_is_left_of_an_app_that_does_not_end_when_it_is_asked_to(
         assert process.stdout.readline() == b"up\n"
         speed_app._stop(process)
         assert process.returncode == code
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_a_set_without_validation_pictures_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data" / "datasets" / "drawn"
+    write_index(draw_dataset(root, "classify", parts=("train",) * 3), {})
+    monkeypatch.setenv("ROLLMARK_PATHS__DATA", str(tmp_path / "data"))
+    done = CliRunner().invoke(app, ["benchmark", "speed", "--data", "drawn"])
+    assert done.exit_code == 1
+    assert "drawn has no validation images to time anyone with." in done.stderr

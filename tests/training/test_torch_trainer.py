@@ -291,6 +291,33 @@ def test_a_run_killed_between_best_weights_and_checkpoint_goes_on_bit_for_bit(
     assert_same_run(run.root, uninterrupted)
 
 
+@pytest.mark.parametrize("reported", [0, 2])
+def test_a_run_killed_between_checkpoint_and_report_is_released_with_a_record_of_all_its_epochs(
+    reported: int,
+    classes: Dataset,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = RunFolder.update_record
+
+    def stop(run: RunFolder, **changes: Any) -> RunRecord:
+        if run.load_record().epochs == reported:
+            raise _Stopped
+        return real(run, **changes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "update_record", stop)
+        with pytest.raises(_Stopped):
+            train(tiny("classify"), classes, tmp_path / "run")
+    record = train(tiny("classify"), classes, tmp_path / "run", resume=True)
+    assert record.epochs == 3
+    there = RunFolder(uninterrupted).load_record()
+    assert (record.best_epoch, record.validation) == (there.best_epoch, there.validation)
+    assert record.wall_time_s == runs.load_checkpoint(tmp_path / "run" / "last.pt")["seconds"] > 0
+    assert read_release(tmp_path / "run" / "release").run == record
+
+
 def test_resuming_a_finished_run_changes_nothing(classes: Dataset, uninterrupted: Path) -> None:
     before = (uninterrupted / "release" / "config.json").read_bytes()
     record = train(tiny("classify"), classes, uninterrupted, resume=True)
@@ -329,6 +356,45 @@ def test_a_set_without_validation_images_is_refused(tmp_path: Path) -> None:
     dataset = draw_dataset(tmp_path / "data", "classify", parts=("train",) * 4)
     with pytest.raises(TrainingError, match="has no val images"):
         train(tiny("classify"), dataset, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("images", "batch"), [(1, 4), (4, 1)])
+def test_batches_of_one_image_are_refused_before_a_run_begins(
+    images: int, batch: int, tmp_path: Path
+) -> None:
+    parts = ("train",) * images + ("val",) * 2
+    dataset = draw_dataset(tmp_path / "data", "classify", parts=parts)
+    says = f"{images} to train on, batch {batch}"
+    with pytest.raises(TrainingError, match=f"batches of 1 image .{says}., which have no stat"):
+        train(tiny("classify"), dataset, tmp_path / "run", batch=batch)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_an_odd_image_joins_another_batch_of_two(tmp_path: Path) -> None:
+    dataset = draw_dataset(tmp_path / "data", "classify", parts=("train",) * 5 + ("val",) * 2)
+    sizes: list[int] = []
+
+    class Counting(TinyNetwork):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                sizes.append(len(image))
+            return super().forward(image)
+
+    spec = tiny("classify", build=lambda n, _: Counting(n, dense=False))
+    train(spec, dataset, tmp_path / "run", epochs=1, batch=2)
+    assert sizes == [3, 2]
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "text"])
+def test_a_mask_that_cannot_be_read_is_told_in_a_sentence(damage: str, tmp_path: Path) -> None:
+    dataset = draw_dataset(tmp_path / "data", "segment")
+    mask = tmp_path / "data" / "masks" / "00.png"
+    if damage == "gone":
+        mask.unlink()
+    else:
+        mask.write_bytes(mask.read_bytes()[:60] if damage == "cut" else b"no picture")
+    with pytest.raises(DatasetError, match=r"mask of 00.png, .* cannot be read .*: prepare the"):
+        train(tiny("segment"), dataset, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_advice(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from models._ultralytics import v8DetectionLoss
 from training._ultralytics_trainer import SteelTrainer
 from training.balance import inverse_frequency_weights
 from training.datasets import Dataset, open_dataset
-from training.detector_recipe import make_recipe
+from training.detector_recipe import check_freeze, make_recipe
 from training.runs import RunFolder, load_checkpoint
 from training.yolo_trainer import train_detector
 
@@ -96,7 +97,10 @@ def test_override_wins_over_paper_and_schedule() -> None:
     assert recipe["lr0"] == 0.5
 
 
-@pytest.mark.parametrize("name", ["lr_0", "plots", "epochs", "amp"])
+@pytest.mark.parametrize(
+    "name",
+    ["lr_0", "plots", "epochs", "amp", "model", "data", "project", "resume", "deterministic"],
+)
 def test_unknown_and_fixed_arguments_cannot_be_overridden(name: str) -> None:
     with pytest.raises(TrainingError, match=f"Cannot override '{name}'"):
         make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={name: 1})
@@ -106,6 +110,35 @@ def test_unknown_and_fixed_arguments_cannot_be_overridden(name: str) -> None:
 def test_a_value_of_another_kind_is_refused_before_a_run_begins(name: str, value: object) -> None:
     with pytest.raises(TrainingError, match=f"{name} is {value!r}, which it cannot be"):
         make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={name: value})
+
+
+@pytest.mark.parametrize("value", ["Adma", 5])
+def test_an_optimizer_that_there_is_not_is_refused_before_a_run_begins(value: object) -> None:
+    with pytest.raises(TrainingError, match=f"optimizer is {value!r}: it must be one of SGD, Mu"):
+        make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={"optimizer": value})
+
+
+def test_an_optimizer_may_be_written_small_as_ultralytics_lets_it() -> None:
+    recipe = make_recipe(get_spec("grace"), epochs=10, batch=8, overrides={"optimizer": "adamw"})
+    assert recipe["optimizer"] == "adamw"
+
+
+@pytest.mark.parametrize("freeze", [24, -1, True, "head", [24]])
+def test_layers_that_there_are_not_and_all_of_them_are_not_frozen(freeze: object) -> None:
+    with pytest.raises(TrainingError, match="of the 24 layers stay as they are, fewer than all"):
+        check_freeze(freeze, 24)
+
+
+@pytest.mark.parametrize("freeze", [None, 0, 23, [0, 5, 23]])
+def test_some_layers_may_be_frozen(freeze: object) -> None:
+    check_freeze(freeze, 24)
+
+
+def test_a_whole_network_is_not_frozen_and_nothing_is_begun(blind: Dataset, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    with pytest.raises(TrainingError, match="freeze is 30"):
+        train(get_spec("yolo11"), blind, run, epochs=1, overrides={"freeze": 30})
+    assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------------------------------ run
@@ -209,6 +242,20 @@ def test_run_killed_within_an_epoch_resumes_to_what_it_would_have_become(
             torch.testing.assert_close(here[part][name], value, rtol=1e-4, atol=1e-5, msg=name)
     whole = [row["train_box"] for row in finished.metrics()]
     assert [row["train_box"] for row in run.metrics()] == pytest.approx(whole, rel=1e-4)
+
+
+def test_run_killed_between_its_last_checkpoint_and_the_report_is_released_with_a_whole_record(
+    finished: RunFolder, blind: Dataset, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / finished.id)
+    shutil.copytree(finished.root, run.root)
+    shutil.rmtree(run.release)
+    whole = run.update_record()
+    run.update_record(epochs=1, best_epoch=None, validation={}, finished_at=None)
+    record = train(get_spec("grace"), blind, run, epochs=2, resume=True)
+    assert (record.epochs, record.best_epoch) == (2, whole.best_epoch)
+    assert record.validation == whole.validation
+    assert read_release(run.release).run == record
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.images import decode
+from core.images import KEPT, decode
 from core.taxonomy import look
 from training import metrics
 from training.benchmark.page import words
@@ -124,7 +124,7 @@ def draw_boxes(
     figure = new_figure(_COLUMN_IN * len(cases) + 0.3, 2 * _COLUMN_IN + 0.8)
     panels = figure.subplots(2, len(cases), squeeze=False)
     for (above, below), (sample, scene, title) in zip(panels.T, cases, strict=True):
-        pixels = decode(sample.path).pixels
+        pixels = decode(sample.path, limits=KEPT).pixels
         for panel in (above, below):
             panel.imshow(pixels)
             panel.autoscale(False)  # a box at the edge must not shift the picture

@@ -172,6 +172,9 @@ def _draw_cases(rows: tuple[Row, ...], place: Place) -> None:
 
 def _seeds(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        seeds = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as exc:
         raise typer.BadParameter(f"--seeds {text!r} is not numbers parted by commas.") from exc
+    if any(not 0 <= seed < 2**32 for seed in seeds):
+        raise typer.BadParameter(f"--seeds {text!r}: each must lie in [0, 2^32).")
+    return seeds

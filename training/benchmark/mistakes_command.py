@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,10 +51,22 @@ def mistakes(
             dataset=dataset,
             protocol=protocol.value,
             split=split,
-            command=f"python -m training benchmark mistakes {model} --data {data} --split {split}",
+            command=_command(model, data, split, protocol=protocol, weights=weights),
         )
         write = {"detect": _boxes, "segment": _masks, "classify": _classes}[dataset.task]
         typer.echo(write(pages, asked, folder))
+
+
+def _command(
+    model: str, data: str, split: str, *, protocol: ProtocolName, weights: Path | None
+) -> str:
+    """What writes the page again; what is as usual is left out."""
+    words = ["python -m training benchmark mistakes", model, "--data", data, "--split", split]
+    if protocol is not ProtocolName.LEAK_FREE:
+        words += ["--protocol", protocol.value]
+    if weights is not None:
+        words += ["--weights", shlex.quote(str(weights))]
+    return " ".join(words)
 
 
 def _boxes(pages: Path, asked: Asked, _: Path) -> Path:

@@ -36,7 +36,8 @@ class Asked:
     """Who was asked about which images, and how to ask again.
 
     Raises:
-        DatasetError: if the data set is for another task than the model's.
+        DatasetError: if the data set is for another task than the model's or has other classes,
+            or the split is empty.
     """
 
     predictor: Predictor
@@ -51,6 +52,16 @@ class Asked:
             raise DatasetError(
                 f"{self.predictor.spec.name} is made to {task}, {self.dataset.name} to "
                 f"{self.dataset.task}: give a data set of the model's task."
+            )
+        if tuple(self.predictor.labels) != self.dataset.labels:
+            raise DatasetError(
+                f"{self.predictor.spec.name} {self.predictor.revision} knows "
+                f"{', '.join(self.predictor.labels)}; {self.dataset.name} has "
+                f"{', '.join(self.dataset.labels)}: they must be the same."
+            )
+        if not self.dataset.split(self.protocol, self.split):
+            raise DatasetError(
+                f"{self.dataset.name} has no {self.split} images under protocol {self.protocol}."
             )
 
     @property

@@ -33,6 +33,7 @@ def speed(
 ) -> None:
     """Time Rollmark beside ultralytics, onnxruntime and plain torch, and print the page."""
     with errors_on_one_line():
+        from core.errors import DatasetError
         from core.logs import set_up_logging
         from training.benchmark.speed import measure, served_names, use_cpus
         from training.benchmark.speed_page import write_page
@@ -43,6 +44,8 @@ def speed(
         set_up_logging(settings)  # it takes long and says where it is
         used = use_cpus(cpus)
         samples = open_dataset(data, settings.paths.datasets).split("leak-free", "val")
+        if not samples:
+            raise DatasetError(f"{data} has no validation images to time anyone with.")
         files = [sample.path for sample in samples[:500]]
         record = measure(
             settings.paths,
@@ -60,7 +63,7 @@ def speed(
 def parity(
     model: Models = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Validation images of each; default: all.")
+        int | None, typer.Option(min=1, help="Validation images of each, at random; default: all.")
     ] = None,
     int8: Annotated[
         bool, typer.Option("--int8/--no-int8", help="Quantise where that was not done yet.")
