@@ -26,7 +26,7 @@ from core.errors import (
     WeightsNotFoundError,
 )
 from core.files import remove_stale, write_atomically
-from core.records import Channel, ChannelMove, SideFile
+from core.records import Channel, ChannelMove, ReleaseConfig, SideFile
 from core.settings import PathSettings
 from hub.registry import Release, resolve
 from hub.shelf import read_whole
@@ -81,6 +81,12 @@ def activate(
             # A revision stands once among those before: rolling back never meets it twice.
             previous = tuple(r for r in dict.fromkeys(previous) if r != config.revision)
             fresh = Channel(live=config.revision, previous=previous, moves=moves)
+            _write(config.name, paths, fresh, move)
+        elif _is_described_otherwise(config, paths):
+            # The weights that came with the code or from the Hub, with another description: without
+            # a channel theirs would stay the live one.
+            move = make_move("promoted", before, config.revision, who, why)
+            fresh = Channel(live=config.revision, moves=(move,))
             _write(config.name, paths, fresh, move)
         return resolve(config.name, paths)
 
@@ -252,6 +258,13 @@ def _side_files(folder: Path) -> dict[str, str]:
 
 def _differs(file: Path, data: bytes) -> bool:
     return file.is_file() and file.read_bytes() != data
+
+
+def _is_described_otherwise(config: ReleaseConfig, paths: PathSettings) -> bool:
+    """Whether no channel says so yet, and what is live otherwise says another thing of itself."""
+    live = resolve(config.name, paths).folder
+    kept = paths.releases / config.name / config.revision
+    return live != kept and read_release(live) != read_release(kept)
 
 
 def _replace(file: Path, data: bytes) -> None:

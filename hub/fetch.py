@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 ASKED_FILE: Final = "asked.json"
 _LEAST_S: Final = 60  # between two questions about one model, whoever asks
+_REFUSED_S: Final = 3600  # until what was refused is fetched once more
 
 
 class Asked(Record):
@@ -59,6 +60,7 @@ class Asked(Record):
     at: datetime
     etag: str | None = None  # of the channel file that was followed
     refused: str | None = None  # identity of a channel file whose release was not what it said
+    refused_at: datetime | None = None  # when that was found; older notes do not know
     failed: str = ""  # why the answer could not be had or used; empty: all is well
 
 
@@ -136,8 +138,9 @@ def _follow(api: HfApi, repo: str, name: str, folder: Path, *, verify: bool) -> 
     head, etag = seen
     known = read_asked(folder)
     current = _current(folder)
-    if known is not None and known.refused == etag:
-        _note(folder, name, failed=known.failed, refused=etag)  # a commit never gets better
+    if known is not None and known.refused == etag and not verify and not _is_stale(known):
+        # The commit stays as it is; the way here, this disk or this version may get better.
+        _note(folder, name, failed=known.failed, refused=etag, refused_at=known.refused_at)
         return False
     if known is not None and known.etag == etag and current is not None:
         if not verify or _is_sound(current):
@@ -152,11 +155,13 @@ def _follow(api: HfApi, repo: str, name: str, folder: Path, *, verify: bool) -> 
     live = parse_channel(data, repo).live
     commit = live.commit or head
     is_news = current is None or current.name != commit
+    if (folder / commit).is_dir() and not _is_sound(folder / commit):
+        shutil.rmtree(folder / commit)
     if not (folder / commit).is_dir():
         try:
             _fetch(api, repo, name, live, commit, folder)
         except (WeightsError, WeightsNotFoundError) as exc:
-            _note(folder, name, failed=str(exc), refused=etag)
+            _note(folder, name, failed=str(exc), refused=etag, refused_at=_now())
             return False
     _adopt(folder, commit)
     _note(folder, name, etag=etag, failed="")
@@ -254,8 +259,21 @@ def _is_sound(folder: Path) -> bool:
     return True
 
 
+def _is_stale(known: Asked) -> bool:
+    """Whether a refusal is old enough to look once more."""
+    if known.refused_at is None:
+        return True
+    return not 0 <= (_now() - known.refused_at).total_seconds() < _REFUSED_S
+
+
 def _note(
-    folder: Path, name: str, *, failed: str, etag: str | None = None, refused: str | None = None
+    folder: Path,
+    name: str,
+    *,
+    failed: str,
+    etag: str | None = None,
+    refused: str | None = None,
+    refused_at: datetime | None = None,
 ) -> None:
     """Remember how asking went; what is new goes to the log, once."""
     known = read_asked(folder)
@@ -266,7 +284,7 @@ def _note(
         logger.warning("%s: the Hub cannot be followed, %s: %s", name, stays, failed)
     elif not failed and known is not None and known.failed:
         logger.info("%s: the Hub answers again", name)
-    fresh = Asked(at=_now(), etag=etag, refused=refused, failed=failed)
+    fresh = Asked(at=_now(), etag=etag, refused=refused, refused_at=refused_at, failed=failed)
     write_atomically(folder / ASKED_FILE, fresh.model_dump_json().encode())
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import StringConstraints, ValidationError
 
-from core.errors import HubError, HubUnavailable
+from core.errors import ConfigError, HubError, HubUnavailable
 from core.records import Record
 from core.scratch import scratch
 from core.settings import HubSettings
@@ -74,13 +74,23 @@ def is_offline(hub: HubSettings) -> bool:
 
 
 def connect(hub: HubSettings) -> HfApi:
-    """The Hub's client with the settings' address and token."""
+    """The Hub's client with the settings' address and token.
+
+    Raises:
+        ConfigError: if the token could not travel in a header.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()  # they would fill the app's log
-    token = hub.token.get_secret_value() if hub.token is not None else None
-    return HfApi(endpoint=hub.endpoint, token=token, library_name="rollmark")
+    # A secret out of a file ends in a line's end, and what a header refuses would be in the error.
+    token = hub.token.get_secret_value().strip() if hub.token is not None else ""
+    if not (token.isascii() and token.isprintable()):
+        raise ConfigError(
+            "ROLLMARK_HUB__TOKEN is no token of the Hub, it holds characters that none has: copy "
+            "it anew from the settings of your account there."
+        )
+    return HfApi(endpoint=hub.endpoint, token=token or None, library_name="rollmark")
 
 
 def read_channel(api: HfApi, repo: str, head: str) -> HubChannel | None:

@@ -90,6 +90,10 @@ def shelve(release: Path, target: Path, evaluations: Sequence[Evaluation]) -> Re
         (fresh / file).write_bytes(data)
     write_config(fresh, config)
     (fresh / CARD_FILE).write_text(card, encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
     fresh.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
     return config

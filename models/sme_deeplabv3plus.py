@@ -281,6 +281,11 @@ SPEC = ModelSpec(
         "Sizes that are no multiple of the stride are padded with their border and cropped back.",
         "Learning rate, momentum, weight decay, batch and schedule are the base code's defaults; "
         "the paper states only SGD and 300 epochs.",
+        "Views are zoomed, shifted, brightened and darkened, too; the paper names flips and "
+        "rotation alone.",
+        "Runs of less than half the paper's epochs add a term to the loss, how well borders meet, "
+        "and leave views in place for the last 40 % of the epochs; `loss=paper` and `in_place=0` "
+        "do not.",
     ),
     feature_layer="merge",  # the encoder's depths know defects only: all else looks alike there
     explained_layers=("encoder.stages.0", "encoder.stages.3"),  # what the decoder reads

@@ -153,6 +153,21 @@ def test_the_same_weights_described_anew_are_live_with_the_new_description(paths
     assert resolve("grace", paths).config.score_threshold == 0.4
 
 
+def test_the_bundled_weights_described_anew_are_live_with_the_new_description(paths, tmp_path):
+    write_folder(paths.bundled / "grace", b"a", score_threshold=0.3)
+    described = tmp_path / "calibrated"
+    write_folder(described, b"a", score_threshold=0.4)
+    assert activate(described, paths).config.score_threshold == 0.4
+    assert resolve("grace", paths).config.score_threshold == 0.4
+    assert len(history("grace", paths)) == 1
+
+
+def test_the_bundled_release_itself_put_live_changes_nothing(paths):
+    write_folder(paths.bundled / "grace", b"a")
+    assert activate(paths.bundled / "grace", paths).source == "bundled"
+    assert history("grace", paths) == ()
+
+
 def test_files_beside_the_weights_travel_with_them_and_hidden_ones_stay(paths, release):
     folder = release(b"a")
     (folder / "novelty.safetensors").write_bytes(b"n")

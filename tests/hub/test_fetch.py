@@ -6,7 +6,9 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
+from core.errors import ConfigError
 from core.images import decode
 from core.records import SideFile
 from core.settings import PathSettings, Settings
@@ -14,6 +16,7 @@ from hub import fetch
 from hub.fetch import refresh, watch
 from hub.publish import publish, withdraw
 from hub.registry import resolve, resolve_all, switches
+from hub.remote import connect
 from models import load
 from tests.demo import releases
 from tests.hub.loopback import settings_for
@@ -151,6 +154,59 @@ def test_a_file_that_was_tampered_with_is_refused_and_the_last_good_release_stay
     refresh(reader)
     assert hub.count("GET", "/rollmark-grace/") + hub.count("GET", "/lfs/") == asked
     assert served(reader) == (A, "hub-cached")
+
+
+def test_what_was_refused_is_looked_at_again_after_an_hour_and_at_every_start(
+    hub, settings, reader, release, later
+):
+    publish(release(b"a"), settings.hub)
+    files = hub.repo("acme/rollmark-grace").head.files
+    sound, files["config.json"] = files["config.json"], b"{}"  # damaged on the way, once
+    assert refresh(reader) == ()
+    files["config.json"] = sound
+    later()
+    assert refresh(reader) == ()
+    later(57)
+    assert refresh(reader) == ()  # 59 minutes after it was refused
+    later(2)
+    assert refresh(reader) == ("grace",)
+    assert served(reader) == (A, "hub")
+
+    publish(release(b"b"), settings.hub)
+    files = hub.repo("acme/rollmark-grace").head.files
+    sound, files["config.json"] = files["config.json"], b"{}"
+    later()
+    assert refresh(reader) == ()
+    files["config.json"] = sound
+    later()
+    assert refresh(reader, verify=True) == ("grace",)
+
+
+def test_a_release_that_was_kept_and_is_damaged_is_fetched_anew_when_it_counts_again(
+    hub, settings, reader, release, later
+):
+    publish(release(b"a"), settings.hub)
+    refresh(reader)
+    kept = resolve("grace", reader.paths).folder
+    publish(release(b"b"), settings.hub)
+    later()
+    refresh(reader)
+    (kept / "model.safetensors").write_bytes(b"?")
+    withdraw("grace", settings.hub)
+    later()
+    assert refresh(reader) == ("grace",)
+    assert served(reader) == (A, "hub")
+    assert (kept / "model.safetensors").read_bytes() == b"a"
+
+
+def test_a_token_with_a_line_s_end_is_used_and_one_that_no_header_takes_is_never_told(settings):
+    def token(text):
+        return settings.hub.model_copy(update={"token": SecretStr(text)})
+
+    assert connect(token("hf_abcdefghijklmnop\n")).token == "hf_abcdefghijklmnop"
+    with pytest.raises(ConfigError, match="ROLLMARK_HUB__TOKEN is no token") as refused:
+        connect(token("hf_abcdefgh\nijklmnop"))
+    assert "hf_" not in str(refused.value)
 
 
 def test_a_release_without_a_file_that_it_names_is_refused_and_not_fetched_again(
