@@ -87,13 +87,8 @@ def promote(
     if is_offline(settings.hub):
         return Moved((before, after), None, is_hub_left=True)
     try:
-        channel = live_on_hub(name, settings.hub)
-        known = () if channel is None else (r.revision for r in channel.previous)
-        moved = (
-            withdraw(name, settings.hub, to=after)
-            if after in known
-            else publish(paths.releases / name / after, settings.hub)
-        )
+        # Also what was live there before: it may have been described anew since.
+        moved = publish(paths.releases / name / after, settings.hub)
     except (HubError, ConfigError) as exc:
         raise _half_done(exc, name, after) from exc
     _tell(name, paths, "promoted", moved, why)
