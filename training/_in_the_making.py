@@ -7,11 +7,12 @@ process was killed between the two renames: whoever prepares the set next finds 
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from core.errors import DatasetError
@@ -28,25 +29,27 @@ def folder_in_the_making(data_root: Path, name: str) -> Iterator[Path]:
     """
     data_root.mkdir(parents=True, exist_ok=True)
     final = data_root / name
-    with _lock(data_root, name):
-        _clear(data_root, final)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data_root) as scratch:
-            folder = Path(scratch) / _NEW
-            (folder / "images").mkdir(parents=True)
-            yield folder
-            _take_place(folder, final, Path(scratch) / _OLD)
+    with ExitStack() as until_done:
+        with _locked(data_root):  # one that is being made is not locked yet
+            _clear(data_root, final)
+            made = tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data_root)
+            scratch = Path(until_done.enter_context(made))
+            until_done.enter_context(_locked(scratch))
+        folder = scratch / _NEW
+        (folder / "images").mkdir(parents=True)
+        yield folder
+        _take_place(folder, final, scratch / _OLD)
 
 
 @contextmanager
-def _lock(data_root: Path, name: str) -> Iterator[None]:
-    with (data_root / f".{name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise DatasetError(
-                f"{name} is being prepared by another process: wait until it is done."
-            ) from exc
+def _locked(folder: Path, *, or_refuse: bool = False) -> Iterator[None]:
+    """Hold a folder's lock; BlockingIOError where it shall be refused while others hold it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if or_refuse else 0))
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _clear(data_root: Path, final: Path) -> None:
@@ -54,9 +57,17 @@ def _clear(data_root: Path, final: Path) -> None:
     # what tempfile adds has no hyphen, so that mill never removes what mill-a is making
     left = re.compile(rf"\.{re.escape(final.name)}-[a-z0-9_]{{8}}")
     for scratch in [path for path in data_root.iterdir() if left.fullmatch(path.name)]:
-        if (scratch / _OLD).is_dir() and not final.exists():
-            (scratch / _OLD).rename(final)
-        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            with _locked(scratch, or_refuse=True):
+                if (scratch / _OLD).is_dir() and not final.exists():
+                    (scratch / _OLD).rename(final)
+                shutil.rmtree(scratch, ignore_errors=True)
+        except BlockingIOError as exc:
+            raise DatasetError(
+                f"{final.name} is being prepared by another process: wait until it is done."
+            ) from exc
+        except FileNotFoundError:  # it has just been done
+            continue
 
 
 def _take_place(folder: Path, final: Path, old: Path) -> None:

@@ -212,15 +212,17 @@ def _without_shared(found: Sequence[Found]) -> tuple[list[Found], list[Fault]]:
 
     Of pictures in one folder that differ in their ending alone, it is all of theirs.
     """
-    folders: dict[str, set[PurePosixPath]] = defaultdict(set)
+    claims: dict[str, dict[PurePosixPath, str]] = defaultdict(dict)  # folder -> its picture
     for item in found:
         if item.annotation:
-            folders[item.annotation].add(PurePosixPath(item.member).parent)
+            claims[item.annotation][PurePosixPath(item.member).parent] = item.member
     own: list[Found] = []
     faults: list[Fault] = []
     for item in found:
-        if item.annotation and len(folders[item.annotation]) > 1:
-            told = f"{item.annotation} may belong to a picture of another folder as well"
+        rivals = dict(claims[item.annotation]) if item.annotation else {}
+        rivals.pop(PurePosixPath(item.member).parent, None)
+        if rivals:
+            told = f"{item.annotation} may as well be that of {min(rivals.values())}"
             faults.append(Fault("shared-annotation", item.member, told))
             item = replace(item, annotation=None, mask=None)
         own.append(item)

@@ -464,10 +464,13 @@ def test_an_annotation_that_may_be_either_pictures_is_given_to_none(tmp_path: Pa
     files = {"a/1.jpg": picture(0), "b/1.jpg": picture(1), "labels/1.txt": f"0 {YOLO_LINE}"}
     files |= {"a/2.jpg": picture(2), "labels/2.txt": "", "classes.txt": "dent"}
 
-    dataset, faults = own(write(tmp_path / "s", files), tmp_path / "out")
+    report = prepare("mill-a", write(tmp_path / "s", files), tmp_path / "out", task="detect")
 
-    assert list(boxes(dataset)) == ["2.jpg"]
-    assert faults == {"shared-annotation": 2, "missing-annotation": 2, "no-object": 1}
+    assert list(boxes(open_dataset("mill-a", tmp_path / "out"))) == ["2.jpg"]
+    assert [(f.file, f.detail) for f in report.faults if f.kind == "shared-annotation"] == [
+        ("a/1.jpg", "labels/1.txt may as well be that of b/1.jpg"),
+        ("b/1.jpg", "labels/1.txt may as well be that of a/1.jpg"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -486,8 +489,11 @@ def test_a_coco_file_marks_the_pictures_it_means(
     listed: list[str], files: list[str], marked: list[int] | None, tmp_path: Path
 ) -> None:
     # the k-th listed image has k + 1 boxes, side by side; the pictures are seen in their order
-    row = [{"category_id": 1, "bbox": [10 * k, 0, 5, 5]} for k in range(2)]
-    content = coco({name: row[: k + 1] for k, name in enumerate(listed)}, {1: "dent"})
+    marks = {
+        name: [{"category_id": 1, "bbox": [10 * i, 10 * k, 5, 5]} for i in range(k + 1)]
+        for k, name in enumerate(listed)
+    }
+    content = coco(marks, {1: "dent"})
     images = {file: picture(k) for k, file in enumerate(files)}
     source = write(tmp_path / "s", {**images, "all.json": json.dumps(content)})
 
