@@ -44,13 +44,14 @@ class ZipSource:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as exc:
             raise DatasetError(f"{path} cannot be opened as a zip: {exc}.") from exc
-        members = [info for info in self._zip.infolist() if not info.is_dir()]
+        members = [info for info in self._zip.infolist() if not _slashed(info).endswith("/")]
         try:
             _check_members(path, members)
         except DatasetError:
             self._zip.close()
             raise
-        self._names = tuple(sorted(info.filename for info in members))
+        self._members = {_slashed(info): info for info in members}
+        self._names = tuple(sorted(_slashed(info) for info in members))
 
     def names(self) -> tuple[str, ...]:
         """Paths of all files, sorted."""
@@ -59,9 +60,10 @@ class ZipSource:
     def read(self, name: str) -> bytes:
         """Bytes of one member, its checksum verified; InputError if it is broken or too large."""
         try:
-            if self._zip.getinfo(name).compress_type not in ZIP_METHODS:
+            info = self._members[name]
+            if info.compress_type not in ZIP_METHODS:
                 raise InputError(f"{name} is compressed in a way that is not read here.")
-            with self._zip.open(name) as member:
+            with self._zip.open(info) as member:
                 # the directory may lie about the size: never inflate more than the cap
                 data = member.read(MAX_MEMBER_BYTES + 1)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, KeyError) as exc:
@@ -134,12 +136,17 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
             f"{path} would unpack to {total} bytes; at most {MAX_TOTAL_BYTES} are read."
         )
     for info in members:
-        parts = PurePosixPath(info.filename.replace("\\", "/"))
+        parts = PurePosixPath(_slashed(info))
         if parts.is_absolute() or ".." in parts.parts or any(":" in p for p in parts.parts[:1]):
             raise DatasetError(
                 f"{path} holds the path {info.filename!r}, which leaves the archive; "
                 "take the archive from its public source again."
             )
+
+
+def _slashed(info: zipfile.ZipInfo) -> str:
+    """Its name as zips are meant to have it; some that are made on Windows hold backslashes."""
+    return info.filename.replace("\\", "/")
 
 
 def _is_utf8(name: str) -> bool:

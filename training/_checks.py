@@ -106,13 +106,23 @@ def parse_voc(data: bytes) -> ET.Element:
         )
     # entity tricks have no place in an annotation, so a document type is refused unread
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise AnnotationError(
-            "unreadable-annotation", "the XML declares a document type or entities"
-        )
+        raise _typed()
     try:
-        return ET.fromstring(data)
+        return ET.fromstring(data, ET.XMLParser(target=_Plain()))
     except (ET.ParseError, ValueError, LookupError) as exc:
         raise AnnotationError("unreadable-annotation", f"the XML cannot be read: {exc}") from exc
+
+
+class _Plain(ET.TreeBuilder):
+    """Elements and texts; refuses a document type in whatever encoding it is written."""
+
+    def doctype(self, *_: object) -> None:
+        """Called by the parser before it takes in what the type declares."""
+        raise _typed()
+
+
+def _typed() -> AnnotationError:
+    return AnnotationError("unreadable-annotation", "the XML declares a document type or entities")
 
 
 def _check_size(root: ET.Element, size: tuple[int, int]) -> None:

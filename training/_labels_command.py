@@ -141,7 +141,9 @@ def _show(checked: Checked, limit: int) -> None:
     from training.label_page import rows
 
     every = list(rows(checked.check.images))
-    console = Console() if sys.stdout.isatty() else Console(width=110)
+    # names of files are no markup
+    width = None if sys.stdout.isatty() else 110
+    console = Console(width=width, markup=False, emoji=False)
     table = Table("file", "strip", "quality", "strongest doubt", "where, px")
     for row in every[:limit]:
         table.add_row(*row)

@@ -8,7 +8,7 @@
 | masks | index PNGs in a folder called masks, and classes.txt | scripts |
 
 Each knows the classes before the first image is read, as the source spells and orders them. A line
-that cannot be understood costs its object, not the set.
+that cannot be understood is reported, and costs the set no more than its picture.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any, Final, Protocol
 
@@ -31,7 +31,8 @@ from training._annotations import Annotations, FilesBeside, read_member
 from training._archive import Archive
 from training._checks import AnnotationError, LabelledBox, Report, parse_voc
 from training._outlines import Drawn, Polygon, edges_of, polygon, to_boxes, to_class_map
-from training._readers import Found, nearest
+from training._pairing import Listing, listed_members
+from training._readers import Found
 
 NAME_FILES: Final = ("classes.txt", "obj.names")
 _MOST_TEXT: Final = 1024**2  # bytes of a list of classes
@@ -156,37 +157,36 @@ class CocoFiles:
     def __init__(
         self, archive: Archive, files: Mapping[str, Mapping[str, Any]], images: Iterable[str]
     ) -> None:
-        by_name: dict[str, list[str]] = defaultdict(list)
-        for image in images:
-            by_name[PurePosixPath(image).name].append(image)
         self._sizes: dict[str, tuple[Any, Any]] = {}
         self._objects: dict[str, list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
         spellings: dict[int, str] = {}
+        listed: dict[str, dict[Any, Listing]] = {}
         for file, content in files.items():
-            try:
-                self._add(PurePosixPath(file), content, by_name, spellings)
-            except (KeyError, TypeError, ValueError, AttributeError) as exc:
-                raise DatasetError(f"{file} is not COCO as it is published: {exc!r}.") from exc
+            with _as_published(file):
+                listed[file] = {
+                    image["id"]: _listing(file, str(image["file_name"]))
+                    for image in content["images"]
+                }
+        members = listed_members([one for ids in listed.values() for one in ids.values()], images)
+        for file, content in files.items():
+            with _as_published(file):
+                own = {k: members[one] for k, one in listed[file].items() if one in members}
+                self._add(content, own, spellings)
         self.spellings = tuple(dict.fromkeys(name for _, name in sorted(spellings.items())))
 
     def _add(
         self,
-        file: PurePosixPath,
         content: Mapping[str, Any],
-        by_name: Mapping[str, Sequence[str]],
+        members: Mapping[Any, str],
         spellings: dict[int, str],
     ) -> None:
         names = {int(c["id"]): str(c["name"]).strip() for c in content["categories"]}
         for k, name in names.items():
             if spellings.setdefault(k, name) != name:
                 raise ValueError(f"class {k} is {name!r} here and {spellings[k]!r} elsewhere")
-        members: dict[Any, str] = {}
         for image in content["images"]:
-            path = PurePosixPath(str(image["file_name"]).replace("\\", "/"))
-            member = nearest(file.parent / path, by_name.get(path.name, ()))
-            if member is not None:
-                members[image["id"]] = member
-                self._sizes[member] = (image.get("width"), image.get("height"))
+            if image["id"] in members:
+                self._sizes[members[image["id"]]] = (image.get("width"), image.get("height"))
         for annotation in content["annotations"]:
             if annotation["image_id"] in members:
                 label = names[int(annotation["category_id"])]
@@ -202,7 +202,7 @@ class CocoFiles:
         self, found: Found, size: tuple[int, int], report: Report, label_of: LabelOf
     ) -> list[Drawn]:
         if found.member not in self._sizes:
-            raise AnnotationError("missing-annotation", "no JSON lists it")
+            raise AnnotationError("missing-annotation", "no JSON lists it, and it alone")
         stated = self._sizes[found.member]
         if all(stated) and stated != size:
             told = f"the JSON says {stated[0]} x {stated[1]}, the image is {size}"
@@ -220,6 +220,18 @@ class CocoFiles:
                 except (InputError, TypeError, ValueError, KeyError) as exc:
                     report("unreadable-object", f"object {number}: {exc}")
         return objects
+
+
+@contextmanager
+def _as_published(file: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise DatasetError(f"{file} is not COCO as it is published: {exc!r}.") from exc
+
+
+def _listing(file: str, image: str) -> Listing:
+    return Listing(PurePosixPath(file), PurePosixPath(image.replace("\\", "/")))
 
 
 def _coco_object(
@@ -293,16 +305,18 @@ def voc_classes(archive: Archive, files: Iterable[str]) -> tuple[str, ...]:
 
 def _yaml_names(archive: Archive, name: str) -> tuple[str, ...]:
     try:
-        names = (yaml.safe_load(_text(archive, name)) or {}).get("names")
+        # every scalar as the text that it is: YAML itself would take yes and no for truth values
+        content = yaml.load(_text(archive, name), Loader=yaml.BaseLoader)
+        names = (content or {}).get("names") or []
     except (yaml.YAMLError, AttributeError, RecursionError) as exc:
         raise DatasetError(f"{name} cannot be read as YAML.") from exc
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
+        if set(names) != {str(k) for k in range(len(names))}:
             raise DatasetError(f"{name} does not number its classes from 0 without a gap.")
-        names = [names[k] for k in range(len(names))]
-    if not all(isinstance(n, str | int) for n in names or ()):
-        raise DatasetError(f"{name} lists classes that are no names.")
-    return tuple(str(n).strip() for n in names or ())
+        names = [names[str(k)] for k in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise DatasetError(f"{name} lists classes that are no names: give names: [dent, scratch].")
+    return tuple(n.strip() for n in names)
 
 
 def _text(archive: Archive, name: str) -> str:

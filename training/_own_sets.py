@@ -8,7 +8,8 @@ everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final
@@ -29,14 +30,15 @@ from training._own_formats import (
     coco_content,
     voc_classes,
 )
+from training._pairing import PARTS, beside, part_of
 from training._readers import (
+    MANIFEST,
     Found,
     Layout,
-    by_stem,
     in_mask_folder,
     is_hidden,
     is_image,
-    nearest,
+    kept_once,
     read_manifest,
     unique_targets,
 )
@@ -46,12 +48,6 @@ from training.splits import Assignment, Item, Plan, random_split, shares
 MOST_CLASSES: Final = 200  # a mask holds 255, a page far fewer
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _LONGEST_NAME: Final = 40
-# Folders, or words of a COCO file's name, by which tools say how a set is divided.
-_PARTS: Final = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _GROUPS_NOTE: Final = (
     "Pictures of one coil, strip or casting belong together: name it in a MANIFEST.csv with the "
     "columns path and group, and none will be on both sides of the leak-free split."
@@ -79,9 +75,9 @@ def read_own_set(name: str, task: Task, rename: Mapping[str, str], archive: Arch
         raise DatasetError("No images were found in the source: give a zip or a folder of some.")
     manifest = read_manifest(archive, names)
     source: Format = FileEach(archive, sorted({_folder_class(m, manifest) for m in images} - {""}))
-    beside: Mapping[str, Sequence[str]] = {}
+    pairs: Mapping[str, str] = {}
     if task != "classify":
-        source, beside = _format(task, archive, names, images)
+        source, pairs = _format(task, archive, names, images)
     spellings = source.spellings
     labels = _labels(spellings, rename)
     if task == "classify" and len(labels) < 2:
@@ -97,7 +93,9 @@ def read_own_set(name: str, task: Task, rename: Mapping[str, str], archive: Arch
         licence="",
         own_classes={spelling: rename.get(spelling, spelling) for spelling in spellings},
     )
-    found = [_found(member, entry, manifest.get(member, {}), beside) for member in images]
+    found = [
+        _found(member, entry, manifest.get(member, {}), pairs.get(member)) for member in images
+    ]
     layout = _layout(found, archive, manifest)
     if not layout.has_groups:
         entry = replace(entry, notes=(_GROUPS_NOTE,))
@@ -116,8 +114,8 @@ def _check_name(name: str) -> None:
 
 def _format(
     task: Task, archive: Archive, names: Sequence[str], images: Sequence[str]
-) -> tuple[Format, Mapping[str, Sequence[str]]]:
-    """The one format the source is in, and its files by the stem of the image they lie beside."""
+) -> tuple[Format, Mapping[str, str]]:
+    """The one format the source is in, and the file of each image that has one."""
     stems = {PurePosixPath(image).stem for image in images}
     xmls = [n for n in names if n.lower().endswith(".xml")]
     texts = [n for n in names if n.lower().endswith(".txt") and PurePosixPath(n).stem in stems]
@@ -134,10 +132,10 @@ def _format(
     if jsons:
         return CocoFiles(archive, jsons, images), {}
     if texts:
-        return YoloFiles(archive, names), by_stem(texts)
+        return YoloFiles(archive, names), beside(images, texts)
     if xmls and task == "detect":
-        return FileEach(archive, voc_classes(archive, xmls)), by_stem(xmls)
-    return FileEach(archive, class_list(archive, names)), by_stem(masks)
+        return FileEach(archive, voc_classes(archive, xmls)), beside(images, xmls)
+    return FileEach(archive, class_list(archive, names)), beside(images, masks)
 
 
 def _labels(spellings: Sequence[str], rename: Mapping[str, str]) -> tuple[str, ...]:
@@ -173,10 +171,9 @@ def _found(
     member: str,
     entry: Entry,
     row: Mapping[str, str],
-    beside: Mapping[str, Sequence[str]],
+    nearby: str | None,
 ) -> Found:
     path = PurePosixPath(member)
-    nearby = nearest(path, beside.get(path.stem, ()))
     spelling = _folder_class(member, {member: row}) if entry.task == "classify" else ""
     return Found(
         member=member,
@@ -184,8 +181,8 @@ def _found(
         label=entry.label(spelling) if spelling else None,
         annotation=nearby,
         mask=nearby,
-        part=row.get("part") or _part(path),
-        group=row.get("group") or row.get("scene") or "",
+        part=PARTS.get((row.get("part") or "").strip().lower()) or part_of(path),
+        group=(row.get("group") or row.get("scene") or "").strip(),
         sha256=row.get("sha256") or "",
     )
 
@@ -193,25 +190,64 @@ def _found(
 def _layout(
     found: Sequence[Found], archive: Archive, manifest: Mapping[str, Mapping[str, str]]
 ) -> Layout:
-    unique, clashes = unique_targets(found, archive)
+    unique, copies = unique_targets(found, archive)
+    torn = [
+        Fault("copies-differ", copy.member, f"{copy.label} here, {kept.label} in {kept.member}")
+        for copy, kept in copies
+        if copy.label and kept.label and copy.label != kept.label
+    ]
     unique.sort(key=lambda item: item.file)
     lost = [
         Fault("missing-image", name, "listed in MANIFEST.csv, not in the source")
         for name in sorted(manifest.keys() - {item.member for item in found})
     ]
-    has_groups = bool(manifest) and all(item.group for item in unique)
-    return Layout(tuple(unique), has_groups, (*lost, *clashes))
+    unique, shared = _without_shared(unique)
+    has_groups = all(item.group for item in unique)
+    faults = [*lost, *kept_once(copies), *torn, *shared, *_manifest_faults(unique, manifest)]
+    return Layout(tuple(unique), has_groups, tuple(faults))
+
+
+def _without_shared(found: Sequence[Found]) -> tuple[list[Found], list[Fault]]:
+    """Take annotations away that pictures of different folders claim alike: whose is it?
+
+    Of pictures in one folder that differ in their ending alone, it is all of theirs.
+    """
+    claims: dict[str, dict[PurePosixPath, str]] = defaultdict(dict)  # folder -> its picture
+    for item in found:
+        if item.annotation:
+            claims[item.annotation][PurePosixPath(item.member).parent] = item.member
+    own: list[Found] = []
+    faults: list[Fault] = []
+    for item in found:
+        rivals = dict(claims[item.annotation]) if item.annotation else {}
+        rivals.pop(PurePosixPath(item.member).parent, None)
+        if rivals:
+            told = f"{item.annotation} may as well be that of {min(rivals.values())}"
+            faults.append(Fault("shared-annotation", item.member, told))
+            item = replace(item, annotation=None, mask=None)
+        own.append(item)
+    return own, faults
+
+
+def _manifest_faults(
+    found: Sequence[Found], manifest: Mapping[str, Mapping[str, str]]
+) -> Iterator[Fault]:
+    """Pictures that the manifest forgets while it names the groups or parts of others."""
+    if any(item.group for item in found):
+        for item in found:
+            if not item.group:
+                yield Fault("no-group", item.member, f"{MANIFEST} names none")
+    for item in found:
+        part = (manifest.get(item.member, {}).get("part") or "").strip()
+        if part and part.lower() not in PARTS:
+            yield Fault("unknown-part", item.member, f"{part!r}; known are {', '.join(PARTS)}")
 
 
 def _folder_class(member: str, manifest: Mapping[str, Mapping[str, str]]) -> str:
     """A picture's class as the manifest has it, else the folder it lies in; "" without one."""
     given = manifest.get(member, {}).get("class")
     folder = PurePosixPath(member).parent.name
-    return (given or ("" if folder.lower() in _PARTS else folder)).strip()
-
-
-def _part(path: PurePosixPath) -> str:
-    return next((_PARTS[p.lower()] for p in path.parts[:-1] if p.lower() in _PARTS), "")
+    return (given or ("" if folder.lower() in PARTS else folder)).strip()
 
 
 def _as_divided(items: Sequence[Item], seed: int) -> Assignment:

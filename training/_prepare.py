@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,26 +19,21 @@ from core.types import FloatArray, Task
 from training._annotations import Annotations, SourceSet, public_set
 from training._archive import Archive, open_source
 from training._catalogue import Entry, entry
-from training._checks import AnnotationError, LabelledBox
+from training._checks import AnnotationError, LabelledBox, Report
 from training._grouping import content_groups, fingerprint
+from training._in_the_making import folder_in_the_making
 from training._overlaps import overlapping_pairs, texture
 from training._own_sets import read_own_set
 from training._readers import Found
 from training._report import Fault, PrepareReport
+from training._summary import summarise
 from training.datasets import Dataset, Sample, write_index
-from training.splits import PROTOCOLS, SPLITS, Item, assign
+from training.splits import Item, assign
 
 logger = logging.getLogger(__name__)
 
-FROM_MANIFEST = "the manifest of the source (overlapping crops, turned and identical copies)"
-FROM_OVERLAPS = (
-    "image content: identical, turned, mirrored and nearly identical images, and overlapping crops "
-    "of one strip as far as a shift search within each class finds them"
-)
-FROM_CONTENT = (
-    "image content: identical, turned, mirrored and nearly identical images; overlapping crops "
-    "of one strip are not found this way, so the leak-free split may still leak"
-)
+# Objects of an annotation that are not in the set for these reasons were seen by somebody.
+_LOST = frozenset({"unknown-label", "unreadable-object", "crowd", "box-dropped"})
 
 
 @dataclass
@@ -57,6 +51,11 @@ class _Checked:
     mask_sha256: str | None = None
     classes: tuple[str, ...] = ()
     usable: bool = False
+
+    def agrees_with(self, other: _Checked) -> bool:
+        """Whether both say the same of what is to be seen; an unusable one says nothing."""
+        said = [(set(c.classes), set(c.boxes), c.mask_sha256) for c in (self, other)]
+        return said[0] == said[1] or not (self.usable and other.usable)
 
 
 @dataclass
@@ -94,12 +93,15 @@ def prepare_set(
     try:
         found = read(archive)
         known, layout = found.entry, found.layout
-        with _folder_in_the_making(data_root, name) as folder:
+        with folder_in_the_making(data_root, name) as folder:
             work = _Work(known, archive, found.annotations, limits, folder, list(layout.faults))
             checked = [c for one in layout.found if (c := _check(work, one, layout.has_groups))]
             usable = [c for c in checked if c.usable]
             if not usable:
-                raise DatasetError(f"{source} holds no usable image of {name}.")
+                raise DatasetError(
+                    f"{source} holds no usable image of {name}: of the faults the first is "
+                    f"{work.faults[0].file}, {work.faults[0].detail.rstrip('.')}."
+                )
             _set_groups(work, checked)
             # Splits are drawn over every image with a class, those left out for a bad annotation
             # included, so that neu-cls and neu-det always agree on who is tested.
@@ -111,7 +113,8 @@ def prepare_set(
             splits = assign(items, known.plan, seed=seed)
             samples = tuple(_sample(c, folder, splits[c.found.file]) for c in usable)
             dataset = Dataset(name, known.task, _labels(known, usable), folder, samples)
-            report = _report(work, dataset, usable, from_manifest=layout.has_groups)
+            classes = {c.found.file: c.classes for c in usable}
+            report = summarise(known, layout, dataset, classes, tuple(work.faults))
             write_index(dataset, _details(known, report, seed))
     finally:
         archive.close()
@@ -127,7 +130,7 @@ def _check(work: _Work, found: Found, has_groups: bool) -> _Checked | None:
     except InputError as exc:
         work.report("unreadable-image", found.member, str(exc))
         return None
-    if found.sha256 and found.sha256 != image.sha256:
+    if found.sha256 and found.sha256.strip().lower() != image.sha256:
         work.report("checksum", found.member, f"{image.sha256[:12]}, listed {found.sha256[:12]}")
         return None
     prints = None if has_groups else fingerprint(image.pixels)
@@ -161,11 +164,10 @@ def _annotate(work: _Work, checked: _Checked) -> None:
 
 def _add_boxes(work: _Work, checked: _Checked) -> None:
     found = checked.found
-    checked.boxes = work.annotations.boxes(
-        found,
-        size=(checked.width, checked.height),
-        report=lambda kind, detail: work.report(kind, found.member, detail),
-    )
+    with _faults_of(work, found) as report:
+        checked.boxes = work.annotations.boxes(
+            found, size=(checked.width, checked.height), report=report
+        )
     names = Counter(label for label, _ in checked.boxes)
     others = {label: n for label, n in names.items() if found.label and label != found.label}
     if others:
@@ -176,21 +178,44 @@ def _add_boxes(work: _Work, checked: _Checked) -> None:
 
 def _add_mask(work: _Work, checked: _Checked) -> None:
     found, labels = checked.found, work.entry.labels
-    class_map, data = work.annotations.mask(
-        found,
-        size=(checked.width, checked.height),
-        report=lambda kind, detail: work.report(kind, found.member, detail),
-    )
+    with _faults_of(work, found) as report:
+        class_map, data = work.annotations.mask(
+            found, size=(checked.width, checked.height), report=report
+        )
     pixels = np.bincount(class_map.ravel(), minlength=len(labels) + 1)
     checked.classes = tuple(label for k, label in enumerate(labels, start=1) if pixels[k])
     checked.mask_sha256 = hashlib.sha256(data).hexdigest()
     _write(work.folder / "masks" / f"{Path(found.file).stem}.png", data)
 
 
+@contextmanager
+def _faults_of(work: _Work, found: Found) -> Iterator[Report]:
+    """Report what is wrong with an annotation; AnnotationError if an object of one's own is lost.
+
+    A defect without its label would be learned, and counted, as sound steel. The public sets stay
+    as they were measured: there a lost object costs itself alone.
+    """
+    told: list[tuple[str, str]] = []
+    lost = 0
+    try:
+        yield lambda kind, detail: told.append((kind, detail))
+    finally:
+        if work.entry.own_classes is not None:
+            lost = sum(kind in _LOST for kind, _ in told)
+        for kind, detail in told:
+            if not (lost and kind == "no-object"):
+                work.report(kind, found.member, detail)
+    if lost:
+        raise AnnotationError("object-lost", f"objects of it that cannot be used: {lost}")
+
+
 def _set_groups(work: _Work, checked: Sequence[_Checked]) -> None:
-    """Groups from content where the source gives none; same bytes always share a group."""
+    """Groups from content where the source gives none, on top of those that it gives.
+
+    Same bytes always share a group.
+    """
     if prints := [c.fingerprint for c in checked if c.fingerprint]:
-        pairs = _overlaps(work.entry, checked)
+        pairs = (*_overlaps(work.entry, checked), *_given(checked))
         groups = content_groups([c.found.file for c in checked], prints, related=pairs)
         for c, group in zip(checked, groups, strict=True):
             c.group = group
@@ -202,6 +227,8 @@ def _set_groups(work: _Work, checked: Sequence[_Checked]) -> None:
         for copy in copies:
             detail = f"same bytes as {first.found.member}"
             work.report("duplicate-image", copy.found.member, detail)
+            if work.entry.own_classes is not None and not copy.agrees_with(first):
+                work.report("copies-differ", copy.found.member, _both(copy, first))
             if _last(merged, copy.group) != _last(merged, first.group):
                 merged[_last(merged, copy.group)] = _last(merged, first.group)
     for c in checked:
@@ -217,6 +244,21 @@ def _overlaps(known: Entry, checked: Sequence[_Checked]) -> Iterator[tuple[int, 
             logger.info("searching %d images of %s for overlaps", len(textures), label)
             for a, b in overlapping_pairs(np.stack(textures), at_least=at_least):
                 yield members[a][0], members[b][0]
+
+
+def _given(checked: Sequence[_Checked]) -> Iterator[tuple[int, int]]:
+    """Positions of images that the source puts into one group."""
+    first: dict[str, int] = {}
+    for i, c in enumerate(checked):
+        if c.found.group:
+            yield first.setdefault(c.found.group, i), i
+
+
+def _both(copy: _Checked, first: _Checked) -> str:
+    ours, theirs = (", ".join(c.classes) or "no defect" for c in (copy, first))
+    if ours == theirs:
+        return f"{ours}, marked elsewhere than in {first.found.member}"
+    return f"{ours} here, {theirs} in {first.found.member}"
 
 
 def _last(merged: Mapping[str, str], group: str) -> str:
@@ -251,41 +293,6 @@ def _sample(checked: _Checked, folder: Path, splits: dict[str, str]) -> Sample:
     )
 
 
-def _report(
-    work: _Work, dataset: Dataset, usable: Sequence[_Checked], *, from_manifest: bool
-) -> PrepareReport:
-    classes = {c.found.file: c.classes for c in usable}
-    counts: dict[str, dict[str, dict[str, int]]] = {p: dataset.counts(p) for p in PROTOCOLS}
-    if dataset.task == "segment":
-        for protocol in PROTOCOLS:
-            for split in SPLITS:
-                present = Counter(
-                    k for s in dataset.split(protocol, split) for k in classes[s.file]
-                )
-                counts[protocol][split].update({k: present[k] for k in dataset.labels})
-    return PrepareReport(
-        name=dataset.name,
-        dataset_id=dataset.id,
-        images=len(dataset.samples),
-        groups=len({sample.group for sample in dataset.samples}),
-        grouping=_grouping(work.entry, from_manifest),
-        labels=dataset.labels,
-        counts=counts,
-        statements={
-            "paper": work.entry.plan.statement,
-            "leak-free": "by group, 70/10/20 %, class-balanced",
-        },
-        faults=tuple(work.faults),
-        notes=work.entry.notes,
-    )
-
-
-def _grouping(known: Entry, from_manifest: bool) -> str:
-    if from_manifest:
-        return FROM_MANIFEST
-    return FROM_OVERLAPS if known.overlaps else FROM_CONTENT
-
-
 def _details(known: Entry, report: PrepareReport, seed: int) -> dict[str, object]:
     return {
         "seed": seed,
@@ -298,26 +305,6 @@ def _details(known: Entry, report: PrepareReport, seed: int) -> dict[str, object
         "notes": list(known.notes),
         "faults": [{"kind": f.kind, "file": f.file, "detail": f.detail} for f in report.faults],
     }
-
-
-@contextmanager
-def _folder_in_the_making(data_root: Path, name: str) -> Iterator[Path]:
-    """A temporary folder beside the final one that takes its place if all goes well."""
-    data_root.mkdir(parents=True, exist_ok=True)
-    final = data_root / name
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=data_root) as scratch:
-        folder = Path(scratch) / "new"
-        (folder / "images").mkdir(parents=True)
-        yield folder
-        old = Path(scratch) / "old"
-        if final.exists():
-            final.rename(old)
-        try:
-            folder.rename(final)
-        except OSError as exc:
-            if old.exists():
-                old.rename(final)
-            raise DatasetError(f"{final} cannot be put in place: {exc}.") from exc
 
 
 def _write(path: Path, data: bytes) -> None:

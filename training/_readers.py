@@ -7,20 +7,24 @@ and the layouts in which the sets were first published. Nothing is decoded here.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import PurePosixPath
 
 from core.errors import DatasetError, InputError
+from core.images import SUFFIXES
 from training._archive import Archive
 from training._catalogue import Entry
+from training._pairing import beside
 from training._report import Fault
 
 MANIFEST = "MANIFEST.csv"
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+_LONGEST = 255  # bytes of a file name
 _MASK_FOLDERS = frozenset({"annotations", "masks", "mask", "labels"})
 
 
@@ -67,20 +71,20 @@ def read_layout(entry: Entry, archive: Archive) -> Layout:
         Fault("missing-image", name, f"listed in {MANIFEST}, not in the archive")
         for name in sorted(manifest.keys() - set(images))
     ]
-    annotations = by_stem(n for n in names if n.lower().endswith(".xml"))
-    masks = by_stem(n for n in names if is_image(n) and _is_mask(entry, n))
+    annotations = beside(images, (n for n in names if n.lower().endswith(".xml")))
+    masks = beside(images, (n for n in names if is_image(n) and _is_mask(entry, n)))
     found = [_found(entry, n, manifest.get(n, {}), annotations, masks) for n in images]
-    unique, clashes = unique_targets(found, archive)
+    unique, copies = unique_targets(found, archive)
     unique.sort(key=lambda f: f.file)
     has_groups = bool(manifest) and all(f.group for f in unique)
-    return Layout(tuple(unique), has_groups, (*faults, *clashes))
+    return Layout(tuple(unique), has_groups, (*faults, *kept_once(copies)))
 
 
 def read_manifest(archive: Archive, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
     """Rows of MANIFEST.csv by full member name; empty without one.
 
     Raises:
-        DatasetError: if it is no table with a column "path".
+        DatasetError: if it is no table with a column "path", or a row names none.
     """
     at = next((n for n in names if PurePosixPath(n).name == MANIFEST), None)
     if at is None:
@@ -88,17 +92,27 @@ def read_manifest(archive: Archive, names: Sequence[str]) -> Mapping[str, Mappin
     try:
         text = archive.read(at).decode("utf-8-sig")
         rows = list(csv.DictReader(io.StringIO(text)))
-        return {str(PurePosixPath(at).parent / row["path"]): row for row in rows}
+        paths = [row["path"] for row in rows]
     except (InputError, UnicodeDecodeError, csv.Error, KeyError) as exc:
         raise DatasetError(f"{at} cannot be read as a table with a column 'path': {exc}.") from exc
+    manifest: dict[str, Mapping[str, str]] = {}
+    for number, (path, row) in enumerate(zip(paths, rows, strict=True), start=1):
+        if not any(
+            "".join(value or "").strip() for value in row.values()
+        ):  # spreadsheets leave rows of nothing but commas
+            continue
+        if not path:
+            raise DatasetError(f"{at}: row {number} below the head has no path.")
+        manifest[str(PurePosixPath(at).parent / path.replace("\\", "/"))] = row
+    return manifest
 
 
 def _found(
     entry: Entry,
     name: str,
     row: Mapping[str, str],
-    annotations: Mapping[str, Sequence[str]],
-    masks: Mapping[str, Sequence[str]],
+    annotations: Mapping[str, str],
+    masks: Mapping[str, str],
 ) -> Found:
     path = PurePosixPath(name)
     label = entry.label(row.get("class") or "") or _label_from_path(entry, path)
@@ -112,8 +126,8 @@ def _found(
         member=name,
         file=file,
         label=label,
-        annotation=nearest(path, annotations.get(path.stem, ())),
-        mask=nearest(path, masks.get(path.stem, ())),
+        annotation=annotations.get(name),
+        mask=masks.get(name),
         part=part,
         group=row.get("scene") or row.get("group") or "",
         sha256=row.get("sha256") or "",
@@ -128,53 +142,76 @@ def _label_from_path(entry: Entry, path: PurePosixPath) -> str | None:
     return from_file or entry.label(path.parent.name)
 
 
-def nearest(image: PurePosixPath, candidates: Sequence[str]) -> str | None:
-    """The candidate that shares most folder names with the image; names repeat between parts."""
-    folders = set(image.parts[:-1])
-    shared = [(len(folders & set(PurePosixPath(c).parts[:-1])), c) for c in candidates]
-    return max(shared, key=lambda pair: (pair[0], pair[1]))[1] if shared else None
-
-
-def unique_targets(found: Sequence[Found], archive: Archive) -> tuple[list[Found], list[Fault]]:
+def unique_targets(
+    found: Sequence[Found], archive: Archive
+) -> tuple[list[Found], list[tuple[Found, Found]]]:
     """Settle target names that occur twice: same bytes are kept once, others get their folder.
 
-    Compared without their ending: masks and exported labels are named by the rest.
+    Compared without their ending: masks and exported labels are named by the rest. A name that is
+    taken all the same gets a number, one that no disk would take is cut.
+
+    Returns:
+        What is kept, and each copy that is not with the one that is kept of it.
     """
     by_target: dict[str, list[Found]] = defaultdict(list)
     for item in found:
-        by_target[PurePosixPath(item.file).stem.lower()].append(item)
+        item = replace(item, file=_short(item.file))
+        by_target[_stem(item.file)].append(item)
+    taken = set(by_target)
     unique: list[Found] = []
-    faults: list[Fault] = []
+    copies: list[tuple[Found, Found]] = []
     for items in by_target.values():
-        seen: dict[bytes, Found] = {}
+        seen: dict[str, Found] = {}
         for item in items:
-            content = _bytes_or_name(archive, item.member) if len(items) > 1 else b""
+            content = _digest_or_name(archive, item.member) if len(items) > 1 else ""
             if content in seen:
-                detail = f"same file as {seen[content].member}"
-                faults.append(Fault("duplicate-file", item.member, detail))
+                copies.append((item, seen[content]))
                 continue
             if seen:
                 folder = "_".join(PurePosixPath(item.member).parts[:-1])
-                item = replace(item, file=f"{folder}_{item.file}".replace(" ", "_"))
+                wished = _short(f"{folder}_{item.file}".replace(" ", "_"))
+                item = replace(item, file=_free(wished, taken))
+                taken.add(_stem(item.file))
             seen[content] = item
             unique.append(item)
-    return unique, faults
+    return unique, copies
 
 
-def _bytes_or_name(archive: Archive, name: str) -> bytes:
+def kept_once(copies: Sequence[tuple[Found, Found]]) -> list[Fault]:
+    """What is said of copies that are not kept."""
+    return [
+        Fault("duplicate-file", copy.member, f"same file as {kept.member}") for copy, kept in copies
+    ]
+
+
+def _stem(file: str) -> str:
+    """What names are compared by: not all disks tell small letters from capitals."""
+    return PurePosixPath(file).stem.lower()
+
+
+def _short(file: str) -> str:
+    """The name, cut where it is longer than disks take; what is cut off stays in a checksum."""
+    if len(file.encode()) <= _LONGEST:
+        return file
+    path = PurePosixPath(file)
+    told = f"-{hashlib.sha256(file.encode()).hexdigest()[:12]}{path.suffix}"
+    kept = path.stem.encode()[: _LONGEST - len(told.encode())]
+    return kept.decode("utf-8", "ignore") + told
+
+
+def _free(file: str, taken: Collection[str]) -> str:
+    """The name, or with a number where it is taken."""
+    path = PurePosixPath(file)
+    numbered = (_short(f"{path.stem}-{k}{path.suffix}") for k in count(2))
+    return next(name for name in chain((file,), numbered) if _stem(name) not in taken)
+
+
+def _digest_or_name(archive: Archive, name: str) -> str:
     """Content for comparison; an unreadable file equals only itself and is reported later."""
     try:
-        return archive.read(name)
+        return hashlib.sha256(archive.read(name)).hexdigest()
     except InputError:
-        return name.encode()
-
-
-def by_stem(names: Iterable[str]) -> dict[str, list[str]]:
-    """Member names by the file name without its ending."""
-    stems: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        stems[PurePosixPath(name).stem].append(name)
-    return stems
+        return name
 
 
 def is_hidden(name: str) -> bool:
@@ -184,7 +221,7 @@ def is_hidden(name: str) -> bool:
 
 def is_image(name: str) -> bool:
     """Whether a member is called like an image."""
-    return PurePosixPath(name).suffix.lower() in _IMAGE_SUFFIXES
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def _is_mask(entry: Entry, name: str) -> bool:

@@ -26,14 +26,19 @@ FAULT_KINDS: Mapping[str, str] = {
     "unknown-label": "object dropped",
     "no-object": "kept as a picture without defect",
     "unreadable-object": "object dropped",
+    "object-lost": "left out: without all its objects it would pass for sounder than it is",
     "crowd": "object dropped: it stands for many at once",
     "box-clipped": "clipped to the image",
     "box-dropped": "dropped: inverted, empty or outside",
     "duplicate-box": "one of them dropped",
     "unknown-class": "left out: no class is known",
     "label-differs": "kept: boxes carry another class than the file name",
+    "shared-annotation": "given to none: it may be another picture's",
+    "no-group": "kept: grouped by content, beside the groups that were given",
+    "unknown-part": "divided with those of no part",
     "duplicate-file": "kept once",
     "duplicate-image": "kept: same bytes, same group",
+    "copies-differ": "one picture, two answers: leave the wrong one in the source",
 }
 
 
@@ -79,7 +84,15 @@ class PrepareReport:
 
     def render(self, *, width: int = 100) -> str:
         """A table for a terminal, without colours."""
-        console = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
+        # names and lines of strangers are no markup
+        console = Console(
+            file=io.StringIO(),
+            width=width,
+            no_color=True,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
         console.print(
             f"{self.name}: {self.images} images in {self.groups} groups, "
             f"version {self.dataset_id[:12]}"

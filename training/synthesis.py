@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,7 +267,7 @@ def _write(
 ) -> Sample:
     """Store the picture, and its mask where the set has masks; what is known of it as a sample."""
     dataset, target = training.dataset, place.target
-    file = f"synthetic-{re.sub(r'[^a-z0-9]+', '-', label.lower())}-{index:04}.png"
+    file = f"synthetic-{_slug(label, dataset.labels)}-{index:04}.png"
     data = _png(picture[..., :1] if training.is_grey(target) else picture)
     write_atomically(folder / file, data)
     mask, mask_sha256 = None, None
@@ -293,6 +293,14 @@ def _write(
             for protocol in target.splits
         },
     )
+
+
+def _slug(label: str, labels: Sequence[str]) -> str:
+    """A class's name in names of files; with its number where another class has the same."""
+    slugs = [re.sub(r"[^a-z0-9]+", "-", one.lower()) for one in labels]
+    position = labels.index(label)
+    slug = slugs[position]
+    return f"{slug}_{position + 1}" if slugs.count(slug) > 1 else slug
 
 
 def _png(pixels: Image) -> bytes:

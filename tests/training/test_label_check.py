@@ -19,6 +19,7 @@ from tests.training.canned import Canned
 from tests.training.synthetic import draw_dataset
 from training import served
 from training.__main__ import app
+from training._labels_command import _show as show_table
 from training.datasets import Dataset
 from training.label_check import LabelCheck, check_labels
 from training.label_page import Checked, write_page
@@ -189,6 +190,18 @@ def test_the_page_counts_doubts_by_class_and_lists_the_images(
     assert "| 03 | 03.png | 0.50 | line is labelled and nobody finds it | 1, 0, 3, 24 |" in text
     with PILImage.open(tmp_path / "pages" / "labels-drawn.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_the_table_takes_the_names_of_strips_as_they_are(
+    boxes: Dataset, first: Canned, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = [dataclasses.replace(sample, group="[/x]:smile:") for sample in boxes.samples]
+    strange = dataclasses.replace(boxes, samples=tuple(odd))
+    checked = check(strange, first)
+    show_table(
+        Checked(strange, "leak-free", "val", ("grace 1",), "this command", "here", checked), 5
+    )
+    assert "[/x]:smile:" in capsys.readouterr().out
 
 
 def test_a_page_without_doubts_shows_no_picture(boxes: Dataset, tmp_path: Path) -> None:

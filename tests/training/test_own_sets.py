@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import zipfile
@@ -143,23 +144,61 @@ def test_a_zip_is_read_as_a_folder_is(tmp_path: Path) -> None:
     assert packed.id == folder.id
 
 
-def test_a_line_that_cannot_be_understood_costs_its_object_alone(tmp_path: Path) -> None:
+def test_a_line_that_cannot_be_understood_leaves_the_picture_out(tmp_path: Path) -> None:
+    """Its other boxes would say that the rest of the picture is sound."""
     bad = ["2 .5 .5 .1 .1", "x .5 .5 .1 .1", "0 nan .5 .1 .1", "0 .5 .5", "0 .1 .1 .9 .1 .5 .9 .2"]
-    text = "\n".join(
-        [*bad, f"0 {YOLO_LINE}", f"0 {YOLO_LINE} 0.9", "0 2 2 .1 .1", "", "0 .95 .4 .2 .4"]
-    )
-
-    dataset, faults = own(yolo(tmp_path / "s", [text, "", ""]), tmp_path / "out")
-
+    lost = "\n".join([*bad, f"0 {YOLO_LINE}", "0 2 2 .1 .1"])
     # the confidence behind a predictor's line is no coordinate: the same box twice
-    assert boxes(dataset)["0.jpg"] == (("dent", EDGES), ("dent", (85.0, 10.0, 100.0, 30.0)))
+    whole = "\n".join([f"0 {YOLO_LINE}", f"0 {YOLO_LINE} 0.9", "", "0 .95 .4 .2 .4"])
+
+    dataset, faults = own(yolo(tmp_path / "s", [lost, whole, "", ""]), tmp_path / "out")
+
+    assert boxes(dataset) == {
+        "1.jpg": (("dent", EDGES), ("dent", (85.0, 10.0, 100.0, 30.0))),
+        "2.jpg": (),
+        "3.jpg": (),
+    }
     assert faults == {
         "unreadable-object": 5,
-        "duplicate-box": 1,
         "box-dropped": 1,
+        "object-lost": 1,
+        "duplicate-box": 1,
         "box-clipped": 1,
         "no-object": 2,
     }
+
+
+def test_a_picture_whose_one_object_cannot_be_read_is_no_sound_steel(tmp_path: Path) -> None:
+    source = yolo(tmp_path / "s", [f"0 {YOLO_LINE}", f"3 {YOLO_LINE}", ""])
+
+    report = prepare("mill-a", source, tmp_path / "out", task="detect")
+
+    assert list(boxes(open_dataset("mill-a", tmp_path / "out"))) == ["0.jpg", "2.jpg"]
+    assert [(f.kind, f.file, f.detail) for f in report.faults] == [
+        ("unreadable-object", "images/1.jpg", "line 1: class 3 of 2"),
+        ("object-lost", "images/1.jpg", "objects of it that cannot be used: 1"),
+        ("no-object", "images/2.jpg", "the annotation holds no object"),
+    ]
+
+
+def test_a_pascal_voc_box_without_a_name_leaves_the_picture_out(tmp_path: Path) -> None:
+    unnamed = voc([("", (21, 11, 60, 30))], width=WIDTH, height=HEIGHT)
+    source = write(as_voc(tmp_path / "s"), {"3.jpg": picture(3), "3.xml": unnamed})
+
+    dataset, faults = own(source, tmp_path / "out")
+
+    assert list(boxes(dataset)) == ["0.jpg", "1.jpg"]
+    assert (faults["unknown-label"], faults["object-lost"]) == (1, 1)
+
+
+def test_boxes_alone_are_no_areas_and_that_is_said(tmp_path: Path) -> None:
+    content = coco({"0.jpg": [{"category_id": 7, "bbox": COCO_BOX}]}, {7: "dent"})
+    source = write(tmp_path / "s", {"0.jpg": picture(0), "a.json": json.dumps(content)})
+
+    with pytest.raises(
+        DatasetError, match=r"first is 0\.jpg, object 1: it has a box and no outline"
+    ):
+        own(source, tmp_path / "out", task="segment")
 
 
 def test_coco_objects_that_cannot_be_used_are_reported_one_by_one(tmp_path: Path) -> None:
@@ -172,14 +211,15 @@ def test_coco_objects_that_cannot_be_used_are_reported_one_by_one(tmp_path: Path
         {"category_id": 1, "segmentation": [[1, 2, 3, 4]]},
         {"category_id": 1, "segmentation": {"size": [9, 9], "counts": [81]}},
     ]
-    content = coco({"0.jpg": objects, "lost.jpg": []}, {1: "dent"})
-    source = write(tmp_path / "s", {"0.jpg": picture(0), "a.json": json.dumps(content)})
+    content = coco({"0.jpg": objects, "1.jpg": objects[:1], "lost.jpg": []}, {1: "dent"})
+    images = {"0.jpg": picture(0), "1.jpg": picture(1)}
+    source = write(tmp_path / "s", {**images, "a.json": json.dumps(content)})
     write(source, {"notes.json": '{"exporter": 3}'})  # Label Studio puts one beside
 
     dataset, faults = own(source, tmp_path / "out")
 
-    assert boxes(dataset) == {"0.jpg": (("dent", EDGES),)}
-    assert faults == {"crowd": 1, "unreadable-object": 4, "box-dropped": 1}
+    assert boxes(dataset) == {"1.jpg": (("dent", EDGES),)}
+    assert faults == {"crowd": 1, "unreadable-object": 4, "box-dropped": 1, "object-lost": 1}
 
 
 def test_annotations_of_another_size_leave_the_picture_out(tmp_path: Path) -> None:
@@ -225,13 +265,15 @@ def test_coco_outlines_become_the_pixels_within(outline: Any, tmp_path: Path) ->
 
 
 def test_yolo_outlines_become_the_pixels_within_and_boxes_do_not(tmp_path: Path) -> None:
-    source = yolo(tmp_path / "s", [f"0 {YOLO_LINE}\n1 {YOLO_OUTLINE}", "", ""])
+    lines = [f"1 {YOLO_OUTLINE}", f"0 {YOLO_LINE}\n1 {YOLO_OUTLINE}", "", ""]
+    source = yolo(tmp_path / "s", lines)
 
     dataset, faults = own(source, tmp_path / "out", task="segment")
 
     assert (class_map(dataset, "0.jpg") == 2 * AREA).all()  # scratch is the second class
     assert dataset.labels == ("dent", "scratch")
-    assert faults == {"unreadable-object": 1, "no-object": 2}
+    assert [sample.file for sample in dataset.samples] == ["0.jpg", "2.jpg", "3.jpg"]
+    assert faults == {"unreadable-object": 1, "object-lost": 1, "no-object": 2}
 
 
 def test_masks_are_named_by_a_list_and_may_be_renumbered(tmp_path: Path) -> None:
@@ -315,6 +357,255 @@ def test_without_a_manifest_it_is_told_what_one_is_good_for(tmp_path: Path) -> N
     assert "MANIFEST.csv with the columns path and group" in report.notes[0]
 
 
+def manifest(rows: list[dict[str, str]]) -> str:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
+
+
+def test_one_picture_without_a_group_leaves_the_others_together(tmp_path: Path) -> None:
+    rows = [{"path": f"images\\{k}.jpg", "group": f"coil {k % 3}"} for k in range(30)]
+    source = yolo(tmp_path / "s", [f"0 {YOLO_LINE}"] * 30)
+    write(source, {"MANIFEST.csv": manifest(rows[:-1])})
+    # a copy of one of coil 0, which nobody has listed: it belongs to that coil
+    write(source, {"images/29.jpg": picture(0) + b"\0"})
+
+    report = prepare("mill-a", source, tmp_path / "out", task="detect")
+    samples = open_dataset("mill-a", tmp_path / "out").samples
+
+    groups = {s.file: s.group for s in samples}
+    assert report.groups == 3
+    assert len({groups[f"{k}.jpg"] for k in range(0, 30, 3)} | {groups["29.jpg"]}) == 1
+    assert len({(s.group, s.splits["leak-free"]) for s in samples}) == 3
+    told = [(f.kind, f.file) for f in report.faults]
+    assert told == [("no-group", "images/29.jpg")]
+    assert report.grouping.startswith("the manifest of the source, and for pictures of no group")
+
+
+def test_parts_and_checksums_of_a_manifest_may_be_spelt_as_tools_do(tmp_path: Path) -> None:
+    parts = ["training", "Valid", "TEST", "holdout"]
+    rows = [
+        {
+            "path": f"images/{k}.jpg",
+            "sha256": hashlib.sha256(picture(k)).hexdigest().upper(),
+            "part": part,
+        }
+        for k, part in enumerate(parts)
+    ]
+    source = yolo(tmp_path / "s", [f"0 {YOLO_LINE}"] * 4)
+    write(source, {"MANIFEST.csv": manifest(rows)})
+
+    dataset, faults = own(source, tmp_path / "out")
+
+    assert [s.splits["paper"] for s in dataset.samples] == ["train", "val", "test", "train"]
+    assert faults == {"unknown-part": 1}
+
+
+def test_a_row_of_a_manifest_without_a_path_is_named(tmp_path: Path) -> None:
+    source = yolo(tmp_path / "s", [f"0 {YOLO_LINE}"] * 3)
+    head = "group,path\ncoil 1,images/0.jpg\n"
+
+    write(source, {"MANIFEST.csv": f"{head},,\n"})  # a spreadsheet's empty row
+    assert own(source, tmp_path / "a")[1] == {"no-group": 2}
+    write(source, {"MANIFEST.csv": f"{head}coil 2\n"})
+    with pytest.raises(DatasetError, match=r"MANIFEST.csv: row 2 below the head has no path\."):
+        own(source, tmp_path / "b")
+
+
+def lit(seed: int, *, contrast: float) -> bytes:
+    """Noise under a lamp: bright on the left, dark on the right."""
+    noise = np.random.default_rng(seed).normal(0, contrast, (HEIGHT, WIDTH))
+    grey = np.linspace(200, 60, WIDTH) + noise
+    out = io.BytesIO()
+    Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_pictures_that_a_lamp_makes_one_group_are_told(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {"classes.txt": "dent"}
+    for k in range(20):
+        files |= {f"{k}.png": lit(k, contrast=8), f"{k}.txt": f"0 {YOLO_LINE}"}
+
+    report = prepare("mill-a", write(tmp_path / "s", files), tmp_path / "out", task="detect")
+
+    assert report.groups == 1
+    assert report.notes[1:] == (
+        "One group holds 20 of 20 pictures: either they show one piece of steel, or uneven "
+        "lighting makes them look alike. A MANIFEST.csv that gives every picture its group "
+        "decides.",
+        "The leak-free split has no picture for val and test, for groups are never divided: more "
+        "groups are needed.",
+    )
+
+
+# --- which annotation is whose -------------------------------------------------------------------
+
+
+def test_labels_of_a_picture_elsewhere_are_nobody_elses(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {"data.yaml": "names: [dent]"}
+    for k, part in enumerate(["train", "val"]):
+        files |= {f"{part}/images/3.jpg": picture(k), f"{part}/images/{k}.jpg": picture(9 + k)}
+        files |= {f"{part}/labels/{k}.txt": ""}
+    files |= {"val/labels/3.txt": f"0 {YOLO_LINE}"}
+
+    report = prepare("mill-a", write(tmp_path / "s", files), tmp_path / "out", task="detect")
+    dataset = open_dataset("mill-a", tmp_path / "out")
+
+    marked = {s.sha256: len(s.boxes) for s in dataset.samples}
+    assert marked[hashlib.sha256(picture(1)).hexdigest()] == 1
+    assert sorted(marked.values()) == [0, 0, 1]
+    lost = [(f.kind, f.file) for f in report.faults if f.kind != "no-object"]
+    assert lost == [("missing-annotation", "train/images/3.jpg")]
+
+
+def test_an_annotation_that_may_be_either_pictures_is_given_to_none(tmp_path: Path) -> None:
+    files = {"a/1.jpg": picture(0), "b/1.jpg": picture(1), "labels/1.txt": f"0 {YOLO_LINE}"}
+    files |= {"a/2.jpg": picture(2), "labels/2.txt": "", "classes.txt": "dent"}
+
+    report = prepare("mill-a", write(tmp_path / "s", files), tmp_path / "out", task="detect")
+
+    assert list(boxes(open_dataset("mill-a", tmp_path / "out"))) == ["2.jpg"]
+    assert [(f.file, f.detail) for f in report.faults if f.kind == "shared-annotation"] == [
+        ("a/1.jpg", "labels/1.txt may as well be that of b/1.jpg"),
+        ("b/1.jpg", "labels/1.txt may as well be that of a/1.jpg"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listed", "files", "marked"),
+    [
+        pytest.param(["train/1.jpg", "val/1.jpg"], ["val/1.jpg"], [1], id="the other is missing"),
+        pytest.param(["train/1.jpg"], ["val/1.jpg"], None, id="another part"),
+        pytest.param(["a/1.jpg", "b/1.jpg"], ["c/1.jpg"], None, id="either"),
+        pytest.param(["a/1.jpg", "b/1.jpg"], ["x/b/1.jpg", "x/a/1.jpg"], [0, 1], id="below"),
+        pytest.param(["images/1.jpg"], ["pictures/1.jpg"], [0], id="called otherwise"),
+        pytest.param(["C:\\mill\\a\\1.jpg"], ["a/1.jpg"], [0], id="of another disk"),
+        pytest.param(["1.jpg"], ["a/1.jpg", "b/1.jpg"], None, id="which of two"),
+    ],
+)
+def test_a_coco_file_marks_the_pictures_it_means(
+    listed: list[str], files: list[str], marked: list[int] | None, tmp_path: Path
+) -> None:
+    # the k-th listed image has k + 1 boxes, side by side; the pictures are seen in their order
+    marks = {
+        name: [{"category_id": 1, "bbox": [10 * i, 10 * k, 5, 5]} for i in range(k + 1)]
+        for k, name in enumerate(listed)
+    }
+    content = coco(marks, {1: "dent"})
+    images = {file: picture(k) for k, file in enumerate(files)}
+    source = write(tmp_path / "s", {**images, "all.json": json.dumps(content)})
+
+    if marked is None:
+        with pytest.raises(DatasetError, match="no JSON lists it, and it alone"):
+            own(source, tmp_path / "out")
+        return
+    dataset, _ = own(source, tmp_path / "out")
+
+    assert [len(sample.boxes) - 1 for sample in dataset.samples] == marked
+
+
+def test_the_lists_of_two_parts_mark_each_its_own_pictures(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {}
+    for k, part in enumerate(["train", "val"]):
+        content = coco({"1.jpg": [{"category_id": 1, "bbox": COCO_BOX}] * k}, {1: "dent"})
+        files |= {f"images/{part}/1.jpg": picture(k)}
+        files |= {f"annotations/instances_{part}.json": json.dumps(content)}
+
+    dataset, _ = own(write(tmp_path / "s", files), tmp_path / "out")
+
+    assert {s.splits["paper"]: len(s.boxes) for s in dataset.samples} == {"train": 0, "val": 1}
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def test_no_picture_takes_the_name_of_another(tmp_path: Path) -> None:
+    names = ["crazing/1.jpg", "patches/1.jpg", "extra/patches_1.jpg", "a b/1.jpg", "a_b/1.jpg"]
+    source = write(tmp_path / "s", {name: picture(k) for k, name in enumerate(names)})
+
+    dataset, faults = own(source, tmp_path / "out", task="classify")
+
+    assert {s.file: (s.label, s.sha256) for s in dataset.samples} == {
+        file: (name.split("/")[0], hashlib.sha256(picture(k)).hexdigest())
+        for k, (file, name) in enumerate(
+            zip(
+                ["crazing_1.jpg", "patches_1-2.jpg", "patches_1.jpg", "1.jpg", "a_b_1.jpg"],
+                names,
+                strict=True,
+            )
+        )
+    }
+    assert not faults
+
+
+def test_a_name_that_no_disk_takes_is_cut(tmp_path: Path) -> None:
+    folder = "ä" * 60  # 120 bytes
+    files = {f"{folder}/{folder}/{k}/{folder}.jpg": picture(k) for k in range(3)}
+
+    dataset, faults = own(write(tmp_path / "s", files), tmp_path / "out", task="classify")
+
+    lengths = sorted(len(sample.file.encode()) for sample in dataset.samples)
+    assert lengths[0] == 124
+    assert 250 < lengths[1] <= lengths[2] <= 255
+    assert not faults
+    assert all(sample.path.is_file() for sample in dataset.samples)
+
+
+def test_one_picture_in_two_class_folders_is_told(tmp_path: Path) -> None:
+    files = {f"{folder}/{k}.jpg": picture(k) for k, folder in enumerate(["dent", "dent", "ok"])}
+    files |= {"ok/7.jpg": picture(0), "ok/1.jpg": picture(1), "ok/9.jpg": picture(2)}
+
+    report = prepare("mill-a", write(tmp_path / "s", files), tmp_path / "out", task="classify")
+
+    told = [(f.file, f.detail) for f in report.faults if f.kind == "copies-differ"]
+    assert told == [
+        ("ok/1.jpg", "ok here, dent in dent/1.jpg"),
+        ("ok/7.jpg", "ok here, dent in dent/0.jpg"),
+    ]
+    assert Counter(f.kind for f in report.faults) == {
+        "copies-differ": 2,
+        "duplicate-file": 1,
+        "duplicate-image": 2,
+    }
+
+
+def test_webp_is_a_picture(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(picture(0))).save(out, "WEBP")
+    files = {"0.webp": out.getvalue(), "0.txt": f"0 {YOLO_LINE}", "classes.txt": "dent"}
+
+    assert boxes(own(write(tmp_path / "s", files), tmp_path)[0]) == {"0.webp": (("dent", EDGES),)}
+
+
+def test_a_zip_of_windows_with_backslashes_is_read(tmp_path: Path) -> None:
+    source = yolo(tmp_path / "s", [f"0 {YOLO_LINE}", ""])
+    with zipfile.ZipFile(tmp_path / "mill.zip", "w") as file:
+        for path in sorted(source.rglob("*.*")):
+            name = str(path.relative_to(source)).replace("/", "\\")
+            file.writestr(zipfile.ZipInfo(name), path.read_bytes())
+        file.writestr(zipfile.ZipInfo("images\\"), b"")
+
+    assert own(tmp_path / "mill.zip", tmp_path / "a")[0].id == own(source, tmp_path / "b")[0].id
+
+
+def test_words_of_the_source_are_no_markup(tmp_path: Path) -> None:
+    source = yolo(tmp_path / "s", ["[/x] 1 2", f"0 {YOLO_LINE}"])
+    write(source, {"[bold]:smile:.jpg": picture(5)})
+
+    text = prepare("mill-a", source, tmp_path / "out", task="detect").render(width=200)
+
+    assert "images/0.jpg: line 1: '[/x] 1 2' is not all numbers" in text
+    assert "[bold]:smile:.jpg: no TXT of that name" in text
+
+
+def test_classes_called_yes_and_no_keep_their_names(tmp_path: Path) -> None:
+    lines = [f"0 {YOLO_LINE}\n1 {YOLO_LINE}"] * 3
+
+    assert own(yolo(tmp_path / "s", lines, "names: [yes, no]"), tmp_path)[0].labels == ("yes", "no")
+
+
 # --- what cannot be ------------------------------------------------------------------------------
 
 
@@ -338,6 +629,8 @@ def errors(root: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
         "two lists": (two, {}, "classes.txt, data.yaml name different classes"),
         "gap": (yolo(root / "gap", [""], "names: {0: a, 2: b}"), {}, "from 0 without a gap"),
         "bomb": (yolo(root / "bomb", [""], bomb), {}, "lists classes that are no names"),
+        "number": (yolo(root / "n", [""], "names: 5"), {}, "lists classes that are no names"),
+        "odd key": (yolo(root / "k", [""], "names: {0: a, b: c}"), {}, "from 0 without a gap"),
         "no YAML": (yolo(root / "yaml", [""], "names: ["), {}, "cannot be read as YAML"),
         "odd COCO": (
             write(root / "odd", {"0.jpg": picture(0), "a.json": no_lists}),
@@ -366,6 +659,8 @@ def errors(root: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
     [
         *("no annotation", "no picture", "no names", "two formats", "two lists", "gap", "bomb"),
         *(
+            "number",
+            "odd key",
             "no YAML",
             "odd COCO",
             "odd name",

@@ -20,6 +20,7 @@ from tests.conftest import FIXTURES
 from tests.training.gc10_miniature import jpeg, voc, write_gc10
 from training._archive import open_source
 from training._checks import AnnotationError, read_mask, read_voc
+from training._in_the_making import folder_in_the_making
 from training.datasets import open_dataset, prepare
 from training.export import to_yolo_folder
 
@@ -175,6 +176,9 @@ def test_the_same_box_given_twice_is_kept_once_and_reported() -> None:
         pytest.param(b"", id="empty"),
         pytest.param(b"\xff\xd8\xff", id="a JPEG"),
         pytest.param(b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', id="entities"),
+        pytest.param(
+            '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'.encode("utf-16"), id="entities in UTF-16"
+        ),
         pytest.param(b"<a>" + b" " * 1024**2 + b"</a>", id="over one MiB"),
         pytest.param(b'<?xml version="1.0" encoding="no-such"?><a/>', id="unknown encoding"),
     ],
@@ -183,6 +187,16 @@ def test_what_is_no_voc_file_is_refused(data: bytes) -> None:
     with pytest.raises(AnnotationError) as refusal:
         read_voc(data, size=(2, 2), label_of=str, report=lambda *_: None)
     assert refusal.value.kind == "unreadable-annotation"
+
+
+def test_a_voc_file_in_utf_16_is_read() -> None:
+    data = voc([("patches", (1, 1, 200, 100))], width=200, height=100).decode()
+
+    boxes = read_voc(
+        data.encode("utf-16"), size=(200, 100), label_of=lambda name: name, report=lambda *_: None
+    )
+
+    assert boxes == (("patches", (0.0, 0.0, 200.0, 100.0)),)
 
 
 def test_a_palette_mask_gives_its_indices() -> None:
@@ -319,6 +333,61 @@ def test_images_whose_names_differ_in_the_ending_alone_keep_their_own_labels(
         for file in (tmp_path / "yolo" / "labels" / "all").iterdir()
     }
     assert widths == {"crazing_1": 10, "b_crazing_1": 11, "crazing_2": 12}
+
+
+# --- a set that is there already ------------------------------------------------------------------
+
+
+class ToldToEnd(BaseException):
+    """As SIGTERM raises it: no error, and at any moment."""
+
+
+def test_told_to_end_between_two_renames_the_set_before_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = prepare("x-sdd", FIXTURES / "x-sdd", tmp_path).dataset_id
+    rename = Path.rename
+
+    def rename_or_end(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise ToldToEnd
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename_or_end)
+    with pytest.raises(ToldToEnd):
+        prepare("x-sdd", FIXTURES / "x-sdd", tmp_path, seed=1)
+
+    assert open_dataset("x-sdd", tmp_path).id == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x-sdd"]
+
+
+def test_what_a_killed_process_left_is_put_back_and_removed(tmp_path: Path) -> None:
+    before = prepare("x-sdd", FIXTURES / "x-sdd", tmp_path).dataset_id
+    killed, others = tmp_path / ".x-sdd-a1b2c3d4", tmp_path / ".x-sdd-b-a1b2c3d4"
+    killed.mkdir()
+    others.mkdir()
+    (tmp_path / "x-sdd").rename(killed / "old")
+
+    with pytest.raises(DatasetError, match="no usable image"):
+        prepare("x-sdd", _one_broken(tmp_path / "source"), tmp_path)
+
+    assert open_dataset("x-sdd", tmp_path).id == before
+    assert not killed.exists()
+    assert others.exists()  # of a set called x-sdd-b
+
+
+def test_two_processes_do_not_prepare_one_set_at_a_time(tmp_path: Path) -> None:
+    with (
+        folder_in_the_making(tmp_path, "x-sdd"),
+        pytest.raises(DatasetError, match="x-sdd is being prepared by another process"),
+    ):
+        prepare("x-sdd", FIXTURES / "x-sdd", tmp_path)
+
+
+def _one_broken(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"no picture")
+    return folder
 
 
 # --- archives from strangers ---------------------------------------------------------------------

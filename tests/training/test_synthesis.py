@@ -71,6 +71,23 @@ def plates(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset("plates", "detect", ("scratch", "spot"), root, tuple(samples))
 
 
+def test_classes_whose_names_are_alike_in_files_do_not_share_their_files(
+    plates: Dataset, tmp_path: Path
+) -> None:
+    new = {"scratch": "Rust A", "spot": "rust-a"}
+    samples = [
+        replace(sample, boxes=tuple((new[label], box) for label, box in sample.boxes))
+        for sample in plates.samples
+    ]
+    alike = replace(plates, labels=("Rust A", "rust-a"), samples=tuple(samples))
+
+    synthesise(alike, {"Rust A": 1, "rust-a": 1}, tmp_path, protocol="leak-free", seed=3)
+
+    files = ["synthetic-rust-a_1-0000.png", "synthetic-rust-a_2-0000.png"]
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == files
+    assert [trace.file for trace in read_traces(tmp_path / "synthetic.jsonl")] == files
+
+
 @pytest.fixture(scope="module")
 def grown(plates: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path]:
     folder = tmp_path_factory.mktemp("grown")
