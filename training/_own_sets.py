@@ -70,7 +70,7 @@ def read_own_set(name: str, task: Task, rename: Mapping[str, str], archive: Arch
     _check_name(name)
     names = [member for member in archive.names() if not is_hidden(member)]
     pictures = [member for member in names if is_image(member)]
-    images = [m for m in pictures if task != "segment" or not in_mask_folder(m)]
+    images = _without_masks(pictures, task)
     if not images:
         raise DatasetError("No images were found in the source: give a zip or a folder of some.")
     manifest = read_manifest(archive, names)
@@ -100,6 +100,17 @@ def read_own_set(name: str, task: Task, rename: Mapping[str, str], archive: Arch
     if not layout.has_groups:
         entry = replace(entry, notes=(_GROUPS_NOTE,))
     return SourceSet(entry, layout, source.annotations(labels, entry.label))
+
+
+def _without_masks(pictures: Sequence[str], task: Task) -> list[str]:
+    """The pictures that show steel: where areas are not asked for, masks may lie beside them."""
+    if task == "classify":
+        return list(pictures)
+    steel = [picture for picture in pictures if not in_mask_folder(picture)]
+    if task == "segment":
+        return steel
+    stems = {PurePosixPath(picture).stem for picture in steel}
+    return [p for p in pictures if not in_mask_folder(p) or PurePosixPath(p).stem not in stems]
 
 
 def _check_name(name: str) -> None:

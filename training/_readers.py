@@ -25,7 +25,9 @@ from training._report import Fault
 
 MANIFEST = "MANIFEST.csv"
 _LONGEST = 255  # bytes of a file name
-_MASK_FOLDERS = frozenset({"annotations", "masks", "mask", "labels"})
+_MASK_FOLDERS = frozenset(
+    {"annotations", "masks", "mask", "labels", "segmentationclass", "segmentationobject"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,6 +191,18 @@ def test_a_pascal_voc_box_without_a_name_leaves_the_picture_out(tmp_path: Path) 
     assert (faults["unknown-label"], faults["object-lost"]) == (1, 1)
 
 
+def test_the_masks_of_a_pascal_voc_set_are_no_pictures(tmp_path: Path) -> None:
+    box = voc([("dent", (21, 11, 60, 30))], width=WIDTH, height=HEIGHT)
+    files = {f"JPEGImages/{k}.jpg": picture(k) for k in range(3)}
+    files |= {f"SegmentationClass/{k}.png": picture(10 + k) for k in range(3)}
+    files |= {f"Annotations/{k}.xml": box for k in range(3)}
+
+    dataset, faults = own(write(tmp_path / "s", files), tmp_path / "out")
+
+    assert list(boxes(dataset)) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert faults == {}
+
+
 def test_boxes_alone_are_no_areas_and_that_is_said(tmp_path: Path) -> None:
     content = coco({"0.jpg": [{"category_id": 7, "bbox": COCO_BOX}]}, {7: "dent"})
     source = write(tmp_path / "s", {"0.jpg": picture(0), "a.json": json.dumps(content)})
