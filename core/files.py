@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -41,10 +42,14 @@ def refusal(error: OSError) -> str | None:
     return f"{where}: {error.strerror}; make room, or name another place."
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Replace `path` by `data`: temporary file, fsync, rename, fsync of the folder.
 
     Missing folders are made. When it returns, file and name have reached the disk.
+
+    Args:
+        path: of the file.
+        data: its bytes, whole or one piece after the other: what is too large for memory.
 
     Raises:
         OSError: if the disk is full or the folder cannot be written; `path` is as it was.
@@ -55,7 +60,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines((data,) if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes it private to the owner

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -67,23 +67,27 @@ def predict_folder(
         InputError: if `images` is no folder or holds no image, or `output` cannot be written.
     """
     files = list_images(images)
-    masks = mask_names(files)
-    entries: list[dict[str, Any]] = []
     try:
-        with ThreadPoolExecutor(WRITERS, thread_name_prefix="write") as writers:
-            written: deque[Future[dict[str, Any]]] = deque()
-            for file, seen in look(predictor, files, score_threshold, limits):
-                if isinstance(seen, InputError):
-                    logger.info("%s: %s", file.name, seen)
-                written.append(
-                    writers.submit(write_entry, file, seen, mask=masks[file], output=output)
-                )
-                if len(written) > BATCH:  # no more answers in memory than that
-                    entries.append(written.popleft().result())
-            entries += [entry.result() for entry in written]
-        return write_document(predictor, entries, output)
+        seen = look(predictor, files, score_threshold, limits)
+        return write_document(predictor, _entries(seen, mask_names(files), output), output)
     except OSError as exc:
         raise InputError(f"Cannot write to {output}: {exc.strerror or exc}.") from exc
+
+
+def _entries(
+    looked: Iterable[tuple[Path, Seen]], masks: Mapping[Path, str], output: Path
+) -> Iterator[dict[str, Any]]:
+    """The entry of each image, in order, its class map written."""
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="write") as writers:
+        written: deque[Future[dict[str, Any]]] = deque()
+        for file, seen in looked:
+            if isinstance(seen, InputError):
+                logger.info("%s: %s", file.name, seen)
+            written.append(writers.submit(write_entry, file, seen, mask=masks[file], output=output))
+            if len(written) > BATCH:  # no more answers in memory than that
+                yield written.popleft().result()
+        while written:
+            yield written.popleft().result()
 
 
 def look(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, assert_never
 
@@ -71,22 +72,32 @@ def write_entry(
 
 
 def write_document(
-    predictor: Predictor, entries: Sequence[Mapping[str, Any]], output: Path
+    predictor: Predictor, entries: Iterable[Mapping[str, Any]], output: Path
 ) -> Tally:
-    """Write the whole of `output/predictions.json`, and count its entries.
+    """Write the whole of `output/predictions.json`, entry by entry as they come, and count them.
 
     Raises:
         OSError: if it cannot be written.
     """
-    document = {
-        "task": predictor.spec.task,
-        "model": predictor.spec.name,
-        "revision": predictor.revision,
-        "labels": list(predictor.labels),
-        "images": list(entries),
-    }
-    write_atomically(output / PREDICTIONS_FILE, json.dumps(document, indent=1).encode())
-    tally = Tally(len(entries), sum("error" in entry for entry in entries))
+    counts: Counter[bool] = Counter()
+
+    def pieces() -> Iterator[bytes]:
+        about = {
+            "task": predictor.spec.task,
+            "model": predictor.spec.name,
+            "revision": predictor.revision,
+            "labels": list(predictor.labels),
+            "images": [],
+        }
+        yield json.dumps(about, indent=1).removesuffix("]\n}").encode()
+        for entry in entries:
+            text = textwrap.indent(json.dumps(entry, indent=1), "  ")
+            yield f"{',' if counts else ''}\n{text}".encode()
+            counts["error" in entry] += 1
+        yield b"\n ]\n}" if counts else b"]\n}"
+
+    write_atomically(output / PREDICTIONS_FILE, pieces())
+    tally = Tally(counts.total(), counts[True])
     logger.info("predicted %d images, %d unreadable, to %s", *tally, output)
     return tally
 

@@ -100,7 +100,7 @@ def predict_archive(
             with _cluster(address) as ray:
                 worker = (make, output.resolve(), score_threshold, limits, threads)
                 _run(ray, missing, worker, threads=threads, gpus=gpus)
-        entries = [entry for b in blocks for entry in json.loads(b.shard(output).read_text())]
+        entries = (entry for b in blocks for entry in json.loads(b.shard(output).read_text()))
         return write_document(predictor, entries, output)
     except OSError as exc:
         raise InputError(f"Cannot write to {output}: {exc.strerror or exc}.") from exc

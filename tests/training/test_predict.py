@@ -17,7 +17,7 @@ from core.types import DecodedImage, Prediction
 from tests.training.canned import Canned
 from training import predict
 from training.predict import predict_folder
-from training.predictions import decode_file
+from training.predictions import decode_file, write_document
 
 LABELS = ("spot", "line")
 
@@ -151,6 +151,24 @@ def test_an_earlier_file_stays_whole_until_the_new_one_is_done(tmp_path: Path) -
         pytest.param("empty", "holds no PNG, JPEG", id="no image"),
     ],
 )
+def test_entries_reach_the_disk_as_they_come_and_make_one_json_document(tmp_path: Path) -> None:
+    entries = [{"file": f"{k}.png", "detections": [{"label": "ö", "box": [1.5]}]} for k in range(3)]
+    sizes: list[int] = []
+
+    def coming():
+        for entry in entries:
+            [part] = tmp_path.glob(".predictions.json.*")
+            sizes.append(part.stat().st_size)
+            yield {**entry, "note": "x" * 20_000}  # more than a file's buffer holds
+
+    tally = write_document(Canned("detect", ("ö",), []), coming(), tmp_path)
+    assert tally == (3, 0)
+    assert sizes[0] < sizes[1] < sizes[2]
+    text = (tmp_path / "predictions.json").read_text()
+    assert text == json.dumps(json.loads(text), indent=1)
+    assert [entry["file"] for entry in read(tmp_path)["images"]] == ["0.png", "1.png", "2.png"]
+
+
 def test_without_images_there_is_one_sentence(tmp_path: Path, images: str, says: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=says):
