@@ -140,13 +140,15 @@ class ImageStore:
     def put(self, data: bytes) -> str:
         """Keep these bytes and return their SHA-256; keeping them twice changes nothing.
 
+        A stored file that is damaged is written again.
+
         Raises:
             LedgerError: if the disk is full or the folder cannot be written.
         """
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.path(sha256)
         try:
-            if not (target.exists() and target.stat().st_size == len(data)):
+            if not _holds(target, data):
                 write_atomically(target, data)
         except OSError as exc:
             raise LedgerError(
@@ -172,6 +174,14 @@ class ImageStore:
                 f"Image {sha256[:12]} in {self.root} is damaged: its bytes have another hash."
             )
         return data
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether a file has these very bytes; one that is absent or cannot be read has not."""
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _read(path: Path, limits: ImageLimits) -> bytes:
