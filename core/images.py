@@ -32,6 +32,7 @@ from PIL import (
 )
 from PIL import Image as PillowImage
 
+from core._transparency import grey_or_rgb_over_white, load_pixels, sixteen_bits_over_white
 from core.errors import InputError, LedgerError
 from core.files import write_atomically
 from core.geometry import spread_grey
@@ -139,13 +140,15 @@ class ImageStore:
     def put(self, data: bytes) -> str:
         """Keep these bytes and return their SHA-256; keeping them twice changes nothing.
 
+        A stored file that is damaged is written again.
+
         Raises:
             LedgerError: if the disk is full or the folder cannot be written.
         """
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.path(sha256)
         try:
-            if not (target.exists() and target.stat().st_size == len(data)):
+            if not _holds(target, data):
                 write_atomically(target, data)
         except OSError as exc:
             raise LedgerError(
@@ -171,6 +174,14 @@ class ImageStore:
                 f"Image {sha256[:12]} in {self.root} is damaged: its bytes have another hash."
             )
         return data
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether a file has these very bytes; one that is absent or cannot be read has not."""
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _read(path: Path, limits: ImageLimits) -> bytes:
@@ -268,7 +279,7 @@ def _pixels(image: ImageFile.ImageFile, name: str) -> tuple[Image, bool]:
         is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
         bits = _tag(image, _BITS) if is_tiff else 16
         white_is_zero = is_tiff and _tag(image, _PHOTOMETRIC) == 0  # 1 is black, 0 is white
-        image.load()
+        load_pixels(image)
         turn = _TRANSPOSE.get(_orientation(image))
         upright = image if turn is None else image.transpose(turn)
 
@@ -279,10 +290,11 @@ def _pixels(image: ImageFile.ImageFile, name: str) -> tuple[Image, bool]:
         for top in range(0, height, step):  # in blocks: no second copy of a large picture
             block = upright.crop((0, top, width, min(top + step, height)))
             if block.mode.startswith("I;16"):
-                eight = (np.asarray(block) >> max(bits - 8, 0)).astype(np.uint8)
+                samples = sixteen_bits_over_white(block)
+                eight = (samples >> max(bits - 8, 0)).astype(np.uint8)
                 colours = ~eight if white_is_zero else eight
             else:
-                colours = np.asarray(_to_grey_or_rgb(block))
+                colours = np.asarray(grey_or_rgb_over_white(block))
             if colours.ndim == 3:
                 pixels[top : top + step] = colours
             else:
@@ -294,21 +306,6 @@ def _pixels(image: ImageFile.ImageFile, name: str) -> tuple[Image, bool]:
         raise InputError(
             f"The {name} image data cannot be decoded: the file {reason}; export it again."
         ) from exc
-
-
-def _to_grey_or_rgb(image: PillowImage.Image) -> PillowImage.Image:
-    """A picture of any 8-bit mode as L or RGB, transparency over white."""
-    if "transparency" in image.info:  # one colour, or entries of the palette, are see-through
-        image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
-    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
-        mode = "L" if image.mode in ("LA", "La") else "RGB"
-        image = image.convert(mode + "A")
-        alpha = image.getchannel("A")
-        white = PillowImage.new(mode, image.size, "white")
-        return PillowImage.composite(image.convert(mode), white, alpha)
-    if image.mode == "1":
-        return image.convert("L")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _channels_agree(colours: Image) -> bool:

@@ -7,9 +7,9 @@ Boxes are `(x1, y1, x2, y2)` pixels of the source image. Times are UTC. `Release
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.taxonomy import native_side
 from core.types import Task
@@ -189,6 +189,12 @@ class CommitteeTuning(Record):
     mAP50_95: float  # of the committee on that split: chosen there, so better than it will do
     best_single: str  # the member that is best there
     best_single_mAP50_95: float
+
+    @model_validator(mode="after")
+    def _somebody_has_a_say(self) -> Self:
+        if not any(member.weight > 0 for member in self.members):
+            raise ValueError("no member has a weight above 0, so it would find nothing")
+        return self
 
 
 class ChannelMove(Record):

@@ -118,6 +118,10 @@ def place_library_files() -> None:
 def _remove_orphans(parent: Path) -> None:
     """Remove the folders whose processes are gone: nobody holds their locks."""
     for folder in parent.glob(f"{_PROCESS}*"):
-        with suppress(BlockingIOError), (folder / _LOCK).open("ab") as lock:
+        # FileNotFoundError: its process has ended by itself meanwhile, and taken it away.
+        with (
+            suppress(BlockingIOError, FileNotFoundError),
+            (folder / _LOCK).open("ab") as lock,
+        ):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)

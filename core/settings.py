@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     Field,
@@ -24,6 +23,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from core._env_file import read_env_file
 from core._retraining_settings import RetrainingSettings as RetrainingSettings
 from core._settings_errors import invalid_value, unknown_name
 from core._settings_parts import Fraction, Group, Host, PathToBe
@@ -293,9 +293,9 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
         env_file: file of `NAME=value` lines, which need not exist; None: the environment alone.
 
     Raises:
-        ConfigError: if the file is no text that can be read, a ROLLMARK_ name is misspelt, or a
-            value is not what the setting allows; the message names the variable, and the value
-            unless it is a secret.
+        ConfigError: if the file or a line of it cannot be read, a ROLLMARK_ name is misspelt, or
+            a value is not what the setting allows; the message names the line's number, or the
+            variable, and the value unless it is a secret.
     """
     given = _given(env_file)
     known = dict(known_variables())
@@ -321,16 +321,7 @@ def known_variables() -> Iterator[tuple[str, FieldInfo]]:
 
 def _given(env_file: Path | None) -> dict[str, str]:
     """The ROLLMARK_ variables of the file and the environment, upper case."""
-    try:
-        from_file = dotenv_values(env_file) if env_file is not None else {}
-    except UnicodeDecodeError as exc:
-        raise ConfigError(
-            f"{env_file} is not UTF-8 text at byte {exc.start}: save it as UTF-8."
-        ) from exc
-    except OSError as exc:
-        raise ConfigError(
-            f"{env_file} cannot be read: {exc.strerror}; make it readable for this user."
-        ) from exc
+    from_file = read_env_file(env_file) if env_file is not None else {}
     merged = {**_upper(from_file), **_upper(os.environ)}
     return {
         name: value

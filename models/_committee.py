@@ -174,7 +174,7 @@ def read_tuning(
         try:
             tuning = CommitteeTuning.model_validate_json(path.read_bytes())
         except ValidationError as exc:
-            fault = exc.errors()[0]["msg"]
+            fault = exc.errors()[0]["msg"].removeprefix("Value error, ")
             raise WeightsError(f"{path} is no tuning of a committee: {fault}.") from exc
         if fitting(tuning, members):
             return tuning

@@ -30,6 +30,21 @@ def png_header(width: int, height: int, *, bits: int = 8, colour: int = 0) -> by
     return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
 
 
+def see_through_png(*samples: int, key: tuple[int, ...], bits: int = 16) -> bytes:
+    """A PNG of one row whose pixels of the colour `key` are see-through; grey if it is one number.
+
+    Pillow writes neither 16-bit colour nor 2- or 4-bit grey.
+    """
+    together = sum(sample << bits * place for place, sample in enumerate(reversed(samples)))
+    row = b"\0" + together.to_bytes(bits * len(samples) // 8, "big")
+    header = png_header(len(samples) // len(key), 1, bits=bits, colour=2 if len(key) == 3 else 0)
+    chunks = ((b"tRNS", struct.pack(f">{len(key)}H", *key)), (b"IDAT", zlib.compress(row)))
+    return header[:33] + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
 def tiff(tags: dict[int, int], content: bytes) -> bytes:
     """An uncompressed grey TIFF whose content starts at byte 8; tags 259, 262 and 277 are given."""
     assert len(content) <= 4

@@ -46,6 +46,13 @@ def test_a_file_cut_short_by_another_program_is_written_again(store):
     assert store.get(SHA) == STEEL
 
 
+def test_a_file_damaged_at_its_length_is_written_again(store):
+    store.put(STEEL)
+    store.path(SHA).write_bytes(b"bytes of a stool image")
+    store.put(STEEL)
+    assert store.get(SHA) == STEEL
+
+
 def test_many_threads_putting_the_same_image_leave_one_file(store):
     threads = [threading.Thread(target=store.put, args=(STEEL,)) for _ in range(8)]
     for thread in threads:

@@ -27,6 +27,7 @@ from tests.core.bad_images import (
     encoded,
     huge_tiles,
     png_header,
+    see_through_png,
     seeds,
     several_pictures,
     tiff,
@@ -109,6 +110,29 @@ def test_see_through_colour_of_a_png_is_white(mode):
     key = (0, 0, 0) if mode == "RGB" else 0
     image = decode(encoded(picture, "PNG", transparency=key))
     assert image.pixels[0, :, 0].tolist() == [255, 7]
+
+
+def test_see_through_grey_of_a_16_bit_png_is_white_and_its_neighbour_is_not():
+    data = see_through_png(0x1234, 0x1235, 0x8000, key=(0x1234,))
+    assert decode(data).pixels[0, :, 0].tolist() == [255, 0x12, 0x80]
+
+
+def test_see_through_colour_of_a_16_bit_png_is_white():
+    # The second pixel differs in a high byte; the third's high bytes are the colour's low ones.
+    colours = ((0x1234, 0x5678, 0x9ABC), (0x1334, 0x5678, 0x9ABC), (0x3400, 0x7800, 0xBC00))
+    data = see_through_png(*colours[0], *colours[1], *colours[2], key=colours[0])
+    assert decode(data).pixels[0].tolist() == [
+        [255, 255, 255],
+        [0x13, 0x56, 0x9A],
+        [0x34, 0x78, 0xBC],
+    ]
+
+
+def test_see_through_grey_of_few_bits_is_white():
+    # 5 of 15 is 85 of 255, 1 of 3 too; 4 of 15 is 68.
+    assert decode(see_through_png(5, 4, key=(5,), bits=4)).pixels[0, :, 0].tolist() == [255, 68]
+    few = see_through_png(1, 2, 0, 3, key=(1,), bits=2)
+    assert decode(few).pixels[0, :, 0].tolist() == [255, 170, 0, 255]
 
 
 def test_cmyk_becomes_rgb():

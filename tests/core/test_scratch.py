@@ -98,6 +98,24 @@ def test_a_killed_process_s_folder_goes_and_a_living_one_s_stays(temporary: Path
     assert not theirs.exists()  # the living one has ended in good order
 
 
+def test_a_folder_whose_process_ends_while_it_is_looked_at_is_no_error(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = own_folder() / "process-left"
+    left.mkdir()
+    found = Path.glob
+
+    def too_late(folder: Path, pattern: str) -> list[Path]:
+        folders = list(found(folder, pattern))
+        for gone in folders:
+            gone.rmdir()
+        return folders
+
+    monkeypatch.setattr(Path, "glob", too_late)
+    assert scratch().is_dir()
+    assert not left.exists()
+
+
 def test_temporary_files_lie_there_for_a_while(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

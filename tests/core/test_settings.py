@@ -72,6 +72,37 @@ def test_a_file_of_an_old_editor_is_told_what_to_save_it_as(tmp_path):
     assert load_settings(file).serving.port == 7999
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f'ROLLMARK_HUB__TOKEN="{SECRET}\nROLLMARK_SERVING__PORT=7999\n', 1),
+        (f"A=1\r\n\r\n# token\r\n\r\nROLLMARK_HUB__TOKEN='{SECRET}", 5),
+        (f"A='two\nlines'\nROLLMARK_HUB__TOKEN {SECRET}\n", 3),
+        (f"={SECRET}\n", 1),
+    ],
+    ids=["quote left open", "after empty lines", "after a long value", "no name"],
+)
+def test_a_line_that_cannot_be_read_is_told_by_its_number_alone(tmp_path, text, line):
+    file = tmp_path / ".env"
+    file.write_text(text, newline="")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(file)
+    assert str(caught.value) == (
+        f"Line {line} of {file} cannot be read: write NAME=value, with its quotes closed."
+    )
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_comments_empty_lines_and_quotes_are_read(tmp_path):
+    file = tmp_path / ".env"
+    file.write_text(
+        "# ours\n\n  \nexport ROLLMARK_SERVING__PORT='7999' # a port\n"
+        'ROLLMARK_HUB__NAMESPACE="mill"\nOTHER="${ROLLMARK_HUB__NAMESPACE}\ntwo"\nALONE\n\n'
+    )
+    settings = load_settings(file)
+    assert (settings.serving.port, settings.hub.namespace) == (7999, "mill")
+
+
 def test_an_empty_value_is_the_default(monkeypatch):
     assert load(monkeypatch, ROLLMARK_SERVING__SCORE_THRESHOLD="").serving.score_threshold is None
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from core.errors import ConfigError, WeightsError, WeightsNotFoundError
 from core.records import CommitteeMember, CommitteeTuning
@@ -117,6 +118,31 @@ def test_members_that_know_different_classes_cannot_sit_together():
 def test_one_detector_is_no_committee(tmp_path):
     with pytest.raises(WeightsNotFoundError, match="two detectors or more, there are 1"):
         open_committee(_members()[:1], tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("weights", [(0, 0), (2, -1)], ids=["all 0", "one below 0"])
+def test_a_tuning_in_which_no_member_or_less_than_none_has_a_say_is_refused(weights):
+    members = [
+        {"name": name, "revision": "1", "weight": weight}
+        for name, weight in zip(("grace", "da_yolo"), weights, strict=True)
+    ]
+    with pytest.raises(ValidationError, match="weight"):
+        _tuning(members=members)
+
+
+def test_a_committee_file_without_any_say_is_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "committee" / "committee.json"
+    _lay(tmp_path, _tuning())
+    text = path.read_text()
+    path.write_text(
+        text.replace('"weight":3.0', '"weight":0').replace('"weight":1.0', '"weight":0')
+    )
+    with pytest.raises(WeightsError) as caught:
+        read_tuning(tmp_path, tmp_path / "none", [("grace", "grace-1"), ("da_yolo", "da_yolo-1")])
+    assert str(caught.value) == (
+        f"{path} is no tuning of a committee: no member has a weight above 0, "
+        "so it would find nothing."
+    )
 
 
 def _lay(folder, tuning):
