@@ -144,13 +144,6 @@ def test_an_earlier_file_stays_whole_until_the_new_one_is_done(tmp_path: Path) -
     assert [path.name for path in output.iterdir()] == ["predictions.json"]
 
 
-@pytest.mark.parametrize(
-    ("images", "says"),
-    [
-        pytest.param("missing", "is not a folder", id="no folder"),
-        pytest.param("empty", "holds no PNG, JPEG", id="no image"),
-    ],
-)
 def test_entries_reach_the_disk_as_they_come_and_make_one_json_document(tmp_path: Path) -> None:
     entries = [{"file": f"{k}.png", "detections": [{"label": "ö", "box": [1.5]}]} for k in range(3)]
     sizes: list[int] = []
@@ -169,6 +162,13 @@ def test_entries_reach_the_disk_as_they_come_and_make_one_json_document(tmp_path
     assert [entry["file"] for entry in read(tmp_path)["images"]] == ["0.png", "1.png", "2.png"]
 
 
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        pytest.param("missing", "is not a folder", id="no folder"),
+        pytest.param("empty", "holds no PNG, JPEG", id="no image"),
+    ],
+)
 def test_without_images_there_is_one_sentence(tmp_path: Path, images: str, says: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=says):
