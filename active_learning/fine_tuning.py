@@ -59,7 +59,7 @@ def fine_tuning(
         spec: of the model.
         settings: how long, and what is done about rare classes.
         batch: images a step.
-        before: recipe of the live release. A detector keeps its loss: one that learned with
+        before: recipe of the live release. A model keeps its loss: one that learned with
             YOLO11's would begin anew with its paper's, and the other way round.
     """
     from training.balance import UNRECORDED, retraining_method

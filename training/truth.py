@@ -40,7 +40,8 @@ def read_mask(sample: Sample, labels: Sequence[str]) -> NDArray[np.uint8]:
     try:
         with PILImage.open(sample.mask) as picture:
             mask = np.array(picture, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as exc:  # Pillow says all three of damaged PNGs
+    # Pillow says the first three of damaged PNGs; ultralytics' Pillow asks for a library more.
+    except (OSError, SyntaxError, ValueError, ImportError) as exc:
         raise DatasetError(
             f"The mask of {sample.file}, {sample.mask}, cannot be read ({exc}): prepare the data "
             "set again."

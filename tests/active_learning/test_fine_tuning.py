@@ -31,11 +31,13 @@ def test_a_method_that_was_set_is_taken():
     assert "balance" not in chosen("mobilesteelnet", balance="paper")
 
 
-def test_a_detector_goes_on_with_the_loss_that_its_live_weights_have_learned_with():
+def test_a_model_goes_on_with_the_loss_that_its_live_weights_have_learned_with():
     assert "loss" not in chosen("da_yolo", before={"loss": "stock"})  # as short runs have it
     assert chosen("da_yolo", before={"loss": "paper"})["loss"] == "paper"
     assert chosen("da_yolo")["loss"] == "paper"  # a release from before the choice
     assert chosen("grace", before={"loss": "stock"})["loss"] == "stock"
     assert "loss" not in chosen("grace", before={"loss": "paper"})
     assert "loss" not in chosen("grace")
-    assert "loss" not in chosen("sme_deeplabv3plus")
+    assert "loss" not in chosen("sme_deeplabv3plus", before={"loss": "border"})
+    assert chosen("sme_deeplabv3plus")["loss"] == "paper"
+    assert "loss" not in chosen("mobilesteelnet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,8 @@ def test_every_baseline_has_exactly_its_parameters(
 def test_a_baseline_has_the_schedule_and_input_size_of_its_paper(baseline: str, paper: str) -> None:
     ours, theirs = get_spec(baseline), get_spec(paper)
     assert (ours.task, ours.image_size) == (theirs.task, theirs.image_size)
-    assert ours.recipe == theirs.recipe
+    # what short runs are spared of a paper is the paper's own affair
+    assert ours.recipe == replace(theirs.recipe, in_short={})
 
 
 @pytest.mark.parametrize("name", SPECS)

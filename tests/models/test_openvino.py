@@ -189,6 +189,15 @@ def test_differences_are_measured_on_the_outputs(
     assert found.is_small is is_small
 
 
+def test_of_a_class_map_one_pixel_in_two_hundred_may_differ() -> None:
+    apart = torch.zeros(1, 2, 20, 20)
+    apart[0, 1, 0, :2] = 0.7  # 2 of 400 pixels
+    assert _proof._largest(apart) == 0.0
+    apart[0, 0, 5, 5] = 0.6  # a third one
+    assert _proof._largest(apart) == pytest.approx(0.6)
+    assert _proof._largest(torch.tensor([[0.0, 0.2]])) == pytest.approx(0.2)  # a classifier's
+
+
 def test_no_images_prove_nothing() -> None:
     with pytest.raises(ConfigError, match="at least one is needed"):
         compare(_detector(_Rows()), TorchRuntime(_Rows()), [], precision="fp32")
