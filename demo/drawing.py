@@ -85,8 +85,8 @@ class DrawingPanel:
         redraws |= {"inputs": inputs, "trigger_mode": "always_last"}
         redraws |= {"show_progress": "minimal", "show_progress_on": [picture]}
         redraws |= {"preprocess": False}  # what is ticked may belong to the answer before
-        self.layers.input(self._redraw, **redraws)
-        self._heat.input(self._redraw, **redraws)
+        self.layers.input(self._change, **redraws)
+        self._heat.input(self._change, **redraws)
         shown.change(self._heated, **redraws)
         findings.click(self._highlight, **redraws | {"trigger_mode": "multiple"})
         shown.change(None, outputs=self._linked, js="() => ''", **PRIVATE)  # it was another's
@@ -114,6 +114,19 @@ class DrawingPanel:
         legend = markup.note(heat.OF_COMMITTEE) if has_none else heat.legend(heated)
         return picture, legend, selected
 
+    def _change(
+        self,
+        shown: Shown | None,
+        drawn: list[str],
+        chosen: Heat,
+        selected: int | None,
+        request: gr.Request,
+    ) -> Any:
+        """What `_redraw` gives, unless something else is wanted by the time it is there."""
+        is_wanted = self._highlights.begin(request)
+        redrawn = self._redraw(shown, drawn, chosen, selected)
+        return redrawn if is_wanted() else tuple(gr.skip() for _ in redrawn)
+
     def _highlight(
         self,
         shown: Shown | None,
@@ -128,14 +141,21 @@ class DrawingPanel:
         redrawn = self._redraw(shown, drawn, chosen, int(event.number) or None)
         return redrawn if is_wanted() else tuple(gr.skip() for _ in redrawn)
 
-    def _heated(self, shown: Shown | None, _: list[str], chosen: Heat, __: int | None) -> Any:
+    def _heated(
+        self,
+        shown: Shown | None,
+        _: list[str],
+        chosen: Heat,
+        __: int | None,
+        request: gr.Request,
+    ) -> Any:
         """A new answer's heat, which comes after the answer; nothing where none is wanted.
 
         Its own layers are drawn: the check boxes may still be those of the answer before.
         """
         if shown is None or chosen == "off":
             return gr.skip(), "", None
-        return self._redraw(shown, shown.drawn, chosen, None)
+        return self._change(shown, list(shown.drawn), chosen, None, request)
 
     def _keep(self, shown: Shown | None) -> str:
         """Keep the answer, and say where it is found again."""
