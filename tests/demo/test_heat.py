@@ -6,15 +6,17 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from core.settings import PathSettings, ServingSettings, Settings
-from core.types import FloatArray
+from core.types import DecodedImage, FloatArray
 from demo import handlers
 from demo.draw import Layers
 from demo.heat import CHOICES, HeatMaps, colours, legend, paint
+from demo.latest import Latest
 from demo.service import Service
 from hub.registry import resolve
 from models._release import read_release
@@ -144,3 +146,27 @@ def test_the_committee_is_drawn_without_heat_and_that_is_said_quietly(
     assert "The committee has no network of its own" in said
     assert "This did not work" not in said
     assert selected == 1
+
+
+def test_heat_that_comes_after_it_was_switched_off_is_not_shown(
+    bundled: PathSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gradio as gr
+
+    from demo.drawing import DrawingPanel
+
+    service = Service(Settings(paths=bundled, serving=ServingSettings(runtime="torch")))
+    shown = inspected(service, PICTURE)
+    visitor = SimpleNamespace(session_hash="one")
+    panel = object.__new__(DrawingPanel)
+    panel._service, panel._highlights = service, Latest()
+    switched_off = []
+
+    def slow(image: DecodedImage, *_: object) -> FloatArray:
+        switched_off.append(panel._change(shown, [], "off", None, visitor))  # while it is computed
+        return np.zeros(image.pixels.shape[:2], np.float32)
+
+    monkeypatch.setattr(service, "heat", slow)
+    assert panel._heated(shown, [], "layer", None, visitor) == (gr.skip(),) * 3
+    [(picture, told, _)] = switched_off
+    assert (picture.ndim, told) == (3, "")
