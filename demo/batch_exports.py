@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, Final, Literal, get_args
 
+from core.pitch import PixelPitch
 from core.records import Inspection
 from core.taxonomy import title
 from demo.batch_jobs import Progress
 from demo.batch_store import BatchStore
 from demo.batch_view import histogram, remarks, rows, sentence
+from demo.exports import columns_mm, in_mm, in_px
 from demo.markup import swatch
 from demo.words import findings
 
@@ -28,39 +30,42 @@ FILE_NAMES: Final[dict[BatchKind, str]] = {
 _REPORT_PICTURES: Final = 200  # with a picture; the table names all of them
 
 
-def encode_batch(kind: BatchKind, progress: Progress, store: BatchStore) -> bytes:
+def encode_batch(
+    kind: BatchKind, progress: Progress, store: BatchStore, pitch: PixelPitch | None = None
+) -> bytes:
     """What is done of a batch as the bytes of a file."""
     if kind == "csv":
-        return batch_csv(progress).encode()
+        return batch_csv(progress, pitch).encode()
     if kind == "coco":
         return json.dumps(batch_coco(progress), indent=1).encode()
     return batch_report(progress, store).encode()
 
 
-def batch_csv(progress: Progress) -> str:
+def batch_csv(progress: Progress, pitch: PixelPitch | None = None) -> str:
     """One line a finding, and one for every picture without any.
 
-    Boxes are px of the source picture; a cell that a spreadsheet would run as a formula is quoted.
+    Boxes are px of the source picture; with the steel that one px shows, width and height in mm
+    and area in mm² stand at the end. A cell that a spreadsheet would run as a formula is quoted.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ("file", "verdict", "uncertainty", "class", "probability", "x1", "y1", "x2", "y2")
-    writer.writerow((*head, "area_px", "model", "revision", "error"))
+    in_millimetres = columns_mm(pitch)
+    writer.writerow((*head, "area_px", "model", "revision", "error", *in_millimetres))
+    none = [""] * len(in_millimetres)
     for row in rows(progress, "arrival"):
         name, inspection = _harmless(row.name), row.answer.inspection
         if inspection is None:
-            writer.writerow((name, *[""] * 11, row.answer.error))
+            writer.writerow((name, *[""] * 11, row.answer.error, *none))
             continue
         first = (name, inspection.verdict, round(inspection.uncertainty, 4))
         last = (inspection.model, inspection.revision, "")
         found = findings(inspection)
         for finding in found:
-            box = ("",) * 4 if finding.box is None else tuple(round(v, 2) for v in finding.box)
-            area = "" if finding.area_px is None else finding.area_px
             shown = (finding.label, round(finding.probability, 4))
-            writer.writerow((*first, *shown, *box, area, *last))
+            writer.writerow((*first, *shown, *in_px(finding), *last, *in_mm(finding, pitch)))
         if not found:
-            writer.writerow((*first, *[""] * 7, *last))
+            writer.writerow((*first, *[""] * 7, *last, *none))
     return text.getvalue()
 
 

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+from core.pitch import PixelPitch
 from core.taxonomy import look, title
 from demo import markup
 from demo.batch_jobs import Progress
@@ -65,12 +66,13 @@ def classes(progress: Progress) -> str:
     )
 
 
-def chosen(row: Row, picture: str) -> str:
+def chosen(row: Row, picture: str, pitch: PixelPitch | None = None) -> str:
     """One picture in large with its verdict and its findings.
 
     Args:
         row: of the picture.
         picture: address of the drawn picture; "" if it could not be read.
+        pitch: steel that one pixel shows; None: sizes in px.
     """
     name = f'<p class="quiet">{escape(row.name)}</p>'
     inspection = row.answer.inspection
@@ -81,7 +83,7 @@ def chosen(row: Row, picture: str) -> str:
         f'{name}<img class="large" src="{escape(picture)}" '
         f'alt="{escape(alternative_text(inspection))}">'
         + markup.verdict(inspection, short(row.answer.title), queued)
-        + markup.findings_table(inspection, can_pick=False)
+        + markup.findings_table(inspection, can_pick=False, pitch=pitch)
     )
 
 

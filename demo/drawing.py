@@ -180,6 +180,7 @@ class DrawingPanel:
                 labels=shown.labels,
                 layers=chosen_layers(drawn),
                 note=heat.caption(heated),
+                pitch=self._service.pitch,
             )
             name = file_name(shown.name, shown.inspection.model, kind)
             return gr.DownloadButton(value=str(self._exports.write(name, data)))

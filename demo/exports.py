@@ -21,16 +21,18 @@ from typing import Final, Literal, get_args
 from PIL import Image as PillowImage
 
 from core.errors import InputError
+from core.pitch import PixelPitch
 from core.records import Inspection
 from core.scratch import scratch
 from core.types import Image
 from demo.draw import Layers, beside, sheet
 from demo.handlers import TILE_SIDE_PX, Compared
-from demo.words import findings
+from demo.words import Finding, findings
 
 Kind = Literal["png", "json", "csv"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _COLUMNS: Final = ("number", "class", "probability", "x1", "y1", "x2", "y2", "area_px")
+_COLUMNS_MM: Final = ("width_mm", "height_mm", "area_mm2")  # where it is known what a px shows
 _KEPT: Final = 16
 
 
@@ -65,8 +67,9 @@ def encode(
     labels: tuple[str, ...],
     layers: Layers,
     note: str = "",
+    pitch: PixelPitch | None = None,
 ) -> bytes:
-    """One result as the bytes of a file; arguments are those of `draw.sheet`.
+    """One result as the bytes of a file; arguments are those of `draw.sheet` and `as_csv`.
 
     Raises:
         InputError: if there is no such kind of file.
@@ -76,11 +79,13 @@ def encode(
     if kind == "json":
         return inspection.model_dump_json(indent=2).encode()
     if kind == "csv":
-        return as_csv(inspection).encode()
+        return as_csv(inspection, pitch).encode()
     raise InputError(f"Cannot write {kind!r}; {', '.join(KINDS)} are possible.")
 
 
-def encode_comparison(kind: Kind, pixels: Image, compared: Compared) -> bytes:
+def encode_comparison(
+    kind: Kind, pixels: Image, compared: Compared, pitch: PixelPitch | None = None
+) -> bytes:
     """What several models say of one picture as the bytes of a file, in the order of the page.
 
     Raises:
@@ -97,9 +102,9 @@ def encode_comparison(kind: Kind, pixels: Image, compared: Compared) -> bytes:
     if kind == "json":
         return json.dumps(compared.record(), indent=2).encode()
     if kind == "csv":
-        lines: list[tuple[object, ...]] = [("model", *_COLUMNS)]
+        lines: list[tuple[object, ...]] = [("model", *_COLUMNS, *columns_mm(pitch))]
         for seen in compared.inspections:
-            lines += [(seen.model, *row) for row in _rows(seen)]
+            lines += [(seen.model, *row) for row in _rows(seen, pitch)]
         return _csv(lines).encode()
     raise InputError(f"Cannot write {kind!r}; {', '.join(KINDS)} are possible.")
 
@@ -109,16 +114,42 @@ def _laid(inspection: Inspection) -> Layers:
     return Layers(boxes=inspection.task == "detect", mask=True, names=True)
 
 
-def as_csv(inspection: Inspection) -> str:
-    """One line a finding: number, class, probability, box and area in px of the source image."""
-    return _csv([_COLUMNS, *_rows(inspection)])
+def as_csv(inspection: Inspection, pitch: PixelPitch | None = None) -> str:
+    """One line a finding: number, class, probability, box and area in px of the source image.
+
+    With the steel that one pixel shows, width and height in mm and area in mm² stand at the end.
+    """
+    return _csv([(*_COLUMNS, *columns_mm(pitch)), *_rows(inspection, pitch)])
 
 
-def _rows(inspection: Inspection) -> Iterator[tuple[object, ...]]:
+def columns_mm(pitch: PixelPitch | None) -> tuple[str, ...]:
+    """The head of what `in_mm` tells."""
+    return () if pitch is None else _COLUMNS_MM
+
+
+def in_px(finding: Finding) -> tuple[object, ...]:
+    """x1, y1, x2, y2 and area in px of the source image; empty cells where there is none."""
+    box = ("",) * 4 if finding.box is None else tuple(round(edge, 2) for edge in finding.box)
+    return (*box, "" if finding.area_px is None else finding.area_px)
+
+
+def in_mm(finding: Finding, pitch: PixelPitch | None) -> tuple[object, ...]:
+    """Width and height in mm and area in mm², in four digits; nothing without a pitch."""
+    if pitch is None:
+        return ()
+    sides = ("", "") if finding.box is None else map(_four_digits, pitch.size_mm(finding.box))
+    area = "" if finding.area_px is None else _four_digits(pitch.area_mm2(finding.area_px))
+    return (*sides, area)
+
+
+def _four_digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _rows(inspection: Inspection, pitch: PixelPitch | None) -> Iterator[tuple[object, ...]]:
     for row in findings(inspection):
-        box = ("",) * 4 if row.box is None else tuple(round(edge, 2) for edge in row.box)
-        area = "" if row.area_px is None else row.area_px
-        yield (row.number, row.label, round(row.probability, 4), *box, area)
+        shown = (row.number, row.label, round(row.probability, 4))
+        yield (*shown, *in_px(row), *in_mm(row, pitch))
 
 
 def _csv(lines: Iterable[Sequence[object]]) -> str:

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
+from core.pitch import PixelPitch
 from core.records import Inspection
 from core.taxonomy import look, title
 from demo.words import (
     Finding,
     alternative_text,
+    area,
     duration,
     findings,
     headline,
@@ -111,12 +113,15 @@ def verdict(inspection: Inspection, model_title: str, queued: str = "") -> str:
     )
 
 
-def findings_table(inspection: Inspection, *, can_pick: bool) -> str:
+def findings_table(
+    inspection: Inspection, *, can_pick: bool, pitch: PixelPitch | None = None
+) -> str:
     """The findings as rows.
 
     Args:
         inspection: the answer.
         can_pick: a row's number is a button, which the page takes to highlight the finding.
+        pitch: steel that one pixel shows, for sizes in mm; None: sizes in px.
     """
     rows = findings(inspection)
     if not rows:
@@ -127,7 +132,7 @@ def findings_table(inspection: Inspection, *, can_pick: bool) -> str:
         cells = [_row(_class_cell(row.label), _bar_cell(row)) for row in rows]
     else:
         head = ("", "Class", "Probability", "Size", "Place")
-        cells = [_place_row(row, inspection, can_pick=can_pick) for row in rows[:MAX_ROWS]]
+        cells = [_place_row(row, inspection, pitch, can_pick=can_pick) for row in rows[:MAX_ROWS]]
     more = len(rows) - len(cells)
     note = f'<p class="quiet">And {more} more; the downloads list all.</p>' if more else ""
     heads = "".join(f'<th scope="col">{escape(text) or _unseen("Number")}</th>' for text in head)
@@ -223,17 +228,19 @@ def grid(tiles: Sequence[str]) -> str:
     return f'<div class="grid">{"".join(tiles)}</div>'
 
 
-def _place_row(row: Finding, inspection: Inspection, *, can_pick: bool) -> str:
+def _place_row(
+    row: Finding, inspection: Inspection, pitch: PixelPitch | None, *, can_pick: bool
+) -> str:
     if row.box is None:
         return ""
     edges = ", ".join(f"{edge:.0f}" for edge in row.box)
-    area = f" ({row.area_px} px²)" if row.area_px is not None else ""
+    covered = f" ({area(row.area_px, pitch)})" if row.area_px is not None else ""
     where = place(row.box, inspection.image.width, inspection.image.height)
     pressed = f' data-number="{row.number}"' if can_pick else ""
     return (
         f"<tr{pressed}><td>{_pick(row) if can_pick else row.number}</td>"
         f"<td>{_class_cell(row.label)}</td>{_bar_cell(row)}"
-        f'<td class="figure">{escape(size(row.box) + area)}</td>'
+        f'<td class="figure">{escape(size(row.box, pitch) + covered)}</td>'
         f'<td title="x1, y1, x2, y2 in px: {edges}">{escape(where)}</td></tr>'
     )
 

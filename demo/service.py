@@ -81,7 +81,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         choosing.check_auto_model(settings.serving.auto_model)
-        self._settings = settings
+        self._settings, self.pitch = settings, settings.serving.pitch
         self._models = LoadedModels(settings.paths, settings.serving)
         self.review = ReviewDesk(settings)
         self.courier = Courier(settings, lambda: self.review.open(self.releases()))

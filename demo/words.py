@@ -12,6 +12,7 @@ from typing import Final
 
 from active_learning.uncertainty import LIKELY
 from active_learning.wording import count as count
+from core.pitch import PixelPitch
 from core.records import Box, Inspection, Source
 from core.taxonomy import title
 
@@ -126,10 +127,25 @@ def number(fraction: float) -> str:
     return f"{fraction:.2f}" if fraction >= 0.1 else f"{fraction:.2g}"
 
 
-def size(box: Box) -> str:
-    """Width × height in px."""
+def size(box: Box, pitch: PixelPitch | None = None) -> str:
+    """Width × height in px, or in mm where it is known what a pixel shows."""
+    if pitch is not None:
+        width_mm, height_mm = pitch.size_mm(box)
+        return f"{_length(width_mm)} × {_length(height_mm)} mm"
     x1, y1, x2, y2 = box
     return f"{x2 - x1:.0f} × {y2 - y1:.0f} px"
+
+
+def area(area_px: int, pitch: PixelPitch | None = None) -> str:
+    """An area in px², or in mm² where it is known what a pixel shows."""
+    return f"{area_px} px²" if pitch is None else f"{_length(pitch.area_mm2(area_px))} mm²"
+
+
+def _length(value: float) -> str:
+    """Two significant digits below ten, whole numbers above: "0.048", "2.4", "12", "1,150"."""
+    if value == 0 or value >= 9.95:
+        return f"{value:,.0f}"
+    return f"{value:#.2g}" if value >= 0.0001 else "< 0.0001"
 
 
 def place(box: Box, width: int, height: int) -> str:

@@ -190,7 +190,7 @@ class _Page:
             if answer is None:
                 raise InputError("That picture has not been looked at yet.")
             [row] = [row for row in rows(progress, "arrival") if row.index == index]
-            return batch_markup.chosen(row, self._drawn(job, row)), index
+            return batch_markup.chosen(row, self._drawn(job, row), self.service.pitch), index
         except Exception as exc:
             return markup.failed(handlers.sentence_of(exc)), None
 
@@ -198,7 +198,7 @@ class _Page:
         """What is done of the batch, as a file."""
         with handlers.one_sentence():
             progress = self.batches.progress(job)
-            data = encode_batch(kind, progress, self.batches.store)
+            data = encode_batch(kind, progress, self.batches.store, self.service.pitch)
             return gr.DownloadButton(value=str(self.exports.write(FILE_NAMES[kind], data)))
 
     def stop_it(self, job: str) -> None:

@@ -188,7 +188,7 @@ class _Page:
             if compared is None:
                 raise InputError("There is no comparison to download; press Compare first.")
             pixels = handlers.image_of(self.service, compared).pixels
-            data = encode_comparison(kind, pixels, compared)
+            data = encode_comparison(kind, pixels, compared, self.service.pitch)
             name = file_name(compared.name, "compared", kind)
             return gr.DownloadButton(value=str(self.exports.write(name, data)))
 

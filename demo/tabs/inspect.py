@@ -176,7 +176,7 @@ class _Page:
             (path, name),
             picture,
             markup.verdict(inspection, short(look.title), look.queued),
-            markup.findings_table(inspection, can_pick=True),
+            markup.findings_table(inspection, can_pick=True, pitch=self.service.pitch),
             gr.CheckboxGroup(choices=list(possible), value=list(kept), visible=bool(possible)),
             markup.details(inspection, look.title),
             gr.Slider(
