@@ -26,6 +26,10 @@ from core.types import Task
 MODEL_VERSION: Final = "rollmark"  # of every prediction: the project orders its tasks by this one
 _EPSILON_PERCENT: Final = 1e-6  # of rounding; a billionth of a pixel
 _MIN_SIDE_PX: Final = 0.5  # a thinner box cannot be seen, let alone be grabbed
+# What tools that people add to the project draw, where the label is a region of its own.
+_SHAPES: Final = frozenset(
+    {"rectangle", "brush", "polygon", "ellipse", "keypoint", "vector", "bitmask"}
+)
 
 
 # --- out ---------------------------------------------------------------------------------------
@@ -153,9 +157,14 @@ def to_annotation(
                     label = _known(value["brushlabels"], labelling.masks)
                     mask = decode_brush(value["rle"], (image.height, image.width))
                     masks[label] = masks[label] | mask if label in masks else mask
-                case "choices":
+                case "choices" if region.get("from_name") == VERDICT:
                     choice = _known(value["choices"], (*labelling.choices, NO_DEFECT))
-                case _:  # relations and comments say nothing about the steel
+                case kind if kind in _SHAPES or str(kind).endswith("labels"):
+                    raise LabelFormatError(
+                        f"Annotation {raw['id']} marks something as {kind}: only rectangles of "
+                        f"{BOX!r} and brushed areas of {MASK!r} can be read; mark it with these."
+                    )
+                case _:  # relations, comments and other questions say nothing about the steel
                     continue
         if choice == NO_DEFECT and (boxes or masks):
             raise LabelFormatError(

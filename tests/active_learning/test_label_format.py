@@ -446,6 +446,24 @@ def test_an_answer_that_cannot_be_right_is_refused(raw, sentence):
         read(raw)
 
 
+@pytest.mark.parametrize(
+    "kind", ["polygonlabels", "ellipselabels", "keypointlabels", "labels", "rectangle", "polygon"]
+)
+def test_a_mark_of_a_tool_that_people_added_is_refused_and_no_clean_image(kind):
+    value = {"points": [[10, 10], [40, 10], [40, 40]], "polygonlabels": ["crazing"]}
+    added = box_region() | {"type": kind, "from_name": "shape", "value": value}
+    with pytest.raises(LabelFormatError, match=f"marks something as {kind}"):
+        read(answered(added))
+
+
+def test_another_question_that_people_added_leaves_the_answer_as_it_is():
+    asked = {"from_name": "sharpness", "type": "choices", "value": {"choices": ["blurred"]}}
+    said = {"from_name": "remark", "type": "textarea", "value": {"text": ["near the edge"]}}
+    both = read(answered(box_region(), choice_region("red iron"), asked, said))
+    assert [label for label, _ in both.boxes] == ["crazing"]
+    assert both.label == "red iron"
+
+
 def test_everything_sent_and_accepted_unchanged_comes_back_the_same():
     class_map = np.zeros((100, 200), dtype=np.uint8)
     class_map[10:20, 30:60], class_map[50:60, 100:150] = 1, 2
