@@ -364,6 +364,16 @@ def test_withdrawing_every_answer_leads_back_to_the_public_set(versions, answer)
     assert grown.parent == back.id == versions.head("neu-det").id
 
 
+def test_an_answer_that_was_learned_stays_so_when_another_one_is_withdrawn(versions, answer):
+    answer(picture(1))
+    first = versions.next_version("neu-det")
+    answer(picture(2), annotation_id=500)
+    second = versions.next_version("neu-det")
+    answer(picture(2), annotation_id=500, minute=1, kind="deleted")
+    assert versions.next_version("neu-det") == first
+    assert versions.answers_since("neu-det", second.id) == ()
+
+
 def test_a_turned_copy_of_a_test_image_is_left_out(versions, answer, data_root):
     tested = open_dataset("neu-det", data_root).split("leak-free", "test")[0]
     with PillowImage.open(tested.path) as original:
