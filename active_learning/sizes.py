@@ -43,8 +43,8 @@ def fit_size(
 ) -> SizeFit:
     """Measure a release at several sizes, and write the one worth its cost into its config.
 
-    With another size go class thresholds, probabilities, novelty, drift reference and evaluations:
-    they are of other answers. Fit and measure them anew.
+    With another size go class thresholds, probabilities, novelty, from when on it asks, drift
+    reference and evaluations: they are of other answers. Fit and measure them anew.
 
     Args:
         release: folder of a release.
@@ -117,6 +117,7 @@ def _resized(config: ReleaseConfig, size: int) -> ReleaseConfig:
             "class_thresholds": {},
             "calibration": {},
             "novelty": None,
+            "ask_from": None,
             "drift": {},
             "evaluations": (),
         }

@@ -49,6 +49,7 @@ def segmenter(tmp_path, tiny_neu_seg):
         update={
             "run": config.run.model_copy(update={"dataset_id": dataset.id}),
             "class_thresholds": dict.fromkeys(config.labels, 0.3),
+            "ask_from": 0.7,
             "calibration": {"kind": "curves", "per_class": {}},
             "drift": {"n": 1},
         }
@@ -82,6 +83,7 @@ def test_another_size_is_written_and_what_was_fitted_at_the_old_one_goes(segment
     after = read_release(folder)
     assert (after.image_size, after.run) == (96, before.run)
     assert (after.class_thresholds, after.calibration, after.drift) == ({}, {}, {})
+    assert (before.ask_from, after.ask_from) == (0.7, None)
     # Half as much again in each direction: (96 / 64)² times the work.
     assert after.gflops == pytest.approx(2.25 * module._resized(before, 64).gflops, rel=0.01)
 
