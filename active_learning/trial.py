@@ -124,7 +124,7 @@ def read_golden(file: Path | None) -> tuple[str, ...]:
     if file is None:
         return ()
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8-sig").splitlines()  # some editors begin with a mark
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(
             f"The golden images are named in {file}, which cannot be read: give a text file of "

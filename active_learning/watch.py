@@ -39,7 +39,8 @@ _passing = threading.Event()  # while a pass is being made
 
 
 def watch(settings: Settings) -> None:
-    """Make a pass now and every `retraining.poll_min` minutes; returns when told to stop.
+    """Make a pass every `retraining.poll_min` minutes, the first at once where none was made yet;
+    returns when told to stop.
 
     Raises:
         LedgerError: if the ledger cannot be opened.

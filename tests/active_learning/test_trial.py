@@ -84,6 +84,8 @@ def test_golden_names_are_read_one_a_line_without_comments(tmp_path):
     file = tmp_path / "golden.txt"
     file.write_text("a.jpg\n\n# why\nb.jpg  # twice\na.jpg\n")
     assert read_golden(file) == ("a.jpg", "b.jpg")
+    file.write_bytes("\ufeffa.jpg\n".encode())  # as Windows' own editor saves it
+    assert read_golden(file) == ("a.jpg",)
     assert read_golden(None) == ()
     with pytest.raises(ConfigError, match="ROLLMARK_RETRAINING__GOLDEN"):
         read_golden(tmp_path / "missing.txt")
