@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -410,6 +411,21 @@ def test_boxes_alone_say_nothing_about_the_pixels_but_no_defect_does():
     sound = read(answered(choice_region(NO_DEFECT)))
     assert sound.label == NO_DEFECT
     assert class_map_from_record(sound.mask).sum() == 0
+
+
+def test_a_class_of_sound_steel_says_no_defect_too():
+    labelling = replace(LABELLING, choices=("ok", "red iron"))
+    sound = to_annotation(answered(choice_region("ok")), image=IMAGE, labelling=labelling)
+    assert sound.label == "ok"
+    assert class_map_from_record(sound.mask).sum() == 0
+    both = answered(choice_region("ok"), box_region())
+    with pytest.raises(LabelFormatError, match="says 'ok' and marks 1 of them"):
+        to_annotation(both, image=IMAGE, labelling=labelling)
+    # Nor is both drawn before the person begins, who would only have to submit it.
+    drawn = predicted(detected((10, 10, 60, 60)), classified(ok=0.9, red_iron=0.1))
+    assert [region["type"] for region in drawn["result"]] == ["rectanglelabels"]
+    alone = predicted(detected(), classified(ok=0.9, red_iron=0.1))
+    assert [region["value"]["choices"] for region in alone["result"]] == [["ok"]]
 
 
 def test_a_choice_comes_back_as_the_label_of_the_image():

@@ -137,8 +137,12 @@ def test_what_cannot_train_the_set_is_left_out_with_a_reason(annotation, reason)
 @pytest.mark.parametrize(
     "annotation",
     # Label Studio's "no defect" arrives with an empty mask of every class that could be brushed.
-    [said(NEW, boxes=()), brushed(0, "patches", "scratches", choice="no defect")],
-    ids=["submitted as it was", "no defect"],
+    [
+        said(NEW, boxes=()),
+        brushed(0, "patches", "scratches", choice="no defect"),
+        said(NEW, boxes=(), choice="ok"),
+    ],
+    ids=["submitted as it was", "no defect", "a classifier's own class for it"],
 )
 def test_an_image_on_which_a_person_saw_nothing_is_kept_without_boxes(annotation):
     growth = grow(SMALL, SMALL, [annotation], groups={})
