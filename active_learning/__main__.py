@@ -275,6 +275,7 @@ def thresholds(
     """Fit a probability threshold per class on the validation split, then calibrate anew."""
     with errors_on_one_line():
         from active_learning.calibrate import calibrate as fit
+        from active_learning.ordinary import fit_ordinary
         from active_learning.thresholds import fit_thresholds
         from core.settings import load_settings
         from training.datasets import open_dataset
@@ -282,6 +283,7 @@ def thresholds(
         dataset = open_dataset(data, load_settings().paths.datasets)
         found = fit_thresholds(release, dataset, device=device)
         fit(release, dataset, device=device)
+        fit_ordinary(release, dataset, device=device)  # novelty is of the features and stays
         show(asdict(found), as_json=False)
 
 

@@ -1,9 +1,8 @@
 """Which of the items that wait are sent, when more wait than may be sent.
 
-Classified and segmented images are ranked by `query.rank`. Where only detectors have looked, their
-doubts are no guide: in the simulation no way of choosing by them beat chance on validation
-(docs/benchmarks/active-learning.md), so what people have flagged goes first and chance decides over
-the rest.
+What people have flagged goes first. The rest is ranked by `query.rank`; where only detectors have
+looked, their doubts are no guide: in the simulation no way of choosing by them beat chance on
+validation (docs/benchmarks/active-learning.md), so chance decides.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ def choose(
         due: items that wait, the most urgent first.
         budget: images a person can label now.
         labelled_counts: labels there are of each class.
-        random_share: of the budget, drawn at random; all of it where only detectors have looked.
+        random_share: of what is left of the budget, drawn at random; all of it where only detectors
+            have looked.
         seed: of what is drawn.
     """
     if len(due) <= budget:
         return [item.id for item in due]
-    first: list[str] = []
+    first = [item.id for item in due if item.priority >= BY_HAND][:budget]
     if {said.task for item in due for said in item.predictions} == {"detect"}:
-        first = [item.id for item in due if item.priority >= BY_HAND][:budget]
         random_share = 1.0
     taken = set(first)
     pool = [

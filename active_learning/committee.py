@@ -2,7 +2,8 @@
 
 Models of different tasks and data sets are compared through the common-defect table of
 `core.taxonomy`. A pair of models is judged only on classes that both know: nobody can miss what it
-was never taught. A classifier names the one main class of an image and is asked about that alone.
+was never taught. A classifier names the one main class of an image and is asked about that alone;
+one that names its class for sound steel has found nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from active_learning.wording import listed, named, number
 from core.errors import InputError
 from core.geometry import box_iou
 from core.records import Box, Inspection
-from core.taxonomy import CLASSES, COMMON_DEFECT_VERSION, translate
+from core.taxonomy import CLASSES, COMMON_DEFECT_VERSION, is_sound, translate
 from core.taxonomy import labels as labels_of
 from core.types import Task
 
@@ -151,7 +152,7 @@ def _opinion(inspection: Inspection, called: str, known: frozenset[str]) -> Opin
     seen = {name: max(values) for name, values in chances.items()}
     if inspection.probabilities:
         label, probability = max(inspection.probabilities.items(), key=lambda entry: entry[1])
-        seen = {common_name(label): probability}
+        seen = {} if is_sound(label) else {common_name(label): probability}
     return Opinion(
         called=called,
         task=inspection.task,
@@ -188,7 +189,7 @@ def _differences(a: Opinion, b: Opinion) -> Iterator[_Difference]:
 
 def _missed(finder: Opinion, other: Opinion, only: Mapping[str, float]) -> Iterator[_Difference]:
     """Classes that one model found and the other, which knows them, did not."""
-    if other.task == "classify":
+    if other.task == "classify" and other.seen:
         return  # it names one class: a second one in the image is none of its business
     if finder.task == "classify" and other.seen.keys() - finder.known:
         return  # it had to name something, and was never taught what the other found

@@ -170,9 +170,14 @@ def read_reference(config: ReleaseConfig) -> Reference | None:
 
 
 def _deciles(values: Sequence[float]) -> Shares:
-    """Bins of about a tenth each; equal deciles, as where most values are 0, become one edge."""
-    inner = np.quantile(np.asarray(values, np.float64), np.linspace(0, 1, BINS + 1)[1:-1])
-    edges = tuple(float(edge) for edge in np.unique(inner))
+    """Bins of about a tenth each; a value that is several deciles at once is a bin of its own.
+
+    Else one that most images share, as 0 where nothing was found, would hide what becomes of them.
+    """
+    deciles = np.quantile(np.asarray(values, np.float64), np.linspace(0, 1, BINS + 1)[1:-1])
+    inner, times = np.unique(deciles, return_counts=True)
+    above = np.nextafter(inner[times > 1], np.inf)
+    edges = tuple(float(edge) for edge in np.union1d(inner, above))
     return Shares(edges=edges, shares=_binned(values, edges))
 
 

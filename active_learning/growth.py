@@ -221,7 +221,7 @@ def unfit_for(annotation: Annotation, *, task: Task, labels: Sequence[str], data
     named = classes_given(annotation, task, labels)
     if not named and task == "classify":
         return "nobody said which class the image is"
-    if not named and set(all_labels_given(annotation)) - {NO_DEFECT}:
+    if not named and not all(map(is_sound, all_labels_given(annotation))):
         how = "no box was drawn" if task == "detect" else "nothing was brushed"
         return f"a defect was named and {how}"
     strangers = sorted(set(named) - set(labels))

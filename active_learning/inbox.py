@@ -16,52 +16,27 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
+from active_learning._answer_rows import (
+    AnnotationRow,
+    CursorRow,
+    newest_states,
+    standing_rows,
+    to_annotation,
+)
 from core.errors import InputError
-from core.ledger import Base, Ledger
+from core.ledger import Ledger
 from core.records import Annotation
 
 Kind = Literal["annotated", "skipped", "deleted"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # By so much the clocks of our own machines may differ, each of which may have moved the cursor.
 CLOCKS_APART: Final = timedelta(minutes=5)
-
-
-class AnnotationRow(Base):
-    """Table of every state of every annotation that ever arrived; rows are only ever added."""
-
-    __tablename__ = "annotations"
-    __table_args__ = (
-        sa.UniqueConstraint(
-            "project", "task_id", "annotation_id", "updated_at", name="uq_annotations_once"
-        ),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    project: Mapped[str] = mapped_column(sa.String(50))
-    task_id: Mapped[int]
-    annotation_id: Mapped[int]
-    updated_at: Mapped[datetime]
-    kind: Mapped[str] = mapped_column(sa.String(10))
-    image_sha256: Mapped[str] = mapped_column(sa.String(64), index=True)
-    content: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
-    applied_at: Mapped[datetime]
-    origin: Mapped[str] = mapped_column(sa.String(60), server_default="")  # "": not known
-
-
-class CursorRow(Base):
-    """Table of how far each project has been read, by its title and origin."""
-
-    __tablename__ = "cursors"
-
-    name: Mapped[str] = mapped_column(sa.String(100), primary_key=True)
-    updated_at: Mapped[datetime]
-    last_id: Mapped[int]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -291,43 +266,6 @@ class Inbox:
 
     def _is_ahead(self, row: CursorRow) -> bool:
         return row.updated_at > self.ledger.clock.now() + CLOCKS_APART
-
-
-def standing_rows(session: Session, project: str | None) -> tuple[AnnotationRow, ...]:
-    """The rows behind `Inbox.current` as this transaction sees them, in the same order.
-
-    Args:
-        session: the transaction.
-        project: title of a project; None: all of them, still one row an image.
-    """
-    row = AnnotationRow
-    query = sa.select(row).where(row.id.in_(newest_states(project)), row.kind == "annotated")
-    rows = session.scalars(query.order_by(row.updated_at, row.id))
-    newest = {row.image_sha256: row for row in rows}
-    return tuple(row for _, row in sorted(newest.items()))
-
-
-def to_annotation(row: AnnotationRow) -> Annotation:
-    """What a row of kind "annotated" says."""
-    return Annotation.model_validate(row.content)
-
-
-def newest_states(project: str | None) -> sa.Select[tuple[int]]:
-    """Ids of the newest row of each annotation; of two noticed at one time, of the later one.
-
-    Args:
-        project: title of a project; None: all of them.
-    """
-    row = AnnotationRow
-    place = sa.func.row_number().over(
-        partition_by=(row.project, row.task_id, row.annotation_id, row.image_sha256),
-        order_by=(row.updated_at.desc(), row.id.desc()),
-    )
-    ranked = sa.select(row.id, place.label("place"))
-    if project is not None:
-        ranked = ranked.where(row.project == project)
-    numbered = ranked.subquery()
-    return sa.select(numbered.c.id).where(numbered.c.place == 1)
 
 
 def _check(arrival: Arrival) -> None:

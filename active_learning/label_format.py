@@ -21,11 +21,16 @@ from active_learning.labelling import BOX, IMAGE, MASK, NO_DEFECT, VERDICT, Labe
 from core.errors import LabelFormatError
 from core.geometry import clip_boxes, decode_rle, encode_rle, percent_to_xyxy, xyxy_to_percent
 from core.records import Annotation, Box, ImageFacts, Inspection, MaskRLE
+from core.taxonomy import is_sound
 from core.types import Task
 
 MODEL_VERSION: Final = "rollmark"  # of every prediction: the project orders its tasks by this one
 _EPSILON_PERCENT: Final = 1e-6  # of rounding; a billionth of a pixel
 _MIN_SIDE_PX: Final = 0.5  # a thinner box cannot be seen, let alone be grabbed
+# What tools that people add to the project draw, where the label is a region of its own.
+_SHAPES: Final = frozenset(
+    {"rectangle", "brush", "polygon", "ellipse", "keypoint", "vector", "bitmask"}
+)
 
 
 # --- out ---------------------------------------------------------------------------------------
@@ -62,14 +67,14 @@ def to_prediction(
     first: dict[Task, Inspection] = {}
     for inspection in inspections:
         first.setdefault(inspection.task, inspection)
-    result = [
-        {"id": f"rollmark-{number}", **region}
-        for number, region in enumerate(
-            region
-            for inspection in first.values()
-            for region in _regions(inspection, mask_labels.get(inspection.model, ()))
-        )
+    regions = [
+        region
+        for inspection in first.values()
+        for region in _regions(inspection, mask_labels.get(inspection.model, ()))
     ]
+    if any(region["type"] != "choices" for region in regions):  # to submit both would be refused
+        regions = [r for r in regions if not any(map(is_sound, r["value"].get("choices", ())))]
+    result = [{"id": f"rollmark-{number}", **region} for number, region in enumerate(regions)]
     return {"model_version": MODEL_VERSION, "score": round(score, 6), "result": result}
 
 
@@ -124,8 +129,8 @@ def to_annotation(
 ) -> Annotation | None:
     """What a person said, in pixels of the source image; None where the task was skipped.
 
-    A mask is part of the answer only where something was brushed or the person chose "no defect":
-    nobody who drew boxes alone has said that every pixel is background.
+    A mask is part of the answer only where something was brushed or the person chose "no defect",
+    or a class of sound steel: who drew boxes alone has not said that every pixel is background.
 
     Args:
         raw: an annotation as Label Studio's API gives it.
@@ -153,13 +158,19 @@ def to_annotation(
                     label = _known(value["brushlabels"], labelling.masks)
                     mask = decode_brush(value["rle"], (image.height, image.width))
                     masks[label] = masks[label] | mask if label in masks else mask
-                case "choices":
+                case "choices" if region.get("from_name") == VERDICT:
                     choice = _known(value["choices"], (*labelling.choices, NO_DEFECT))
-                case _:  # relations and comments say nothing about the steel
+                case kind if kind in _SHAPES or str(kind).endswith("labels"):
+                    raise LabelFormatError(
+                        f"Annotation {raw['id']} marks something as {kind}: only rectangles of "
+                        f"{BOX!r} and brushed areas of {MASK!r} can be read; mark it with these."
+                    )
+                case _:  # relations, comments and other questions say nothing about the steel
                     continue
-        if choice == NO_DEFECT and (boxes or masks):
+        sound = choice is not None and is_sound(choice)
+        if sound and (boxes or masks):
             raise LabelFormatError(
-                f"Annotation {raw['id']} says {NO_DEFECT!r} and marks "
+                f"Annotation {raw['id']} says {choice!r} and marks "
                 f"{len(boxes) + len(masks)} of them; delete one or the other."
             )
         return Annotation(
@@ -167,8 +178,8 @@ def to_annotation(
             width=image.width,
             height=image.height,
             boxes=tuple(boxes),
-            mask=_to_mask(masks, image, labelling) if masks or choice == NO_DEFECT else None,
-            mask_labels=labelling.masks if masks or choice == NO_DEFECT else (),
+            mask=_to_mask(masks, image, labelling) if masks or sound else None,
+            mask_labels=labelling.masks if masks or sound else (),
             label=choice,
             annotator=annotator_of(raw),
             created_at=datetime.fromisoformat(str(raw["created_at"])),

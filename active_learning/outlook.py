@@ -76,7 +76,9 @@ def outlook(settings: Settings, desk: Desk, release: Release) -> Outlook:
     runs = RetrainingRuns(desk.ledger, who=desk.queue.who)
     last = next(iter(runs.newest(model=config.name, limit=1)), None)
     versions = versions_of(settings, desk)
-    used = last.version if last and last.version else config.run.dataset_id
+    # A model that is served from another set by now has a run that tells nothing about this one.
+    of_set = last is not None and last.dataset == config.dataset
+    used = last.version if last and last.version and of_set else config.run.dataset_id
     new = tuple(
         said for said in versions.answers_since(config.dataset, used) if _can_learn(config, said)
     )

@@ -17,10 +17,15 @@ from typing import Final, Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from active_learning._answer_rows import (
+    AnnotationRow,
+    newest_states,
+    standing_rows,
+    to_annotation,
+)
 from active_learning._review_rows import ReviewItemRow
 from active_learning.choosing import classes_seen
 from active_learning.desk import Desk
-from active_learning.inbox import AnnotationRow, newest_states, standing_rows, to_annotation
 from active_learning.labelling import all_labels_given
 from core.ledger import EventRow
 from core.records import ReviewItem, ReviewState

@@ -85,7 +85,8 @@ def pull(
     now = inbox.ledger.clock.now()
     taken = Taken()
     for tasks in _batches(studio.tasks_changed_since(project.id, since)):
-        arrivals = [a for task in tasks for a in _arrivals(queue, project, task, known)]
+        items = _items(queue, tasks)
+        arrivals = [a for task in tasks for a in _arrivals(queue, project, task, items, known)]
         reached("pull:read")
         taken += inbox.take(arrivals, cursor=_read_to(tasks, now), origin=project.origin)
         reached("pull:taken")
@@ -150,15 +151,16 @@ def sweep(
         foreign = 0
         for tasks in _batches(studio.all_tasks(project.id)):
             arrivals = []
+            items = _items(queue, tasks)
             for task in tasks:
-                item = _item(queue, task)
+                item = items.get(_key(task))
                 if item is None:
                     foreign += 1
                     continue
                 here.add((int(task["id"]), item.image_sha256))
-                arrivals += _arrivals(queue, project, task, known)
+                arrivals += _arrivals(queue, project, task, items, known)
                 answered = bool(task["annotations"] or task.get("drafts"))
-                of_key[task["data"]["dedupe_key"]][int(task["id"])] = answered
+                of_key[_key(task)][int(task["id"])] = answered
             taken += inbox.take(arrivals)
             outbox.renew()
         is_another = bool(everything) and here.isdisjoint(everything)  # server or project
@@ -191,10 +193,14 @@ def sweep(
 
 
 def _arrivals(
-    queue: ReviewQueue, project: Project, task: Mapping[str, Any], known: Live
+    queue: ReviewQueue,
+    project: Project,
+    task: Mapping[str, Any],
+    items: Mapping[str, ReviewItem],
+    known: Live,
 ) -> list[Arrival]:
     """What a task says now: one arrival per annotation, and one per annotation that is gone."""
-    item = _item(queue, task)
+    item = items.get(_key(task))
     if item is None:
         return []
     task_id = int(task["id"])
@@ -279,10 +285,15 @@ def _verified(queue: ReviewQueue) -> Iterator[ReviewItem]:
         offset += len(items)
 
 
-def _item(queue: ReviewQueue, task: Mapping[str, Any]) -> ReviewItem | None:
-    """The item a task was made for, None for a task that is not ours."""
+def _items(queue: ReviewQueue, tasks: Iterable[Mapping[str, Any]]) -> dict[str, ReviewItem]:
+    """The items that tasks were made for, by key; a task that is not ours has none."""
+    return queue.find_all({_key(task) for task in tasks} - {""})
+
+
+def _key(task: Mapping[str, Any]) -> str:
+    """The dedupe key that a task carries, "" where it is not ours."""
     key = task["data"].get("dedupe_key")
-    return queue.find(key) if isinstance(key, str) else None
+    return key if isinstance(key, str) else ""
 
 
 def _facts(queue: ReviewQueue, item: ReviewItem) -> ImageFacts:

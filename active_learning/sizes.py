@@ -43,13 +43,13 @@ def fit_size(
 ) -> SizeFit:
     """Measure a release at several sizes, and write the one worth its cost into its config.
 
-    With another size go class thresholds, probabilities, novelty, drift reference and evaluations:
-    they are of other answers. Fit and measure them anew.
+    With another size go class thresholds, probabilities, novelty, from when on it asks, drift
+    reference and evaluations: they are of other answers. Fit and measure them anew.
 
     Args:
         release: folder of a release.
         dataset: the very data set it was trained on.
-        sizes: px to try; none: those that `usual_sizes` gives.
+        sizes: px to try, beside the size it has; none: those that `usual_sizes` gives.
         device: "cpu" or "cuda:N".
 
     Raises:
@@ -62,11 +62,13 @@ def fit_size(
 
     config = read_release(release)
     check_dataset(config, dataset)
-    tried = sorted(set(sizes or usual_sizes(config.run.image_size)))
-    for size in tried:
+    asked = set(sizes or usual_sizes(config.run.image_size))
+    for size in sorted(asked):
         if size < STEP_PX or (size % STEP_PX and size != config.run.image_size):
             raise ConfigError(f"Size {size} cannot be tried: give a multiple of {STEP_PX} px.")
     predictor = load(release, device=device)
+    # Also the size it has: another one has to be worth the change.
+    tried = sorted(asked | {config.image_size})
     scores = {size: _score(predictor, dataset, config, size) for size in tried}
     chosen = best_size(scores)
     if chosen != config.image_size:
@@ -117,6 +119,7 @@ def _resized(config: ReleaseConfig, size: int) -> ReleaseConfig:
             "class_thresholds": {},
             "calibration": {},
             "novelty": None,
+            "ask_from": None,
             "drift": {},
             "evaluations": (),
         }

@@ -83,14 +83,21 @@ def compare_trials(
         seed: of the resamples.
 
     Raises:
-        DatasetError: if a golden image is not in the data set, or labels differ.
+        DatasetError: if a golden image is not in the data set, labels differ, or there is no test
+            image.
         WeightsError: if a release is damaged.
     """
     from models import load
     from models._release import read_release
 
+    test = dataset.split(PROTOCOL, "test")
+    if not test:
+        raise DatasetError(
+            f"{dataset.name} has no test images under protocol {PROTOCOL}: nothing can be proven "
+            "better on it; prepare it from more images."
+        )
     predictors = [load(folder, device=device) for folder in (candidate, incumbent)]
-    times = _latencies(predictors, dataset.split(PROTOCOL, "test")[:TIMED_IMAGES])
+    times = _latencies(predictors, test[:TIMED_IMAGES])
     first, second = (
         _trial(
             Remembering(predictor),
@@ -117,7 +124,7 @@ def read_golden(file: Path | None) -> tuple[str, ...]:
     if file is None:
         return ()
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8-sig").splitlines()  # some editors begin with a mark
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(
             f"The golden images are named in {file}, which cannot be read: give a text file of "

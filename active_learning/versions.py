@@ -10,7 +10,6 @@ with what became of it: used, superseded by a newer answer, withdrawn, or left o
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -20,8 +19,14 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from active_learning._answer_rows import (
+    AnnotationRow,
+    rows_of,
+    standing_ids,
+    standing_rows,
+    to_annotation,
+)
 from active_learning.growth import GROUPING, Growth, grow, look_at, write
-from active_learning.inbox import AnnotationRow, standing_rows, to_annotation
 from core.errors import DatasetError, LedgerError
 from core.images import ImageStore
 from core.ledger import Base, Ledger
@@ -146,18 +151,15 @@ class Versions:
             dataset: name of the public set.
             used: id of a version; one the ledger does not know stands for the public set.
         """
+        known = self.get(used)
+        line = [version.id for version in self.lineage(known)] if known else []
+        earlier = sa.select(VersionAnswerRow.annotation).where(
+            VersionAnswerRow.dataset == dataset, VersionAnswerRow.version.in_(line)
+        )
         with self.ledger.reading() as session:
-            head = _head(session, dataset)
-            line = self.lineage(head.to_record()) if head else ()
-            newer = [version.id for version in itertools.takewhile(lambda v: v.id != used, line)]
-            later = sa.select(VersionAnswerRow.annotation).where(
-                VersionAnswerRow.dataset == dataset, VersionAnswerRow.version.in_(newer)
-            )
-            numbers = {row.id for row in self._unplaced(session, dataset)}
-            numbers |= set(session.scalars(later))
-            return tuple(
-                to_annotation(row) for row in standing_rows(session, None) if row.id in numbers
-            )
+            learned = set(session.scalars(earlier))
+            new = [number for number in standing_ids(session, None) if number not in learned]
+            return tuple(to_annotation(row) for row in rows_of(session, new))
 
     def next_version(self, dataset: str) -> DatasetVersion:
         """Make the version that holds every answer so far; the newest one if nothing is new.
@@ -175,10 +177,10 @@ class Versions:
         with self.ledger.reading() as session:
             row = _head(session, dataset)
             head = row.to_record() if row else None
-            unplaced = [row.id for row in self._unplaced(session, dataset)]
+            unplaced = _unplaced(session, dataset)
             standing = {row.id: to_annotation(row) for row in standing_rows(session, None)}
-            rows = session.scalars(sa.select(AnnotationRow))
-            kinds = {row.id: (row.kind, row.image_sha256) for row in rows}
+            told = sa.select(AnnotationRow.id, AnnotationRow.kind, AnnotationRow.image_sha256)
+            kinds = {number: (kind, image) for number, kind, image in session.execute(told)}
         if head is not None and not unplaced:
             return head
         if head is not None and head.test_id != base.test_id(ACCEPTANCE, "test"):
@@ -271,14 +273,12 @@ class Versions:
         session.flush()  # rows that refer to it come after it
         return row
 
-    def _unplaced(self, session: Session, dataset: str) -> Sequence[AnnotationRow]:
-        placed = sa.select(VersionAnswerRow.annotation).where(VersionAnswerRow.dataset == dataset)
-        query = (
-            sa.select(AnnotationRow)
-            .where(AnnotationRow.id.not_in(placed))
-            .order_by(AnnotationRow.id)
-        )
-        return session.scalars(query).all()
+
+def _unplaced(session: Session, dataset: str) -> Sequence[int]:
+    """The rows of annotations that went into no version yet, the oldest first."""
+    placed = sa.select(VersionAnswerRow.annotation).where(VersionAnswerRow.dataset == dataset)
+    query = sa.select(AnnotationRow.id).where(AnnotationRow.id.not_in(placed))
+    return session.scalars(query.order_by(AnnotationRow.id)).all()
 
 
 def _head(session: Session, dataset: str) -> VersionRow | None:

@@ -39,7 +39,8 @@ _passing = threading.Event()  # while a pass is being made
 
 
 def watch(settings: Settings) -> None:
-    """Make a pass now and every `retraining.poll_min` minutes; returns when told to stop.
+    """Make a pass every `retraining.poll_min` minutes, the first at once where none was made yet;
+    returns when told to stop.
 
     Raises:
         LedgerError: if the ledger cannot be opened.
@@ -89,9 +90,22 @@ def _scheduler(settings: Settings) -> Any:
     from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
     from apscheduler.schedulers.background import BackgroundScheduler
 
+    class Steady(BackgroundScheduler):  # type: ignore[misc]  # it comes without types
+        """One whose thread outlives a ledger that fails just when an hour is noted.
+
+        It guards itself against one that cannot be read only, and would watch on and pass no more.
+        """
+
+        def _process_jobs(self) -> Any:
+            try:
+                return super()._process_jobs()
+            except SQLAlchemyError as exc:
+                logger.warning("the hour of the next pass could not be noted: %s", exc)
+                return self.jobstore_retry_interval
+
     # It warns of every pass that is left out because one still goes on, which is as it should be.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
-    scheduler = BackgroundScheduler(
+    scheduler = Steady(
         jobstores={"default": SQLAlchemyJobStore(url=settings.paths.ledger_url, tablename=_TABLE)},
         executors={"default": ThreadPoolExecutor(1)},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": _GRACE_S},

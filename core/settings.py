@@ -127,7 +127,9 @@ class LabelStudioSettings(Group):
     token: SecretStr | None = Field(
         None, description="Access token of the Label Studio user; a secret."
     )
-    project: str = Field(
+    # Label Studio keeps a title without the spaces around it; one with them would be made anew
+    # each time that it is looked for.
+    project: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
         "Rollmark",
         min_length=1,
         max_length=50,

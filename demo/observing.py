@@ -34,8 +34,11 @@ class Answered:
     """An image, what was said of it, and its encoded bytes where they are known."""
 
     image: DecodedImage
-    inspection: Inspection
+    inspection: Inspection  # at the release's own score threshold
     data: bytes | None
+
+
+_Noted = tuple[DecodedImage, Callable[[], Inspection], bytes | None]
 
 
 class Observer:
@@ -57,17 +60,26 @@ class Observer:
         self._ledger = ledger
         self._window = window
         self._beside = beside
-        self._queue: queue.Queue[Answered] = queue.Queue(_WAITING)
+        self._queue: queue.Queue[_Noted] = queue.Queue(_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.dropped = 0
 
-    def note(self, image: DecodedImage, inspection: Inspection, data: bytes | None = None) -> None:
-        """Hand over an answer; returns at once and never raises."""
+    def note(
+        self, image: DecodedImage, read: Callable[[], Inspection], data: bytes | None = None
+    ) -> None:
+        """Hand over an answer; returns at once and never raises.
+
+        Args:
+            image: that was looked at.
+            read: the answer at the release's own score threshold, which references were made at:
+                where somebody moved it, what is hidden by that is no drift.
+            data: its encoded bytes, where they are known.
+        """
         if image.sha256 in sample_hashes():
             return
         try:
-            self._queue.put_nowait(Answered(image, inspection, data))
+            self._queue.put_nowait((image, read, data))
         except queue.Full:
             self.dropped += 1
         if self._thread is None:
@@ -100,7 +112,9 @@ class Observer:
                 break
         return seen
 
-    def _look(self, answered: Answered) -> tuple[str, Seen]:
+    def _look(self, noted: _Noted) -> tuple[str, Seen]:
+        image, read, data = noted
+        answered = Answered(image, read(), data)
         if self._beside is not None:
             try:
                 self._beside(answered)

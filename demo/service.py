@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,7 @@ class Look:
     prediction: Prediction
     inspection: Inspection
     title: str  # of the model, for people
+    usual: Callable[[], Inspection]  # the answer at the release's own score threshold
     queued: str = ""  # what became of a doubt, in words; "" where there is nothing to say
 
 
@@ -157,7 +158,7 @@ class Service:
             WeightsNotFoundError: if no model is served at all.
         """
         look = self._look(image or source, model, score_threshold)
-        self._observer.note(look.image, look.inspection, _encoded(source, self._settings))
+        self._observer.note(look.image, look.usual, _encoded(source, self._settings))
         if isinstance(source, DecodedImage):
             return look
         queued = self._doubts.settle(source, [look.inspection], self.releases())
@@ -176,21 +177,19 @@ class Service:
         asked = config.score_threshold if threshold is None else threshold
         # Near misses make a detector's uncertainty, so it is asked for more than will be shown.
         [prediction] = predictor([image], score_threshold=min(asked, ACQUISITION_THRESHOLD))
-        inspection = to_inspection(
-            prediction,
-            release=config,
-            review_threshold=self._settings.review.review_threshold,
-            score_threshold=threshold,
-            novelty=novelty_of(prediction, release.folder, config),
+        novelty = novelty_of(prediction, release.folder, config)
+        limit = self._settings.review.review_threshold
+        read = partial(
+            to_inspection, prediction, release=config, novelty=novelty, review_threshold=limit
         )
+        inspection = read(score_threshold=threshold)
         logger.info(
             "inspected %s with %s %s: %s",
-            image.sha256[:12],
-            config.name,
-            config.revision,
-            inspection.verdict,
+            *(image.sha256[:12], config.name, config.revision, inspection.verdict),
         )
-        return Look(image, prediction, inspection, config.title)
+        is_usual = threshold in (None, config.score_threshold)
+        usual = (lambda: inspection) if is_usual else partial(read, score_threshold=None)
+        return Look(image, prediction, inspection, config.title, usual)
 
     def heat(
         self, image: DecodedImage, model: str, method: Literal["layer", "eigen"]

@@ -65,7 +65,7 @@ class Shadow:
             prediction,
             release=config,
             review_threshold=self._settings.review.review_threshold,
-            score_threshold=self._settings.serving.score_threshold,
+            score_threshold=None,  # its own, as the live answer is told here at its own
         )
         self.looked += 1
         self._compare(answered, said.model_copy(update={"model": config.name + _SUFFIX}), config)

@@ -7,12 +7,15 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from PIL import Image as PILImage
 
 from core.errors import DatasetError
 from core.images import KEPT, decode
 from training.datasets import Dataset, Sample
+
+_ORIENTATION: Final = 0x0112  # EXIF tag; 1 is upright
 
 
 def to_yolo_folder(
@@ -26,7 +29,7 @@ def to_yolo_folder(
 
     Images are links to the prepared set (copies where links are impossible), so the caches that
     ultralytics drops beside labels stay in this folder and never reach the data set. Those with
-    transparency are written anew, as they are inspected.
+    transparency, and a WebP that was turned, are written anew, as they are inspected.
 
     Args:
         dataset: a detection set.
@@ -39,7 +42,7 @@ def to_yolo_folder(
 
     Raises:
         DatasetError: if the set has no boxes to detect, or a split is unknown.
-        InputError: if a picture with transparency cannot be read.
+        InputError: if a picture that is written anew cannot be read.
     """
     if dataset.task != "detect":
         raise DatasetError(f"{dataset.name} is a {dataset.task} set; only boxes go to YOLO form.")
@@ -51,8 +54,7 @@ def to_yolo_folder(
         labels.mkdir(parents=True)
         for sample in dataset.split(protocol, split):
             source = sample.path.resolve()
-            if _is_see_through(source):
-                # ultralytics drops transparency; the app, and who labels, see it over white
+            if _is_read_otherwise(source):
                 pixels = decode(source, limits=KEPT).pixels
                 PILImage.fromarray(pixels).save(images / sample.file, lossless=True)
             else:
@@ -96,12 +98,17 @@ def _link(source: Path, target: Path) -> None:
     raise DatasetError(f"{source} can neither be linked nor copied to {target}.")
 
 
-def _is_see_through(source: Path) -> bool:
+def _is_read_otherwise(source: Path) -> bool:
+    """Whether ultralytics would learn from another picture than is inspected and labelled.
+
+    It drops transparency, which lies over white here, and leaves a WebP turned as it was taken.
+    """
     if source.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
         return False
     try:
         with PILImage.open(source) as picture:
-            return picture.has_transparency_data
+            is_turned = picture.format == "WEBP" and picture.getexif().get(_ORIENTATION, 1) != 1
+            return picture.has_transparency_data or is_turned
     except OSError:
         return False  # whoever reads it will say what is wrong with it
 

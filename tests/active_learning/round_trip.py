@@ -177,7 +177,7 @@ def _deviation(answers: Sequence[Annotation], truth: dict[str, Sample]) -> float
 
 
 def _image_of(desk: Desk, number: int) -> str:
-    from active_learning.inbox import AnnotationRow
+    from active_learning._answer_rows import AnnotationRow
 
     with desk.ledger.reading() as session:
         row = session.get(AnnotationRow, number)

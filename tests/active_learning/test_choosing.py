@@ -71,6 +71,16 @@ def test_what_a_person_has_flagged_goes_before_chance():
     assert chosen(due, 1) == [1]
 
 
+def test_what_a_person_has_flagged_goes_before_every_doubt_of_a_model():
+    seen = said("classify", probabilities={"crazing": 0.9})
+    due = [item(k, BY_HAND).model_copy(update={"predictions": (seen,)}) for k in range(1, 5)]
+    due += [item(k, 0.99, "classify") for k in range(5, 40)]
+    options = {"labelled_counts": {"crazing": 10_000}, "random_share": 0.2, "seed": 0}
+    sent = choose(due, 5, **options)
+    assert [int(name) for name in sent[:4]] == [1, 2, 3, 4]
+    assert len(set(sent)) == 5
+
+
 def test_one_classified_image_is_enough_for_a_ranking():
     due = [item(k, k / 100, "detect") for k in range(1, 40)] + [item(0, 0.0, "classify")]
     assert chosen(due, 2) == [39, 38]

@@ -57,6 +57,17 @@ def test_one_dissenting_classifier_of_five_is_named():
     )
 
 
+def test_a_classifier_that_calls_the_steel_sound_has_missed_what_others_find():
+    taught = {**TAUGHT, "mill": ("ok", "scratches")}
+    sound = by_classifier("mill", {"ok": 0.95, "scratches": 0.05})
+    found = compare([scratches("grace"), sound], labels=taught)
+    assert found.disagreement == pytest.approx(0.9)
+    assert found.reasons == ("scratches 0.90 is found by grace and missed by mill",)
+    assert found.sentence == "1 of 2 sees scratches; the classifier finds nothing."
+    nothing = compare([by_detector("grace"), sound], labels=taught)
+    assert (nothing.disagreement, nothing.sentence) == (0.0, "No model finds a defect.")
+
+
 def test_a_defect_found_by_one_and_missed_by_the_others_is_told_once():
     found = judge(scratches("grace", 0.6), by_detector("da_yolo"), by_detector("gms2_yolo"))
     # Two of three pairs differ by 0.6; the two that found nothing agree.

@@ -9,6 +9,7 @@ from active_learning.drift import (
     FEWEST,
     NOTHING,
     Drift,
+    Reference,
     Seen,
     compare,
     describe,
@@ -103,12 +104,16 @@ def test_a_few_images_tell_nothing(reference):
     )
 
 
-def test_a_number_that_is_mostly_zero_has_fewer_bins():
+def test_a_number_that_is_mostly_zero_has_a_bin_for_zero_and_one_for_the_rest():
     rows = [("nothing", 0.0)] * 95 + [("crazing", 0.9)] * 5
     reference = describe([(0.5, 0.2)] * 100, rows)
-    assert reference.probability.edges == (0.0,)
-    # The edge belongs to the bin above it, so nothing lies below.
-    assert reference.probability.shares == (0.0, 1.0)
+    # Nothing lies below 0, where the first bin ends.
+    assert reference.probability.shares == (0.0, 0.95, 0.05)
+    faint = compare(reference, [Seen(0.5, 0.2, "nothing", 0.45)] * 100)
+    # (0.001 - 0.95) ln (0.001 / 0.95) + (1 - 0.05) ln (1 / 0.05) = 6.50678 + 2.84595
+    assert faint.psi["probability"] == pytest.approx(9.35273, abs=1e-4)
+    kept = Reference.model_validate_json(reference.model_dump_json())
+    assert kept == reference
 
 
 def test_a_damaged_reference_is_told_from_none(reference):

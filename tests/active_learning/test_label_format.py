@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -412,6 +413,21 @@ def test_boxes_alone_say_nothing_about_the_pixels_but_no_defect_does():
     assert class_map_from_record(sound.mask).sum() == 0
 
 
+def test_a_class_of_sound_steel_says_no_defect_too():
+    labelling = replace(LABELLING, choices=("ok", "red iron"))
+    sound = to_annotation(answered(choice_region("ok")), image=IMAGE, labelling=labelling)
+    assert sound.label == "ok"
+    assert class_map_from_record(sound.mask).sum() == 0
+    both = answered(choice_region("ok"), box_region())
+    with pytest.raises(LabelFormatError, match="says 'ok' and marks 1 of them"):
+        to_annotation(both, image=IMAGE, labelling=labelling)
+    # Nor is both drawn before the person begins, who would only have to submit it.
+    drawn = predicted(detected((10, 10, 60, 60)), classified(ok=0.9, red_iron=0.1))
+    assert [region["type"] for region in drawn["result"]] == ["rectanglelabels"]
+    alone = predicted(detected(), classified(ok=0.9, red_iron=0.1))
+    assert [region["value"]["choices"] for region in alone["result"]] == [["ok"]]
+
+
 def test_a_choice_comes_back_as_the_label_of_the_image():
     assert read(answered(choice_region("red iron"))).label == "red iron"
 
@@ -444,6 +460,24 @@ def test_the_annotator_is_named_as_well_as_label_studio_tells(who, name):
 def test_an_answer_that_cannot_be_right_is_refused(raw, sentence):
     with pytest.raises(LabelFormatError, match=sentence):
         read(raw)
+
+
+@pytest.mark.parametrize(
+    "kind", ["polygonlabels", "ellipselabels", "keypointlabels", "labels", "rectangle", "polygon"]
+)
+def test_a_mark_of_a_tool_that_people_added_is_refused_and_no_clean_image(kind):
+    value = {"points": [[10, 10], [40, 10], [40, 40]], "polygonlabels": ["crazing"]}
+    added = box_region() | {"type": kind, "from_name": "shape", "value": value}
+    with pytest.raises(LabelFormatError, match=f"marks something as {kind}"):
+        read(answered(added))
+
+
+def test_another_question_that_people_added_leaves_the_answer_as_it_is():
+    asked = {"from_name": "sharpness", "type": "choices", "value": {"choices": ["blurred"]}}
+    said = {"from_name": "remark", "type": "textarea", "value": {"text": ["near the edge"]}}
+    both = read(answered(box_region(), choice_region("red iron"), asked, said))
+    assert [label for label, _ in both.boxes] == ["crazing"]
+    assert both.label == "red iron"
 
 
 def test_everything_sent_and_accepted_unchanged_comes_back_the_same():

@@ -8,7 +8,9 @@ import pytest
 from active_learning.drift import Seen, describe
 from active_learning.incoming import Incoming
 from active_learning.labelling import NO_DEFECT
+from active_learning.leases import Leases
 from active_learning.outlook import count_labels, outlook, outlooks, versions_of
+from active_learning.retraining import LEASE, RetrainingRuns
 from active_learning.status import read_status
 from core.geometry import mask_record
 from core.records import Annotation
@@ -46,6 +48,23 @@ def test_an_answer_is_new_until_a_version_that_holds_it_was_trained_on(installat
     assert [a.label for a in versions.answers_since(DATASET, installation.base_id)] == ["scratches"]
     # Not in the ledger: the public set.
     assert len(versions.answers_since(DATASET, "f" * 64)) == 1
+
+
+def test_a_run_on_another_set_does_not_tell_what_the_live_release_has_learned(installation, ledger):
+    desk = installation.desk(ledger)
+    installation.answer(desk, 2)
+    version = versions_of(installation.settings, desk).next_version(DATASET)
+    folder = resolve(MODEL, installation.settings.paths).folder
+    config = read_release(folder)
+    learned = config.run.model_copy(update={"dataset_id": version.id})
+    write_config(folder, config.model_copy(update={"run": learned}))
+    runs = RetrainingRuns(ledger, who="tests")
+    with Leases(ledger).hold(LEASE, ttl_s=60) as lease:
+        run = runs.request(lease, model=MODEL, dataset="x-sdd", why="due", incumbent="a")
+        run = runs.take_up(run, lease)
+        run = runs.reach(run, lease, "snapshot", version=installation.base_id)
+        runs.end(run, lease, "refused", ("no better",))
+    assert look(installation, ledger).new_reviews == 0
 
 
 def test_what_the_new_answers_name_is_counted_beside_what_training_has(installation, ledger):

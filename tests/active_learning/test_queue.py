@@ -12,6 +12,7 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
+import sqlalchemy as sa
 
 from active_learning._review_rows import EDGES, dedupe_key, locked, move
 from active_learning.leases import Leases
@@ -94,6 +95,17 @@ def test_the_same_image_is_the_same_item_with_all_reasons_and_the_higher_priorit
     )
     assert (third.priority, third.note) == (0.9, "edge\nnew kind")
     assert queue.counts()["pending"] == 1
+
+
+def test_the_items_of_a_page_of_tasks_are_found_in_one_question(queue, ledger):
+    added = [add(queue, b"steel %d" % k) for k in range(3)]
+    asked: list[str] = []
+    sa.event.listen(
+        ledger._engine, "before_cursor_execute", lambda *told: asked.append(str(told[2]))
+    )
+    found = queue.find_all([*(item.dedupe_key for item in added), "of another project"])
+    assert found == {item.dedupe_key: item for item in added}
+    assert len([words for words in asked if "SELECT" in words]) == 1
 
 
 def test_the_same_image_under_a_new_configuration_is_another_item(queue, ledger, images):

@@ -49,6 +49,7 @@ def segmenter(tmp_path, tiny_neu_seg):
         update={
             "run": config.run.model_copy(update={"dataset_id": dataset.id}),
             "class_thresholds": dict.fromkeys(config.labels, 0.3),
+            "ask_from": 0.7,
             "calibration": {"kind": "curves", "per_class": {}},
             "drift": {"n": 1},
         }
@@ -74,14 +75,15 @@ def _scores(monkeypatch, by_size):
 def test_another_size_is_written_and_what_was_fitted_at_the_old_one_goes(segmenter, monkeypatch):
     folder, dataset = segmenter
     before = read_release(folder)
-    asked = _scores(monkeypatch, {64: 0.5, 96: 0.6})
+    asked = _scores(monkeypatch, {64: 0.5, 96: 0.6, 128: 0.604})
     found = fit_size(folder, dataset, (96, 64))
-    assert asked == [(64, {}, "val"), (96, {}, "val")]
+    assert asked == [(64, {}, "val"), (96, {}, "val"), (128, {}, "val")]
     assert (found.image_size, found.metric, found.n) == (96, "mIoU", len(dataset.samples))
-    assert found.scores == {64: 0.5, 96: 0.6}
+    assert found.scores == {64: 0.5, 96: 0.6, 128: 0.604}
     after = read_release(folder)
     assert (after.image_size, after.run) == (96, before.run)
     assert (after.class_thresholds, after.calibration, after.drift) == ({}, {}, {})
+    assert (before.ask_from, after.ask_from) == (0.7, None)
     # Half as much again in each direction: (96 / 64)² times the work.
     assert after.gflops == pytest.approx(2.25 * module._resized(before, 64).gflops, rel=0.01)
 
@@ -91,6 +93,15 @@ def test_a_size_that_is_kept_changes_nothing(segmenter, monkeypatch):
     before = read_release(folder)
     _scores(monkeypatch, {128: 0.6, 160: 0.6})
     assert fit_size(folder, dataset, (128, 160)).image_size == before.image_size == 128
+    assert read_release(folder) == before
+
+
+def test_a_size_that_is_worse_than_the_one_it_has_is_not_taken(segmenter, monkeypatch):
+    folder, dataset = segmenter
+    before = read_release(folder)
+    _scores(monkeypatch, {128: 0.6, 160: 0.3})
+    found = fit_size(folder, dataset, (160,))
+    assert (found.image_size, found.scores) == (128, {128: 0.6, 160: 0.3})
     assert read_release(folder) == before
 
 

@@ -3,14 +3,17 @@
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from active_learning import thresholds as module
-from active_learning.thresholds import _histograms, best_thresholds, fit_thresholds
+from active_learning.__main__ import app
+from active_learning.thresholds import ThresholdFit, _histograms, best_thresholds, fit_thresholds
 from core.errors import ConfigError
 from core.types import DecodedImage
 from models import load
@@ -124,3 +127,16 @@ def test_a_detector_has_no_pixels(tmp_path, tiny_neu_det):
     releases.describe(tmp_path, "grace", task="detect")
     with pytest.raises(ConfigError, match="only segmenters"):
         fit_thresholds(tmp_path, tiny_neu_det)
+
+
+def test_the_command_fits_anew_what_is_of_other_decisions(tmp_path, monkeypatch):
+    done: list[str] = []
+    found = ThresholdFit({}, 0.5, 0.5, 6)
+    monkeypatch.setattr(module, "fit_thresholds", lambda *_, device: found)
+    for name in ("calibrate.calibrate", "ordinary.fit_ordinary"):
+        fit = partial(lambda name, *_, device: done.append(name), name)
+        monkeypatch.setattr(f"active_learning.{name}", fit)
+    monkeypatch.setattr("training.datasets.open_dataset", lambda name, root: None)
+    result = CliRunner().invoke(app, ["thresholds", str(tmp_path), "--data", "neu-seg"])
+    assert result.exit_code == 0
+    assert done == ["calibrate.calibrate", "ordinary.fit_ordinary"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,8 @@ def test_golden_names_are_read_one_a_line_without_comments(tmp_path):
     file = tmp_path / "golden.txt"
     file.write_text("a.jpg\n\n# why\nb.jpg  # twice\na.jpg\n")
     assert read_golden(file) == ("a.jpg", "b.jpg")
+    file.write_bytes("\ufeffa.jpg\n".encode())  # as Windows' own editor saves it
+    assert read_golden(file) == ("a.jpg",)
     assert read_golden(None) == ()
     with pytest.raises(ConfigError, match="ROLLMARK_RETRAINING__GOLDEN"):
         read_golden(tmp_path / "missing.txt")
@@ -127,3 +131,12 @@ def test_both_releases_are_measured_on_the_same_frozen_images(tmp_path, tiny_neu
     assert (new.golden_found, old.golden_found) == (new.golden, ())
     assert new.latency_ms >= 0
     assert module.TIMED_IMAGES > 0
+
+
+def test_a_set_without_test_images_is_told_in_a_sentence(tmp_path, tiny_neu_cls, monkeypatch):
+    samples = [replace(s, splits={"leak-free": "train"}) for s in tiny_neu_cls.samples]
+    dataset = replace(tiny_neu_cls, samples=tuple(samples))
+    canned = Canned("classify", dataset.labels, {})
+    monkeypatch.setattr("models.load", lambda folder, *, device: canned)
+    with pytest.raises(DatasetError, match="no test images"):
+        compare_trials(tmp_path, tmp_path, dataset, device="cpu")

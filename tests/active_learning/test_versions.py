@@ -137,8 +137,12 @@ def test_what_cannot_train_the_set_is_left_out_with_a_reason(annotation, reason)
 @pytest.mark.parametrize(
     "annotation",
     # Label Studio's "no defect" arrives with an empty mask of every class that could be brushed.
-    [said(NEW, boxes=()), brushed(0, "patches", "scratches", choice="no defect")],
-    ids=["submitted as it was", "no defect"],
+    [
+        said(NEW, boxes=()),
+        brushed(0, "patches", "scratches", choice="no defect"),
+        said(NEW, boxes=(), choice="ok"),
+    ],
+    ids=["submitted as it was", "no defect", "a classifier's own class for it"],
 )
 def test_an_image_on_which_a_person_saw_nothing_is_kept_without_boxes(annotation):
     growth = grow(SMALL, SMALL, [annotation], groups={})
@@ -362,6 +366,16 @@ def test_withdrawing_every_answer_leads_back_to_the_public_set(versions, answer)
     back = versions.next_version("neu-det")
     assert (back.parent, back.reviewed) == (None, 0)
     assert grown.parent == back.id == versions.head("neu-det").id
+
+
+def test_an_answer_that_was_learned_stays_so_when_another_one_is_withdrawn(versions, answer):
+    answer(picture(1))
+    first = versions.next_version("neu-det")
+    answer(picture(2), annotation_id=500)
+    second = versions.next_version("neu-det")
+    answer(picture(2), annotation_id=500, minute=1, kind="deleted")
+    assert versions.next_version("neu-det") == first
+    assert versions.answers_since("neu-det", second.id) == ()
 
 
 def test_a_turned_copy_of_a_test_image_is_left_out(versions, answer, data_root):

@@ -13,11 +13,13 @@ from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 
 from active_learning import watch
 from active_learning.orders import Orders
 from active_learning.presence import Presence, watchers
 from active_learning.retraining import RetrainingRuns
+from core.errors import LedgerError
 from core.ledger import open_ledger
 from tests.active_learning.installation import MODEL, installation
 
@@ -125,3 +127,36 @@ def test_a_watcher_looks_at_its_hours_as_often_as_it_says_that_it_is_there(insta
     late.cancel()
     assert hours.due <= datetime.now(UTC)
     ledger.close()
+
+
+def test_a_ledger_that_fails_once_when_an_hour_is_noted_does_not_end_the_passes(
+    installation, monkeypatch
+):
+    from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+
+    made, failed = threading.Semaphore(0), threading.Event()
+    note = SQLAlchemyJobStore.update_job
+
+    def fails_once(self, job):
+        if not failed.is_set():
+            failed.set()
+            raise OperationalError("UPDATE", {}, Exception("database is locked"))
+        note(self, job)
+
+    def counts():
+        made.release()
+        raise LedgerError("enough of this pass")
+
+    monkeypatch.setattr(SQLAlchemyJobStore, "update_job", fails_once)
+    monkeypatch.setattr(watch, "load_settings", counts)
+    open_ledger(installation.settings.paths.ledger_url).close()
+    watch._stop.clear()
+    scheduler = watch._scheduler(installation.settings)
+    try:
+        assert made.acquire(timeout=WAIT_S)
+        assert failed.wait(WAIT_S)
+        time.sleep(0.5)  # in which the scheduler's thread would have ended
+        scheduler.modify_job(watch.JOB, next_run_time=datetime.now(UTC))
+        assert made.acquire(timeout=20)
+    finally:
+        scheduler.shutdown(wait=True)

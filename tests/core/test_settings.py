@@ -107,6 +107,14 @@ def test_an_empty_value_is_the_default(monkeypatch):
     assert load(monkeypatch, ROLLMARK_SERVING__SCORE_THRESHOLD="").serving.score_threshold is None
 
 
+def test_a_project_s_title_has_no_spaces_around_it_as_label_studio_keeps_it(monkeypatch):
+    monkeypatch.setenv("ROLLMARK_LABEL_STUDIO__PROJECT", " Mill A ")
+    assert load_settings(None).label_studio.project == "Mill A"
+    monkeypatch.setenv("ROLLMARK_LABEL_STUDIO__PROJECT", "  ")
+    with pytest.raises(ConfigError, match="ROLLMARK_LABEL_STUDIO__PROJECT"):
+        load_settings(None)
+
+
 def test_image_limits_are_in_bytes_and_pixels(monkeypatch):
     settings = load(
         monkeypatch, ROLLMARK_SERVING__MAX_IMAGE_MB="1.5", ROLLMARK_SERVING__MAX_MEGAPIXELS="2"

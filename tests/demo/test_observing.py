@@ -10,6 +10,7 @@ import pytest
 from active_learning.incoming import Incoming
 from core.errors import LedgerError
 from core.images import decode
+from core.records import Inspection
 from core.settings import PathSettings, RetrainingSettings, Settings
 from demo import observing
 from demo import shadow as shadow_module
@@ -34,6 +35,17 @@ def test_every_inspection_enters_the_window_of_its_model(service: Service) -> No
     assert (seen(service, "grace"), seen(service, "da_yolo")) == (3, 1)
 
 
+def test_a_score_threshold_that_somebody_moved_is_no_drift(service: Service) -> None:
+    answer = service.inspect(picture(0), "grace", score_threshold=1.0)
+    assert not answer.inspection.detections
+    usual = service.inspect(picture(0), "grace").inspection.detections
+    service._observer.settle()
+    ledger = service.review.open(service.releases()).ledger
+    moved, own = Incoming(ledger, window=500).latest("grace")
+    assert moved == own
+    assert own.probability == max(box.probability for box in usual)
+
+
 def test_the_pictures_that_come_with_the_app_are_left_out(service: Service) -> None:
     service.inspect(PICTURE, "grace")
     assert seen(service, "grace") == 0
@@ -47,8 +59,7 @@ def test_a_ledger_that_is_down_is_a_line_in_the_log_and_no_answer_waits(
 
     observer = Observer(down, window=100)  # type: ignore[arg-type]
     image = decode(picture())
-    inspection = _inspected(image)
-    observer.note(image, inspection)
+    observer.note(image, _inspected)
     observer.settle()
     assert "1 inspections are missing from the drift window: the disk is full" in caplog.text
 
@@ -63,7 +74,7 @@ def test_what_does_not_fit_into_the_queue_is_dropped_and_counted() -> None:
     observer = Observer(waits, window=100, beside=lambda answered: gate.wait(30) and None)  # type: ignore[arg-type]
     image = decode(picture())
     for _ in range(400):
-        observer.note(image, _inspected(image))
+        observer.note(image, _inspected)
     assert observer.dropped > 0
     gate.set()
     observer.settle()
@@ -81,9 +92,9 @@ def test_an_answer_is_looked_at_at_once_and_its_picture_not_kept_until_others_ca
 
     observer = Observer(down, window=100, beside=lambda answered: looked.set())  # type: ignore[arg-type]
     image = decode(picture())
-    observer.note(image, _inspected(image))
+    observer.note(image, _inspected)
     assert looked.wait(10)
-    observer.note(image, _inspected(image))
+    observer.note(image, _inspected)
     observer.settle()
 
 
@@ -115,6 +126,17 @@ def test_where_the_candidate_disagrees_the_image_goes_into_the_queue(shadowed: S
     assert not [reason for reason in item.reasons if "grace" in reason]  # the name, not the title
 
 
+def test_a_score_threshold_that_somebody_moved_makes_no_disagreement(shadowed: Service) -> None:
+    shadow = shadowed._observer._beside
+    assert isinstance(shadow, shadow_module.Shadow)
+    shadow._opened(Path(str(shadowed._settings.retraining.shadow)))
+    assert shadow._config is not None
+    shadow._predictor = FakePredictor(shadow._config)  # that sees what the live model sees
+    shadowed.inspect(picture(0), "grace", score_threshold=1.0)
+    shadowed._observer.settle()
+    assert (shadow.looked, shadow.disagreed) == (1, 0)
+
+
 def test_the_candidate_looks_at_so_many_images_and_no_more(shadowed: Service) -> None:
     for seed in range(4):
         shadowed.inspect(picture(seed), "grace")
@@ -133,7 +155,7 @@ def test_a_candidate_that_cannot_be_loaded_harms_no_answer(
     assert "an answer was not looked at beside" in caplog.text
 
 
-def _inspected(image):  # type: ignore[no-untyped-def]
+def _inspected() -> Inspection:
     from tests.active_learning.answers import by_detector
 
     return by_detector("grace", ("scratches", 0.9, (1.0, 2.0, 30.0, 30.0)))

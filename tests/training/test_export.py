@@ -101,6 +101,28 @@ def test_a_picture_with_transparency_is_learned_from_as_it_is_inspected(
     assert set(decode(path).pixels.ravel().tolist()) == {127}
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jpg"])
+def test_a_turned_picture_is_learned_from_upright_as_it_is_labelled(
+    suffix: str, tmp_path: Path
+) -> None:
+    path, turned = tmp_path / f"a{suffix}", Image.Exif()
+    turned[0x0112] = 6  # to be shown a quarter turn clockwise
+    picture = Image.new("RGB", (40, 20))
+    picture.paste((255, 255, 255), (0, 0, 20, 20))  # its left half, which is shown on top
+    picture.save(path, exif=turned, lossless=True)
+    splits = {"paper": "train", "leak-free": "train"}
+    sample = Sample(path.name, path, "a", 20, 40, "a", (), None, None, splits)
+    dataset = Dataset("plates", "detect", ("patches",), tmp_path, (sample,))
+
+    to_yolo_folder(dataset, "paper", tmp_path / "yolo", splits=("train",))
+
+    seen = imread(str(tmp_path / "yolo/images/train" / path.name))
+    assert seen is not None
+    assert seen.shape == (40, 20, 3)
+    assert seen[:15].min() > 240
+    assert seen[25:].max() < 15
+
+
 def test_a_segmentation_set_is_refused(tiny_neu_seg: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="neu-seg is a segment set"):
         to_yolo_folder(tiny_neu_seg, "paper", tmp_path)
