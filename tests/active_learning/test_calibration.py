@@ -69,7 +69,7 @@ def test_a_certain_class_stays_finite_under_any_temperature():
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        pytest.param({"kind": "magic"}, "kind|magic", id="unknown kind"),
+        pytest.param({"kind": "magic"}, "damaged: calibration: .*magic", id="unknown kind"),
         pytest.param({"pooled": None}, "pooled", id="no pooled curve"),
         pytest.param(
             {"per_class": {"a": {"method": "isotonic", "x": [0.1], "y": [0.1, 0.2], "n": 1}}},
@@ -82,6 +82,16 @@ def test_a_certain_class_stays_finite_under_any_temperature():
             id="falling",
         ),
         pytest.param(
+            {"per_class": {"a": {"method": "isotonic", "x": [0.5, 0.5], "y": [0, 1], "n": 1}}},
+            "scores must ascend",
+            id="two probabilities of one score",
+        ),
+        pytest.param(
+            {"per_class": {"a": {"method": "isotonic", "x": [], "y": [], "n": 0}}},
+            "per_class.a.x: Tuple should have at least 1 item",
+            id="no point",
+        ),
+        pytest.param(
             {"per_class": {"a": {"method": "isotonic", "x": [0, 1], "y": [0.9, 1.2], "n": 1}}},
             r"lie in \[0, 1\]",
             id="above 1",
@@ -91,6 +101,11 @@ def test_a_certain_class_stays_finite_under_any_temperature():
 def test_a_damaged_calibration_is_refused_in_a_sentence(damage, words):
     with pytest.raises(WeightsError, match=words):
         apply(CURVES | damage, [0.5], "scratches")
+
+
+def test_a_temperature_of_nothing_is_refused():
+    with pytest.raises(WeightsError, match="T: Input should be greater than 0"):
+        apply_temperature(temperature(0), [0.5, 0.5])
 
 
 def test_a_calibration_of_the_other_kind_is_refused():
