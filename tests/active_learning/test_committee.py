@@ -183,6 +183,27 @@ def test_several_classes_that_not_all_were_taught_are_named_once():
     assert found.sentence == "Both that know crazing and pitted surface see them."
 
 
+def test_a_vote_names_the_one_model_that_was_taught_the_class():
+    found = judge(by_segmenter("sme"), several("grace", "crazing"))
+    assert found.sentence == "The detector sees crazing."
+
+
+def test_a_second_class_that_not_all_were_taught_goes_on_in_the_same_sentence():
+    found = judge(
+        several("grace", "crazing", "scratches"),
+        several("da_yolo", "crazing", "scratches"),
+        by_segmenter("sme", ("scratches", 0.9, LEFT)),
+    )
+    assert found.sentence == "All 3 see scratches; both that know crazing also see it."
+
+
+def test_who_sees_only_the_second_class_is_counted_there_and_not_named_again():
+    found = judge(
+        several("grace", "patches", "scratches"), scratches("da_yolo"), several("sme", "patches")
+    )
+    assert found.sentence == "2 of 3 see patches; 2 of 3 also see scratches."
+
+
 def test_a_classifier_against_a_locator_that_found_nothing_counts():
     found = judge(by_detector("grace"), by_classifier("mobilesteelnet", {"crazing": 0.9}))
     assert found.disagreement == pytest.approx(0.9)

@@ -101,7 +101,7 @@ def test_each_rule_of_the_gate(candidate, incumbent, broken_rules):
 )
 def test_a_class_has_fallen_if_it_fell_in_nine_of_ten_resamples(falls, broken_rules):
     metric = {"value": 0.72, "resamples": (0.72,) * 10}
-    after = {"crazing": (0.30, (0.30,) * falls + (0.42,) * (10 - falls))}
+    after = {"crazing": (0.30, (0.30,) * falls + (0.40,) * (10 - falls))}
     before = {"crazing": (0.40, (0.40,) * 10)}
     decision = judged({"resamples": (0.70,) * 10, "classes": before}, **metric, classes=after)
     assert failed(decision) == broken_rules
@@ -137,6 +137,46 @@ def test_the_sentence_of_a_refusal_names_the_class_and_its_numbers():
     [change] = decision.classes
     assert (change.before, change.after, change.has_fallen) == (0.40, 0.30, True)
     assert (change.low, change.high) == pytest.approx((-0.10, -0.10))
+
+
+def test_every_check_that_passes_says_so_with_its_numbers():
+    classes = dict.fromkeys(("crazing", "patches", "scratches"), SAME_CLASS)
+    golden = {"golden": ("1.png: crazing", "2.png: patches"), "golden_found": ("1.png: crazing",)}
+    few = {"support": {"crazing": 50, "patches": 9, "scratches": 10}}
+    decision = judged({"classes": classes, **golden, **few}, classes=classes, **golden)
+    assert decision.reasons[1:] == (
+        "None of 2 classes falls by more than 3.0 points; 1 with too few test images not judged.",
+        "Calibration error went from 5.0 % to 5.0 %.",
+        "One image takes 20.0 ms, the incumbent 20.0 ms.",
+        "Nothing is newly missed on the golden images: 1 of 2 found, 1 before.",
+    )
+    enough = judged({"classes": classes}, classes=classes).reasons
+    assert enough[1] == "None of 3 classes falls by more than 3.0 points."
+    assert enough[4] == "No golden images are named."
+
+
+def test_every_check_that_fails_says_what_is_allowed():
+    six = tuple(f"{k}.png: crazing" for k in range(6))
+    candidate = trial(
+        value=0.685,
+        resamples=(0.675, 0.685, 0.685, 0.695),
+        classes={"crazing": (0.30, (0.29, 0.30, 0.30, 0.31))},
+        calibration_error=0.08,
+        latency_ms=30.0,
+        golden=six,
+    )
+    incumbent = trial(golden=six, golden_found=six)
+    for epsilon, wanted in ((0.0, "0"), (0.01, "−1.0")):
+        rules = replace(RULES, epsilon=epsilon)
+        assert gate(candidate, incumbent, rules=rules).reasons == (
+            "mAP50_95 went from 70.0 % to 68.5 % (−1.5 points, 95 % interval −1.5 to −1.5): "
+            f"the lower end must be above {wanted}.",
+            "Falls by more than 3.0 points: crazing 40.0 % → 30.0 %.",
+            "Calibration error went from 5.0 % to 8.0 %: at most 2.0 points more is allowed.",
+            "One image takes 30.0 ms, the incumbent 20.0 ms: at most 26.0 ms is allowed.",
+            "No longer found on the golden images: 0.png: crazing, 1.png: crazing, "
+            "2.png: crazing, 3.png: crazing, 4.png: crazing and 1 more.",
+        )
 
 
 @pytest.mark.parametrize(
