@@ -21,6 +21,7 @@ def _pieces(*rows):
 
 # Two tiles of 100 px side by side, both seeing x 75..100 of a picture of 175 × 100 px.
 PAIR = Tiling(width=175, height=100, tile_width=100, tile_height=100, xs=(0, 75), ys=(0,))
+ROW = Tiling(width=250, height=100, tile_width=100, tile_height=100, xs=(0, 75, 150), ys=(0,))
 
 
 @pytest.mark.parametrize(
@@ -107,13 +108,10 @@ def test_a_defect_across_a_seam_is_one_box():
 
 
 def test_a_defect_through_three_tiles_is_one_box_with_the_best_score():
-    tiling = Tiling(
-        width=250, height=100, tile_width=100, tile_height=100, xs=(0, 75, 150), ys=(0,)
-    )
     found = _pieces(
         (50, 10, 100, 20, 0.5, 1, 0), (75, 10, 175, 20, 0.6, 1, 1), (150, 10, 210, 22, 0.4, 1, 2)
     )
-    boxes, scores, _ = join(found, tiling)
+    boxes, scores, _ = join(found, ROW)
     assert boxes.tolist() == [[50, 10, 210, 22]]
     assert scores.tolist() == pytest.approx([0.6])
 
@@ -124,6 +122,24 @@ def test_a_tile_that_saw_the_whole_defect_knows_where_it_ends():
     boxes, scores, _ = join(found, PAIR)
     assert boxes.tolist() == [[70, 30, 95, 50]]
     assert scores.tolist() == pytest.approx([0.9])
+
+
+def test_a_defect_that_the_middle_tile_saw_whole_is_one_box_however_sure_a_piece_of_it_is():
+    # The left tile cuts it at 100 and is surest; the right one cuts it at 150.
+    found = _pieces(
+        (81, 10, 100, 20, 0.9, 0, 0), (80, 10, 160, 20, 0.8, 0, 1), (150, 10, 161, 20, 0.7, 0, 2)
+    )
+    boxes, scores, _ = join(found, ROW)
+    assert boxes.tolist() == [[80, 10, 160, 20]]
+    assert scores.tolist() == pytest.approx([0.9])
+
+
+def test_what_one_tile_saw_whole_does_not_go_on_in_a_third():
+    # 70..95 is whole; the middle tile takes it for the beginning of something longer.
+    found = _pieces(
+        (70, 30, 95, 50, 0.9, 0, 0), (75, 30, 170, 50, 0.8, 0, 1), (150, 30, 170, 50, 0.7, 0, 2)
+    )
+    assert join(found, ROW)[0].tolist() == [[70, 30, 95, 50], [150, 30, 170, 50]]
 
 
 def test_the_pictures_own_border_cuts_nothing():
