@@ -97,6 +97,12 @@ def test_of_two_boxes_that_mean_one_truth_the_surer_is_mended_and_the_other_goes
     assert errors.gained["place"][0, 0] == pytest.approx(mended - 51 / 4 / 101)
 
 
+def test_of_two_classes_that_mean_one_truth_the_surer_box_is_renamed() -> None:
+    found = [(0, 0.5, 0, 0, 10, 10), (2, 0.8, 0, 0, 10, 10), (1, 0.6, 50, 0, 60, 10)]
+    errors = find_errors([scene([(1, 0, 0, 10, 10)], found)], 3, NONE)
+    assert errors.gained["class"][1, 0] == pytest.approx(1)  # right at 0.8, before the wrong 0.6
+
+
 def test_a_box_near_a_truth_of_its_class_is_misplaced_even_on_one_of_another_class() -> None:
     truth = [(0, 0, 0, 10, 2), (1, 0, 0, 10, 10)]
     errors = find_errors([scene(truth, [(0, 0.9, 0, 0, 10, 10)])], 2, NONE)  # IoU 0.2 and 1
