@@ -37,11 +37,11 @@ _PAIRED: Final = ("seed", "resamples", "resampled")  # settings of an evaluation
 class GateRules:
     """How far a candidate may fall short; fractions unless a unit is in the name."""
 
-    epsilon: float = 0.0
-    class_margin: float = 0.03
-    min_support: int = 10  # test images that show a class
-    calibration_margin: float = 0.02
-    latency_factor: float = 1.25
+    epsilon: float
+    class_margin: float
+    min_support: int  # test images that show a class
+    calibration_margin: float
+    latency_factor: float
 
 
 def gate(candidate: Trial, incumbent: Trial, *, rules: GateRules) -> Decision:

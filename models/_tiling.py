@@ -203,8 +203,8 @@ def _grow(
         free[agreeing] = False
         kin = agreeing[found.scores[agreeing] >= KIN * found.scores[best]]
         members += kin.tolist()
-        # What one tile saw whole ends there; what is cut may go on in a third tile.
-        frontier += [int(k) for k in kin if cut[k] and cut[one]]
+        if cut[one]:  # it may go on in a third tile; what one tile saw whole ends there
+            frontier += kin.tolist()
     return members
 
 

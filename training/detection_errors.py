@@ -149,12 +149,13 @@ def _judge(scene: Scene, rows: Counts, class_id: int) -> tuple[NDArray[np.str_],
     taken = match(scene.boxes[rows], scene.truth[own])[0]
     near, nearest = _nearest(scene, rows, own)
     strange, strangest = _nearest(scene, rows, other)
+    # The first that holds, in TIDE's order: a box near a truth of its own class is misplaced,
+    # whatever else it covers.
     hit = taken >= 0
-    # In TIDE's order: a box near a truth of its own class is misplaced, whatever else it covers.
-    place = ~hit & (near >= TOUCHED) & (near < FOUND)
-    named = ~hit & ~place & (strange >= FOUND)
-    twice = ~hit & ~place & ~named & (near >= FOUND)
-    alone = ~hit & (np.maximum(near, strange) < TOUCHED)
+    place = (near >= TOUCHED) & (near < FOUND)
+    named = strange >= FOUND
+    twice = near >= FOUND
+    alone = np.maximum(near, strange) < TOUCHED
     kind = np.select(
         [hit, place, named, twice, alone], [_RIGHT, PLACE, CLASS, TWICE, BACKGROUND], BOTH
     )

@@ -91,9 +91,9 @@ def resample_weights(groups: Sequence[str], *, resamples: int, seed: int) -> Cou
     interval that pretends so is too narrow. Give every image its own group to resample images.
     """
     _, member = np.unique(np.asarray(groups), return_inverse=True)
-    count = int(member.max()) + 1 if len(member) else 0
+    count = int(member.max()) + 1
     draws = np.random.default_rng(seed).multinomial(
-        count, np.full(count, 1 / max(count, 1)), size=resamples
+        count, np.full(count, 1 / count), size=resamples
     )
     return np.asarray(draws[:, member], dtype=np.int64)
 

@@ -113,7 +113,7 @@ def original_split(items: Sequence[Item], *, val: float, seed: int) -> Assignmen
     inner = [item for item in items if item.part != "test"]
     if len(inner) == len(items):
         return random_split(items, shares(val, 0.2), seed=seed)
-    assignment = random_split(inner, shares(val, 0.0), seed=seed) if inner else {}
+    assignment = random_split(inner, shares(val, 0.0), seed=seed)
     assignment.update({item.key: "test" for item in items if item.part == "test"})
     return assignment
 
@@ -139,14 +139,11 @@ def group_split(
     groups = sorted({item.group for item in items})
     counts = _group_counts(items, groups)
     wanted = np.outer(np.asarray(target), counts.sum(axis=0))  # (3, C)
-    best: tuple[float, NDArray[np.int64]] | None = None
-    for trial in range(_TRIALS):
-        rng = np.random.default_rng((seed, trial))
-        placed = _place(counts, wanted, rng)
-        cost = _cost(_totals(counts, placed), wanted)
-        if best is None or cost < best[0]:
-            best = cost, placed
-    placement = best[1] if best else np.zeros(0, np.int64)
+    orders = (np.random.default_rng((seed, trial)) for trial in range(_TRIALS))
+    placement = min(
+        (_place(counts, wanted, order) for order in orders),
+        key=lambda placed: _cost(_totals(counts, placed), wanted),
+    )
     split_of = {group: SPLITS[placement[i]] for i, group in enumerate(groups)}
     return {item.key: split_of[item.group] for item in items}
 

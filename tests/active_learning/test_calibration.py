@@ -69,7 +69,7 @@ def test_a_certain_class_stays_finite_under_any_temperature():
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        pytest.param({"kind": "magic"}, "kind|magic", id="unknown kind"),
+        pytest.param({"kind": "magic"}, "damaged: calibration: .*magic", id="unknown kind"),
         pytest.param({"pooled": None}, "pooled", id="no pooled curve"),
         pytest.param(
             {"per_class": {"a": {"method": "isotonic", "x": [0.1], "y": [0.1, 0.2], "n": 1}}},
@@ -82,6 +82,16 @@ def test_a_certain_class_stays_finite_under_any_temperature():
             id="falling",
         ),
         pytest.param(
+            {"per_class": {"a": {"method": "isotonic", "x": [0.5, 0.5], "y": [0, 1], "n": 1}}},
+            "scores must ascend",
+            id="two probabilities of one score",
+        ),
+        pytest.param(
+            {"per_class": {"a": {"method": "isotonic", "x": [], "y": [], "n": 0}}},
+            "per_class.a.x: Tuple should have at least 1 item",
+            id="no point",
+        ),
+        pytest.param(
             {"per_class": {"a": {"method": "isotonic", "x": [0, 1], "y": [0.9, 1.2], "n": 1}}},
             r"lie in \[0, 1\]",
             id="above 1",
@@ -91,6 +101,11 @@ def test_a_certain_class_stays_finite_under_any_temperature():
 def test_a_damaged_calibration_is_refused_in_a_sentence(damage, words):
     with pytest.raises(WeightsError, match=words):
         apply(CURVES | damage, [0.5], "scratches")
+
+
+def test_a_temperature_of_nothing_is_refused():
+    with pytest.raises(WeightsError, match="T: Input should be greater than 0"):
+        apply_temperature(temperature(0), [0.5, 0.5])
 
 
 def test_a_calibration_of_the_other_kind_is_refused():
@@ -173,7 +188,41 @@ def test_little_support_gets_a_logistic_curve_and_almost_none_the_pooled_one():
     )
     methods = {label: curve["method"] for label, curve in fitted["per_class"].items()}
     assert methods == {"many": "isotonic", "some": "logistic"}
+    assert fitted["pooled"]["method"] == "isotonic"
     assert apply(fitted, [0.4], "few") == apply(fitted, [0.4], "of another data set")
+
+
+def outcomes(*claims: tuple[float, int, int]) -> Pairs:
+    """Boxes of one class by score, how many of them right and how many wrong; each a strip."""
+    scores = np.concatenate([np.full(right + wrong, score) for score, right, wrong in claims])
+    correct = np.concatenate(
+        [np.arange(right + wrong) < right for _, right, wrong in claims], dtype=np.bool_
+    )
+    return Pairs(scores, correct, np.zeros(len(scores), int), np.arange(len(scores)), ("a",))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "method"),
+    [(9, 90, None), (10, 90, "logistic"), (90, 49, "logistic"), (90, 50, "isotonic")],
+)
+def test_the_rarer_outcome_decides_what_curve_a_class_can_carry(right, wrong, method):
+    curves = fit_detection(outcomes((0.5, right, wrong)))["per_class"]
+    assert [curve["method"] for curve in curves.values()] == ([method] if method else [])
+
+
+def test_steps_that_fall_are_joined_by_how_many_boxes_each_holds():
+    # 60 of 100 right at 0.3, but 10 of 50 at 0.5: together 70 of 150.
+    fitted = fit_detection(outcomes((0.3, 60, 40), (0.5, 10, 40), (0.9, 50, 0)))
+    assert apply(fitted, [0.3, 0.5], "a") == pytest.approx([70 / 150] * 2, abs=1e-6)
+
+
+def test_a_logistic_curve_goes_through_targets_drawn_in_from_0_and_1():
+    # Platt's targets for 40 right and 40 wrong: 41/42 and 1/42. Their means are 11/42 at 0.2 and
+    # 31/42 at 0.8, where logit(s) is -+ln 4: a = ln(31/11) / ln 4 = 0.7474, b = 0. At 0.9, whose
+    # logit is 2.1972: sigmoid(0.7474 · 2.1972) = 0.8378.
+    fitted = fit_detection(outcomes((0.2, 10, 30), (0.8, 30, 10)))
+    found = apply(fitted, [0.2, 0.8, 0.9], "a")
+    assert found == pytest.approx([11 / 42, 31 / 42, 0.8378], abs=1e-3)
 
 
 def test_a_logistic_curve_rises_and_lies_near_the_truth():
@@ -258,14 +307,16 @@ def test_the_temperature_of_a_strip_is_that_of_other_strips():
     fitted = fit_temperature(rows, truth, np.repeat(list("abcde"), 25))
     assert [(p["tenth"], p["n"]) for p in fitted["diagram_after"]] == [(6, 25), (7, 100)]
     assert fitted["ece_after"] == pytest.approx((25 * 0.36 + 100 * 0.09) / 125, abs=1e-4)
+    # Before: 0.6 claimed of all, 4 · 16 + 25 of 125 right.
+    assert fitted["diagram_before"] == [{"tenth": 6, "claimed": 0.6, "right": 0.712, "n": 125}]
 
 
 def test_pairs_come_from_the_same_matching_that_measures_map50():
-    # One truth of class 0: the better box takes it, the second on the same place is wrong.
+    # One truth of class 0: the better box, of IoU 0.52, takes it; the second there is wrong.
     scene = Scene(
         truth=np.array([[0.0, 0, 10, 10]]),
         truth_ids=np.array([0]),
-        boxes=np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]]),
+        boxes=np.array([[0.0, 0, 10, 10], [0, 0, 10, 5.2], [50, 50, 60, 60]]),
         scores=np.array([0.6, 0.9, 0.3]),
         class_ids=np.array([0, 0, 1]),
     )

@@ -97,7 +97,11 @@ def test_box_mismatch_is_the_mean_over_greedily_matched_boxes():
 
 def test_a_place_that_only_one_model_marks_counts_by_its_probability():
     found = judge(
-        by_detector("grace", ("scratches", 0.9, LEFT), ("scratches", 0.7, RIGHT)),
+        by_detector(
+            "grace",
+            *[("scratches", 0.9, LEFT), ("scratches", 0.7, RIGHT)],
+            ("scratches", 0.3, (110, 10, 160, 60)),
+        ),
         scratches("da_yolo"),
     )
     assert found.disagreement == pytest.approx(0.35)  # half of 0.7
@@ -122,6 +126,39 @@ def test_a_mask_and_a_box_are_compared_by_the_area_they_cover():
     half = judge(by_segmenter("sme", halves[0]), box)
     assert half.disagreement == pytest.approx(0.25, abs=0.01)  # half of 1 - 0.5, on a grid
     assert half.reasons == ("sme and grace share 0.50 of the area they mark as scratches",)
+
+
+def test_areas_are_those_of_an_oblong_image_too():
+    oblong = {"image": ImageFacts(sha256="0" * 64, width=400, height=100)}
+    half = by_segmenter("sme", ("scratches", 0.9, (300, 0, 400, 100)))
+    whole = scratches("grace", box=(200, 0, 400, 100))
+    found = judge(half.model_copy(update=oblong), whole.model_copy(update=oblong))
+    assert found.disagreement == pytest.approx(0.25)  # half of 1 - 0.5
+
+
+def test_of_several_boxes_of_a_class_the_most_probable_speaks_for_it():
+    found = judge(
+        by_detector("grace", ("scratches", 0.6, LEFT), ("scratches", 0.9, RIGHT)),
+        by_detector("da_yolo"),
+    )
+    assert found.disagreement == pytest.approx(0.9)
+
+
+def test_of_several_classes_that_contradict_another_the_most_probable_is_told():
+    found = judge(
+        by_detector("grace", ("inclusion", 0.5, LEFT), ("patches", 0.8, RIGHT)),
+        scratches("da_yolo"),
+    )
+    assert found.disagreement == pytest.approx(0.8)
+    assert found.reasons == ("classes disagree: patches by grace, scratches by da_yolo",)
+
+
+def test_a_locator_misses_a_defect_whatever_else_it_sees():
+    # The segmenter was never taught crazing, but it did not have to name anything.
+    found = judge(
+        by_segmenter("sme", ("scratches", 0.9, LEFT)), by_detector("grace", ("crazing", 0.9, LEFT))
+    )
+    assert found.reasons == ("scratches 0.90 is found by sme and missed by grace",)
 
 
 def test_nobody_misses_what_it_was_never_taught():
@@ -192,6 +229,27 @@ def test_several_classes_that_not_all_were_taught_are_named_once():
         by_segmenter("sme"),
     )
     assert found.sentence == "Both that know crazing and pitted surface see them."
+
+
+def test_a_vote_names_the_one_model_that_was_taught_the_class():
+    found = judge(by_segmenter("sme"), several("grace", "crazing"))
+    assert found.sentence == "The detector sees crazing."
+
+
+def test_a_second_class_that_not_all_were_taught_goes_on_in_the_same_sentence():
+    found = judge(
+        several("grace", "crazing", "scratches"),
+        several("da_yolo", "crazing", "scratches"),
+        by_segmenter("sme", ("scratches", 0.9, LEFT)),
+    )
+    assert found.sentence == "All 3 see scratches; both that know crazing also see it."
+
+
+def test_who_sees_only_the_second_class_is_counted_there_and_not_named_again():
+    found = judge(
+        several("grace", "patches", "scratches"), scratches("da_yolo"), several("sme", "patches")
+    )
+    assert found.sentence == "2 of 3 see patches; 2 of 3 also see scratches."
 
 
 def test_a_classifier_against_a_locator_that_found_nothing_counts():

@@ -92,10 +92,20 @@ def test_an_image_of_two_classes_serves_the_one_short_of_labels():
 
 
 def test_images_in_which_nothing_was_found_weigh_as_the_mean_class():
-    # Weights 1, 1/3 and their mean 2/3 = 3 : 1 : 2 of 12 places.
-    pool = of_classes(crazing=20, patches=20) + [Candidate(f"none{k}", 0.5) for k in range(20)]
-    found = without_chance(pool, 12, crazing=0, patches=8)
-    assert taken(found) == {"crazing": 6, "patches": 2, "none": 4}
+    # Weights 1, 1/sqrt(99 + 1) and their mean 0.55 = 20 : 2 : 11 of 33 places.
+    pool = of_classes(crazing=40, patches=40) + [Candidate(f"none{k}", 0.5) for k in range(40)]
+    found = without_chance(pool, 33, crazing=0, patches=99)
+    assert taken(found) == {"crazing": 20, "patches": 2, "none": 11}
+
+
+def test_an_image_of_two_classes_serves_the_one_that_was_never_labelled():
+    [found] = without_chance([Candidate("both", 0.5, ("crazing", "scratches"))], 1, crazing=1)
+    assert found.why == "uncertainty 0.50; scratches has 0 labels"
+
+
+def test_of_two_classes_whose_turn_it_is_the_more_uncertain_image_comes_first():
+    pool = [Candidate("a", 0.3, ("crazing",)), Candidate("b", 0.8, ("patches",))]
+    assert ids(without_chance(pool, 2)) == ["b", "a"]
 
 
 def test_every_beginning_of_the_list_is_balanced_too():
@@ -115,6 +125,13 @@ def test_a_tenth_of_the_budget_is_random_and_says_so():
     rest = set(ids(found)) - set(ids(drawn))
     expected = [c.id for c in reversed(pool) if c.id not in set(ids(drawn))][:45]
     assert rest == set(expected)
+
+
+def test_the_random_share_is_spread_evenly_over_the_list():
+    pool = [Candidate(f"a{k}", 0.5) for k in range(20)]
+    found = rank(pool, 10, labelled_counts={}, random_share=0.2, seed=0)
+    # Eight by turns of 1/8 from 1/16 on, and two at 1/4 and 3/4: behind the second and the sixth.
+    assert [k for k, entry in enumerate(found) if entry.why.startswith("drawn")] == [2, 7]
 
 
 def test_the_random_share_is_fair_to_sure_images():
@@ -144,12 +161,13 @@ def test_another_seed_draws_other_images_and_the_same_seed_the_same():
     ("probabilities", "expected"),
     [
         ({"a": 0.6, "b": 0.3, "c": 0.1}, ("a", "b")),
+        ({"b": 0.75, "a": 0.25}, ("b", "a")),
         ({"b": 0.9, "a": 0.06, "c": 0.04}, ("b",)),
         ({"a": 0.2, "b": 0.2}, ("a",)),
         ({}, ()),
         ({"a": 0.0}, ()),
     ],
-    ids=["two possible", "one sure", "the best of the faint", "nothing", "ruled out"],
+    ids=["two possible", "only just", "one sure", "the best of the faint", "nothing", "ruled out"],
 )
 def test_a_label_may_be_about_the_best_class_and_those_that_are_possible(probabilities, expected):
     assert classes_worth_a_label(probabilities) == expected

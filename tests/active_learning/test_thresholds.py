@@ -1,5 +1,6 @@
 """Class thresholds: worked by hand on histograms, and stored only where they help."""
 
+import itertools
 import shutil
 import time
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from active_learning import thresholds as module
 from active_learning.__main__ import app
 from active_learning.thresholds import ThresholdFit, _histograms, best_thresholds, fit_thresholds
-from core.errors import ConfigError
+from core.errors import ConfigError, DatasetError
 from core.types import DecodedImage
 from models import load
 from models._predictors import Segmenter
@@ -68,17 +69,22 @@ def segmenter(tmp_path, written, monkeypatch):
     return Path(shutil.copytree(written, tmp_path / "sme"))
 
 
-def _says(monkeypatch, samples, *, share):
-    """Let the network give inclusion `share` wherever it is, and half of that elsewhere."""
+def _says(monkeypatch, samples, *, shares):
+    """Let the network give inclusion a share wherever it is, and half of that elsewhere.
+
+    `shares` are those of one image after the other, over again.
+    """
     from core.images import decode
     from training.truth import read_mask
 
     truths = {
-        decode(s.path).sha256: read_mask(s, ("inclusion", "patches", "scratches")) for s in samples
+        decode(s.path).sha256: (read_mask(s, ("inclusion", "patches", "scratches")), share)
+        for s, share in zip(samples, itertools.cycle(shares), strict=False)
     }
 
     def maps(self, image: DecodedImage):
-        truth = torch.from_numpy(truths[image.sha256])
+        mask, share = truths[image.sha256]
+        truth = torch.from_numpy(mask)
         p = torch.full((4, *truth.shape), 0.001)
         for k in (1, 2, 3):
             p[k] = torch.where(truth == k, share, share / 2 if k == 1 else 0.001)
@@ -96,7 +102,7 @@ def test_thresholds_that_help_are_kept_and_evaluated_beside_the_most_probable_cl
     segmenter, all_val, monkeypatch
 ):
     samples = all_val.split("leak-free", "val")
-    _says(monkeypatch, samples, share=0.4)  # never the most probable, always told apart
+    _says(monkeypatch, samples, shares=[0.4])  # never the most probable, always told apart
     found = fit_thresholds(segmenter, all_val)
     assert found.n == 6
     assert found.crossed_miou == pytest.approx(1.0)
@@ -114,13 +120,25 @@ def test_thresholds_that_help_are_kept_and_evaluated_beside_the_most_probable_cl
 
 def test_thresholds_that_do_not_help_are_taken_out(segmenter, all_val, monkeypatch):
     samples = all_val.split("leak-free", "val")
-    _says(monkeypatch, samples, share=0.9)  # right already
+    _says(monkeypatch, samples, shares=[0.9])  # right already
     config = read_release(segmenter)
     stale = config.model_copy(update={"class_thresholds": {"inclusion": 0.3}})
     (segmenter / "config.json").write_text(stale.model_dump_json())
     found = fit_thresholds(segmenter, all_val)
     assert found.thresholds == {}
     assert read_release(segmenter) == config
+
+
+def test_thresholds_are_judged_on_images_that_did_not_choose_them(segmenter, all_val, monkeypatch):
+    # Every other image says 0.2 of inclusion and 0.1 elsewhere, the others 0.4 and 0.2. Either half
+    # alone would be told apart; by the other half's threshold one half shows none, the other all.
+    _says(monkeypatch, all_val.split("leak-free", "val"), shares=[0.2, 0.4])
+    assert fit_thresholds(segmenter, all_val).crossed_miou < 0.7  # 1.0 by one's own threshold
+
+
+def test_another_data_set_than_the_releases_own_chooses_nothing(segmenter, tiny_neu_seg):
+    with pytest.raises(DatasetError, match="neu-seg"):
+        fit_thresholds(segmenter, tiny_neu_seg)
 
 
 def test_a_detector_has_no_pixels(tmp_path, tiny_neu_det):

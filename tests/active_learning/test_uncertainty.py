@@ -44,6 +44,7 @@ def test_doubts_of_several_images_come_one_each():
     rows = [[1.0, 0.0], [0.5, 0.5]]
     for function in (measure.least_confidence, measure.margin, measure.entropy):
         assert function(rows).tolist() == [0.0, 1.0]
+        assert function([[1.0], [1.0]]).tolist() == [0.0, 0.0]  # of one class alone
 
 
 @given(simplex)
@@ -129,6 +130,36 @@ def test_boxes_that_do_not_touch_have_no_overlap(boxes):
     assert found is None
 
 
+@pytest.mark.parametrize(
+    ("boxes", "p", "ids", "expected"),
+    [
+        pytest.param([], [], [], 0.0, id="no box"),
+        pytest.param([[0, 0, 9, 9]], [0.4], [0], 0.8, id="one open box: 1 - |2 · 0.4 - 1|"),
+        # Alone each counts 0.4 or less; together 1 - 0.8 · 0.8 · 0.85.
+        pytest.param(
+            [[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]],
+            [0.2, 0.2, 0.15],
+            [0, 0, 0],
+            0.456,
+            id="many faint ones",
+        ),
+        # 1 - |2 · 0.74 - 1| = 0.52 each, but between none and four of them: 4 / 5.
+        pytest.param(
+            [[20 * k, 0, 20 * k + 9, 9] for k in range(4)], [0.74] * 4, [0] * 4, 0.8, id="count"
+        ),
+        pytest.param([[0, 0, 10, 10], [0, 0, 10, 5]], [0.9, 0.9], [0, 1], 0.5, id="two classes"),
+    ],
+)
+def test_the_largest_of_four_doubts_is_that_of_the_image(boxes, p, ids, expected):
+    found = measure.boxes_uncertainty(np.reshape(boxes, (-1, 4)), p, ids)
+    assert found == pytest.approx(expected)
+
+
+def test_rows_are_scaled_to_length_one_and_rows_of_zeros_stay():
+    rows = [[3.0, 4.0], [0.0, 0.0], [0.0, 0.5]]
+    assert measure.unit_rows(rows).tolist() == [[0.6, 0.8], [0.0, 0.0], [0.0, 1.0]]
+
+
 @given(probabilities)
 def test_doubts_about_boxes_stay_between_0_and_1(p):
     assert 0 <= measure.box_ambiguity(p) <= 1
@@ -157,6 +188,15 @@ def test_boundary_entropy_reads_the_band_beside_the_outline_and_nothing_else():
     # (0.8113 + 1 + 1 + 0.8113) / 4
     assert measure.boundary_entropy(half_marked(), scores) == pytest.approx(0.90564, abs=1e-5)
     assert measure.interior_entropy(half_marked(), scores) == 0.0
+
+
+def test_the_band_of_a_larger_image_is_wider():
+    class_map = np.zeros((400, 500), np.uint8)
+    class_map[:, 250:] = 1
+    scores = np.ones((400, 500))
+    scores[:, 242:258] = 0.5  # 2 % of 400 px: 8 to either side
+    assert measure.boundary_entropy(class_map, scores) == 1.0
+    assert measure.interior_entropy(class_map, scores) == 0.0
 
 
 def test_interior_entropy_finds_the_patch_that_was_almost_marked():

@@ -42,6 +42,16 @@ def test_letterbox_centres_a_wide_image_between_grey_bars():
     assert (square[480:] == 114).all()
 
 
+def test_letterbox_keeps_the_colours_of_a_tall_image_between_grey_bars():
+    # 200 x 400 into 640: scale 1.6, 320 x 640, (640 - 320) / 2 = 160 px to the left and right.
+    image = np.full((400, 200, 3), (10, 20, 30), np.uint8)
+    square, way = geometry.letterbox(image, 640)
+    assert way == Letterbox(scale=1.6, left=160, top=0)
+    assert (square[:, 160:480] == (10, 20, 30)).all()
+    assert (square[:, :160] == 114).all()
+    assert (square[:, 480:] == 114).all()
+
+
 def test_letterbox_puts_an_odd_pixel_of_padding_to_the_right():
     # 3 x 4 into 8: scale 2, 6 x 8; into 9: scale 2.25, round(6.75) = 7 x 9, 2 px = 1 + 1;
     # 5 x 6 into 6: 5 x 6, 1 px: round(0.5 - 0.1) = 0 on the left, the pixel goes to the right.
@@ -76,10 +86,10 @@ def test_letterbox_interpolates_bilinearly():
 
 
 def test_box_of_the_square_comes_back_to_source_pixels():
-    # 400 x 200 into 640: scale 1.6 and 160 px above; (160, 240) -> (100, (240 - 160) / 1.6 = 50).
+    # 400 x 200 into 640: scale 1.6 and 160 px above; 161 / 1.6 = 100.625, (240 - 160) / 1.6 = 50.
     way = Letterbox(scale=1.6, left=0, top=160)
-    source = way.to_source([[160, 240, 320, 400]], 400, 200)
-    np.testing.assert_allclose(source, [[100, 50, 200, 150]])
+    source = way.to_source([[161, 240, 320, 400]], 400, 200)
+    np.testing.assert_allclose(source, [[100.625, 50, 200, 150]])
     assert source.dtype == np.float32
 
 

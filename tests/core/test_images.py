@@ -343,3 +343,8 @@ def test_damaged_file_is_an_image_or_an_input_error(name):
 
 def test_truncated_files_are_not_accepted_anywhere():
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+@pytest.mark.parametrize("colour", [(200, 10, 10), (10, 200, 10), (10, 10, 200)])
+def test_an_image_of_which_two_channels_agree_is_no_grey_one(colour):
+    assert not decode(encoded(Image.new("RGB", (4, 3), colour), "PNG")).is_grey

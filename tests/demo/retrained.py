@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from active_learning._retraining_steps import rules_of
 from active_learning.drift import Seen, describe
 from active_learning.incoming import Incoming
 from active_learning.leases import Lease, Leases
 from active_learning.retraining import LEASE, PHASES, SHELF, Progress, RetrainingRun, RetrainingRuns
 from core.ledger import Ledger
-from core.settings import PathSettings
+from core.settings import PathSettings, RetrainingSettings
 from core.verdicts import PRIMARY, Decision
 from hub.channel import activate
-from hub.promote import GateRules, gate
+from hub.promote import gate
 from hub.registry import resolve
 from models._release import read_release, write_config
 from tests.hub.trials import LABELS, World
@@ -130,7 +131,7 @@ def decision(
     world = World(seed=3)
     old = world.model(revision=incumbent)
     new = world.model(gain=gain, broken=broken, revision=candidate)
-    said = gate(new, old, rules=GateRules())
+    said = gate(new, old, rules=rules_of(RetrainingSettings()))
     classes = tuple(c.model_copy(update={"label": NEU[c.label]}) for c in said.classes)
     return said.model_copy(update={"model": model, "classes": classes})
 

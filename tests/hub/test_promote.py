@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,8 +96,36 @@ def test_each_rule_of_the_gate(candidate, incumbent, broken_rules):
         assert len(decision.reasons) == len(broken_rules)
 
 
+@pytest.mark.parametrize(
+    ("falls", "broken_rules"), [(9, ["classes"]), (8, [])], ids=["nine of ten", "eight of ten"]
+)
+def test_a_class_has_fallen_if_it_fell_in_nine_of_ten_resamples(falls, broken_rules):
+    metric = {"value": 0.72, "resamples": (0.72,) * 10}
+    after = {"crazing": (0.30, (0.30,) * falls + (0.40,) * (10 - falls))}
+    before = {"crazing": (0.40, (0.40,) * 10)}
+    decision = judged({"resamples": (0.70,) * 10, "classes": before}, **metric, classes=after)
+    assert failed(decision) == broken_rules
+
+
+def test_a_class_that_the_candidate_does_not_name_counts_as_0():
+    [change] = judged(classes={"scratches": SAME_CLASS}).classes
+    assert (change.label, change.before, change.after) == ("crazing", 0.40, 0.0)
+    # Changes -0.41, -0.40, -0.40, -0.39: the 2.5 % point lies 0.025 · 3 of a step above the least.
+    assert (change.low, change.high) == pytest.approx((-0.40925, -0.39075))
+
+
+def test_a_class_that_no_resample_shows_has_not_fallen():
+    unknown = (float("nan"),) * 4
+    decision = judged(
+        {"classes": {"crazing": (0.40, unknown)}}, classes={"crazing": (0.10, unknown)}
+    )
+    [change] = decision.classes
+    assert decision.promote
+    assert (change.low, change.high, change.has_fallen) == (0.0, 0.0, False)
+
+
 def test_with_an_epsilon_equal_is_enough():
-    rules = GateRules(epsilon=0.01)
+    rules = replace(RULES, epsilon=0.01)
     assert gate(trial(), trial(), rules=rules).promote
     worse = trial(value=0.685, resamples=(0.675, 0.685, 0.685, 0.695))
     assert not gate(worse, trial(), rules=rules).promote
@@ -108,6 +137,46 @@ def test_the_sentence_of_a_refusal_names_the_class_and_its_numbers():
     [change] = decision.classes
     assert (change.before, change.after, change.has_fallen) == (0.40, 0.30, True)
     assert (change.low, change.high) == pytest.approx((-0.10, -0.10))
+
+
+def test_every_check_that_passes_says_so_with_its_numbers():
+    classes = dict.fromkeys(("crazing", "patches", "scratches"), SAME_CLASS)
+    golden = {"golden": ("1.png: crazing", "2.png: patches"), "golden_found": ("1.png: crazing",)}
+    few = {"support": {"crazing": 50, "patches": 9, "scratches": 10}}
+    decision = judged({"classes": classes, **golden, **few}, classes=classes, **golden)
+    assert decision.reasons[1:] == (
+        "None of 2 classes falls by more than 3.0 points; 1 with too few test images not judged.",
+        "Calibration error went from 5.0 % to 5.0 %.",
+        "One image takes 20.0 ms, the incumbent 20.0 ms.",
+        "Nothing is newly missed on the golden images: 1 of 2 found, 1 before.",
+    )
+    enough = judged({"classes": classes}, classes=classes).reasons
+    assert enough[1] == "None of 3 classes falls by more than 3.0 points."
+    assert enough[4] == "No golden images are named."
+
+
+def test_every_check_that_fails_says_what_is_allowed():
+    six = tuple(f"{k}.png: crazing" for k in range(6))
+    candidate = trial(
+        value=0.685,
+        resamples=(0.675, 0.685, 0.685, 0.695),
+        classes={"crazing": (0.30, (0.29, 0.30, 0.30, 0.31))},
+        calibration_error=0.08,
+        latency_ms=30.0,
+        golden=six,
+    )
+    incumbent = trial(golden=six, golden_found=six)
+    for epsilon, wanted in ((0.0, "0"), (0.01, "−1.0")):
+        rules = replace(RULES, epsilon=epsilon)
+        assert gate(candidate, incumbent, rules=rules).reasons == (
+            "mAP50_95 went from 70.0 % to 68.5 % (−1.5 points, 95 % interval −1.5 to −1.5): "
+            f"the lower end must be above {wanted}.",
+            "Falls by more than 3.0 points: crazing 40.0 % → 30.0 %.",
+            "Calibration error went from 5.0 % to 8.0 %: at most 2.0 points more is allowed.",
+            "One image takes 30.0 ms, the incumbent 20.0 ms: at most 26.0 ms is allowed.",
+            "No longer found on the golden images: 0.png: crazing, 1.png: crazing, "
+            "2.png: crazing, 3.png: crazing, 4.png: crazing and 1 more.",
+        )
 
 
 @pytest.mark.parametrize(
@@ -131,6 +200,17 @@ def test_what_cannot_be_compared_is_an_error_and_no_verdict(changes, words):
         judged(evaluation=changes)
 
 
+def test_two_metrics_are_an_error():
+    with pytest.raises(PromotionRefused, match=r"judged by mAP50 and the incumbent by mAP50_95"):
+        judged(metric="mAP50")
+
+
+def test_trials_without_a_bootstrap_are_an_error():
+    bare = {"resamples": (), "classes": {"crazing": (0.40, ())}}
+    with pytest.raises(PromotionRefused, match=r"have 0 resamples: .* 1 or more"):
+        judged(bare, **bare)
+
+
 def test_bootstraps_of_different_length_are_an_error():
     with pytest.raises(PromotionRefused, match="have 3, 4 resamples"):
         judged(resamples=(0.71, 0.72, 0.73))
@@ -139,7 +219,7 @@ def test_bootstraps_of_different_length_are_an_error():
 def test_a_split_on_which_nothing_could_be_measured_decides_nothing():
     unknown = (float("nan"),) * 4
     fallen = trial(value=0.10, resamples=unknown)
-    generous = GateRules(epsilon=0.01)  # 0, the change of nothing, lies above -0.01
+    generous = replace(RULES, epsilon=0.01)  # 0, the change of nothing, lies above -0.01
     with pytest.raises(PromotionRefused, match="neu-det test has nothing to measure mAP50_95 on"):
         gate(fallen, trial(value=0.70, resamples=unknown), rules=generous)
 
@@ -170,7 +250,7 @@ def promotions(runs: int, *, gain: float, rules: GateRules) -> int:
 # The hardest such candidate to see through is the one exactly there; a worse one passes less often.
 @pytest.mark.parametrize("epsilon", [0.0, 0.02], ids=["equal", "worse by all of epsilon"])
 def test_of_1000_candidates_not_good_enough_at_most_5_per_cent_are_promoted(epsilon):
-    promoted = promotions(1000, gain=-epsilon, rules=GateRules(epsilon=epsilon))
+    promoted = promotions(1000, gain=-epsilon, rules=replace(RULES, epsilon=epsilon))
     assert 1 <= promoted <= 50  # never would mean that the gate is shut
 
 

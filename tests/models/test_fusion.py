@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models._boxes import MAX_DETECTIONS
 from models._fusion import fuse
 
 
@@ -69,6 +70,47 @@ def test_a_box_joins_the_finding_as_it_stands_and_not_as_it_began():
     # x1 = (0.6·0 + 0.6·3 + 0.3·5) / 1.5 = 2.2
     np.testing.assert_allclose(boxes, [[2.2, 0, 12.2, 10]], rtol=1e-6)
     assert scores.tolist() == pytest.approx([0.5])
+
+
+def test_the_surest_box_begins_a_finding_in_whatever_order_they_are_given():
+    # From 0.9 down: 8..18 joins 4..14 (6 / 14 = 0.43 > 0.4), fused at (0.9·4 + 0.5·8) / 1.4 = 5.43.
+    # 0..10 overlapped the first by 0.43, but the fused one by 4.57 / 15.43 = 0.30 only.
+    boxes, scores, _ = fuse(
+        [
+            _opinion((0, 0, 10, 20, 0.2, 0)),
+            _opinion((4, 0, 14, 20, 0.9, 0)),
+            _opinion((8, 0, 18, 20, 0.5, 0)),
+        ],
+        [1, 1, 1],
+        iou_threshold=0.4,
+    )
+    np.testing.assert_allclose(boxes[:, 0], [7.6 / 1.4, 0], rtol=1e-6)
+    assert scores.tolist() == pytest.approx([1.4 / 3, 0.2 / 3])
+
+
+def test_of_two_findings_a_box_joins_the_one_that_it_overlaps_most():
+    # 5..15 overlaps 0..10 by 5 / 15 = 0.33 and 6..16 by 9 / 11 = 0.82.
+    first = _opinion((0, 0, 10, 20, 0.9, 0), (6, 0, 16, 20, 0.8, 0))
+    boxes, scores, _ = fuse([first, _opinion((5, 0, 15, 20, 0.6, 0))], [1, 1], iou_threshold=0.3)
+    np.testing.assert_allclose(boxes[:, 0], [(0.8 * 6 + 0.6 * 5) / 1.4, 0], rtol=1e-6)
+    assert scores.tolist() == pytest.approx([0.7, 0.45])
+
+
+def test_boxes_that_overlap_by_the_threshold_and_no_more_stay_two():
+    both = _opinion((0, 0, 12, 20, 0.9, 0), (4, 0, 16, 20, 0.8, 0))  # 8 / 16
+    assert len(fuse([both], [1], iou_threshold=0.5)[0]) == 2
+
+
+def test_boxes_without_area_overlap_nothing():
+    both = _opinion((3, 3, 3, 3, 0.9, 0), (3, 3, 3, 3, 0.8, 0))
+    assert fuse([both], [1], iou_threshold=0.5)[1].tolist() == pytest.approx([0.9, 0.8])
+
+
+def test_only_as_many_findings_are_told_as_a_detector_may_have():
+    apart = [(20 * k, 0, 20 * k + 10, 10, 0.9 - k / 1000, 0) for k in range(MAX_DETECTIONS + 1)]
+    boxes, scores, ids = fuse([_opinion(*apart)], [1], iou_threshold=0.5)
+    assert len(boxes) == len(scores) == len(ids) == MAX_DETECTIONS
+    assert boxes[-1, 0] == 20 * (MAX_DETECTIONS - 1)  # the least sure one is left out
 
 
 def test_boxes_apart_and_boxes_of_two_classes_stay_and_come_best_first():

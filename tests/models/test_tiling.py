@@ -21,11 +21,18 @@ def _pieces(*rows):
 
 # Two tiles of 100 px side by side, both seeing x 75..100 of a picture of 175 × 100 px.
 PAIR = Tiling(width=175, height=100, tile_width=100, tile_height=100, xs=(0, 75), ys=(0,))
+ROW = Tiling(width=250, height=100, tile_width=100, tile_height=100, xs=(0, 75, 150), ys=(0,))
 
 
 @pytest.mark.parametrize(
     ("width", "height", "cut"),
-    [(200, 200, False), (400, 400, False), (401, 30, True), (4096, 1024, True)],
+    [
+        (200, 200, False),
+        (400, 400, False),
+        (401, 30, True),
+        (30, 401, True),
+        (4096, 1024, True),
+    ],
 )
 def test_a_picture_more_than_twice_as_long_as_the_trained_ones_is_cut(width, height, cut):
     assert (tile(width, height, native_px=200, image_size=320) is not None) is cut
@@ -39,6 +46,16 @@ def test_tiles_have_the_scale_of_training_and_overlap_by_a_quarter():
     assert tiling.xs == (0, 213, 427, 640)  # evenly spread, flush with both borders
     assert tiling.ys == (0,)
     assert tiling.corners[2] == (427, 0)
+
+
+def test_a_side_that_is_one_tile_long_is_not_cut():
+    assert tile(800, 200, native_px=200, image_size=320).ys == (0,)
+
+
+def test_as_many_tiles_as_there_may_be_need_no_shrinking():
+    four = tile(600, 150, native_px=200, image_size=320)
+    assert tile(600, 150, native_px=200, image_size=320, most=4) == four
+    assert len(tile(600, 150, native_px=200, image_size=320, most=3).corners) <= 3
 
 
 def test_a_line_scan_frame_takes_as_many_tiles_as_the_rule_says():
@@ -91,13 +108,10 @@ def test_a_defect_across_a_seam_is_one_box():
 
 
 def test_a_defect_through_three_tiles_is_one_box_with_the_best_score():
-    tiling = Tiling(
-        width=250, height=100, tile_width=100, tile_height=100, xs=(0, 75, 150), ys=(0,)
-    )
     found = _pieces(
         (50, 10, 100, 20, 0.5, 1, 0), (75, 10, 175, 20, 0.6, 1, 1), (150, 10, 210, 22, 0.4, 1, 2)
     )
-    boxes, scores, _ = join(found, tiling)
+    boxes, scores, _ = join(found, ROW)
     assert boxes.tolist() == [[50, 10, 210, 22]]
     assert scores.tolist() == pytest.approx([0.6])
 
@@ -108,6 +122,49 @@ def test_a_tile_that_saw_the_whole_defect_knows_where_it_ends():
     boxes, scores, _ = join(found, PAIR)
     assert boxes.tolist() == [[70, 30, 95, 50]]
     assert scores.tolist() == pytest.approx([0.9])
+
+
+def test_a_defect_that_the_middle_tile_saw_whole_is_one_box_however_sure_a_piece_of_it_is():
+    # The left tile cuts it at 100 and is surest; the right one cuts it at 150.
+    found = _pieces(
+        (81, 10, 100, 20, 0.9, 0, 0), (80, 10, 160, 20, 0.8, 0, 1), (150, 10, 161, 20, 0.7, 0, 2)
+    )
+    boxes, scores, _ = join(found, ROW)
+    assert boxes.tolist() == [[80, 10, 160, 20]]
+    assert scores.tolist() == pytest.approx([0.9])
+
+
+def test_what_one_tile_saw_whole_does_not_go_on_in_a_third():
+    # 70..95 is whole; the middle tile takes it for the beginning of something longer.
+    found = _pieces(
+        (70, 30, 95, 50, 0.9, 0, 0), (75, 30, 170, 50, 0.8, 0, 1), (150, 30, 170, 50, 0.7, 0, 2)
+    )
+    assert join(found, ROW)[0].tolist() == [[70, 30, 95, 50], [150, 30, 170, 50]]
+
+
+def test_the_pictures_own_border_cuts_nothing():
+    # 0..95 begins at the picture's border, not at a seam: the left tile saw the whole of it.
+    found = _pieces((0, 0, 95, 100, 0.6, 0, 0), (75, 0, 96, 100, 0.9, 0, 1))
+    assert join(found, PAIR)[0].tolist() == [[0, 0, 95, 100]]
+
+
+@pytest.mark.parametrize(
+    ("end", "joined"), [(98, [30, 20, 150, 40]), (97.5, [30, 20, 97.5, 40])], ids=["cut", "whole"]
+)
+def test_a_box_that_ends_within_a_fiftieth_of_a_tile_from_the_seam_may_go_on(end, joined):
+    found = _pieces((30, 20, end, 40, 0.9, 0, 0), (75, 20, 150, 40, 0.8, 0, 1))
+    assert join(found, PAIR)[0].tolist() == [joined]
+
+
+@pytest.mark.parametrize(("bottom", "boxes"), [(58, 1), (61, 2)], ids=["20 / 38", "20 / 41"])
+def test_two_tiles_agree_from_half_of_what_both_have_marked(bottom, boxes):
+    found = _pieces((30, 20, 100, 40, 0.9, 0, 0), (75, 20, 150, bottom, 0.8, 0, 1))
+    assert len(join(found, PAIR)[0]) == boxes
+
+
+def test_a_piece_scored_half_as_high_is_still_a_piece():
+    found = _pieces((30, 20, 100, 40, 0.8, 0, 0), (75, 20, 150, 40, 0.4, 0, 1))
+    assert join(found, PAIR)[0].tolist() == [[30, 20, 150, 40]]
 
 
 def test_two_defects_that_only_meet_at_the_seam_stay_two():

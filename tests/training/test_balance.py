@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from training.balance import (
     image_repeat_factors,
     inverse_frequency_weights,
     log_priors,
+    make_sampler,
     methods_for,
     resolve,
+    retraining_method,
 )
 from training.detector_recipe import make_recipe
 from training.plan import make_plan
@@ -41,7 +44,13 @@ def test_each_task_has_the_methods_that_mean_something_for_it() -> None:
         pytest.param("classify", "class_weights", None, 1.0, id="inverse frequency"),
         pytest.param("detect", "class_weights", None, 0.5, id="its square root for boxes"),
         pytest.param("classify", "focal", None, 2.0, id="the paper's gamma"),
+        pytest.param("segment", "class_weights", None, 0.5, id="and for masks"),
+        pytest.param("classify", "effective_number", None, 0.999, id="the paper's beta"),
+        pytest.param("classify", "logit_adjustment", None, 1.0, id="the paper's tau"),
+        pytest.param("detect", "synthesis", None, 0.5, id="half of the most frequent class"),
         pytest.param("classify", "focal", 0.5, 0.5, id="a stated strength"),
+        pytest.param("classify", "focal", 0.0, 0.0, id="the least"),
+        pytest.param("classify", "focal", 10.0, 10.0, id="the most"),
         pytest.param("detect", "repeat_factor", None, None, id="an equal share"),
         pytest.param("classify", "balanced_softmax", None, None, id="no strength"),
     ],
@@ -60,6 +69,9 @@ def test_a_strength_not_stated_is_the_tasks_usual_one(
         pytest.param("segment", "dscbsm", None, "means nothing for models that seg", id="masks"),
         pytest.param("classify", "none", 0.5, "has no strength", id="needless strength"),
         pytest.param("detect", "class_weights", 1.5, r"power p .* in \[0, 1\]", id="bounds"),
+        pytest.param("classify", "focal", 10.5, r"gamma, in \[0, 10\]", id="above"),
+        pytest.param("classify", "effective_number", 1.0, "beta", id="beta of 1 weighs nothing"),
+        pytest.param("classify", "focal", True, "balance_strength is True", id="yes"),
         pytest.param("classify", "focal", "2", "balance_strength is '2'", id="no number"),
         pytest.param("classify", "focal", math.nan, "balance_strength is nan", id="nan"),
     ],
@@ -93,10 +105,22 @@ def test_a_detector_is_balanced_by_its_sampler() -> None:
     assert detector_spec(grace, "none", None, epoch_images=4).sampler is None
     assert detector_spec(grace, "class_weights", 0.5, epoch_images=4).sampler is None
     assert detector_spec(yolo, "dscbsm", None, epoch_images=4).sampler is ConfidenceGradientSampler
-    sampler = detector_spec(yolo, "repeat_factor", 0.5, epoch_images=4).sampler(
+    sampler = detector_spec(yolo, "repeat_factor", 1.0, epoch_images=4).sampler(
         [[0], [0], [0], [1]], 2, 0
     )
-    assert sampler.factors[3] == pytest.approx(math.sqrt(2))  # sqrt(0.5 / 0.25)
+    assert sampler.factors[3] == pytest.approx(2.0)  # sqrt(1 / 0.25)
+
+
+def test_a_stock_loss_takes_the_papers_own_from_a_detector_and_nothing_else() -> None:
+    da_yolo = get_spec("da_yolo")
+    stock = detector_spec(da_yolo, "paper", None, epoch_images=4, loss="stock")
+    assert da_yolo.criterion is not None
+    assert stock == replace(da_yolo, criterion=None)
+
+
+def test_retraining_balances_classifiers_alone() -> None:
+    assert retraining_method("classify") == "class_weights"
+    assert retraining_method("detect") == retraining_method("segment") == "paper"
 
 
 # -------------------------------------------------------------------------------------- equations
@@ -174,6 +198,8 @@ def test_repeat_factor_sampling_goes_on_as_it_would_have() -> None:
     whole, first = RepeatFactorSampler(FEW, 2, 7), RepeatFactorSampler(FEW, 2, 7)
     drawn(whole, 2), drawn(first, 2)
     resumed = RepeatFactorSampler(FEW, 2, 7)
+    assert RepeatFactorSampler(FEW, 2, 7).state_dict() == {"epoch": 0}
+    assert first.state_dict() == {"epoch": 2}
     resumed.load_state_dict(first.state_dict())
     expected = list(whole)
     assert list(resumed) == expected
@@ -188,9 +214,20 @@ def test_an_epoch_may_be_shorter_than_the_images() -> None:
     assert len(sampler) == len(indices) == len(set(indices)) == 20
 
 
+def test_synthetic_images_leave_an_epoch_as_long_as_it_was_and_repeat_none() -> None:
+    sampler = make_sampler("synthesis", 0.5, FEW, 2, 0, epoch_images=20)
+    assert sampler.factors.tolist() == [1.0] * 30
+    assert len(set(sampler)) == 20
+    assert make_sampler("focal", 2.0, FEW, 2, 0, epoch_images=20) is None
+
+
 @pytest.mark.parametrize(
     ("labels", "says"),
-    [([[], []], "no training image has one"), ([[0], [2]], r"span \[0, 2\].*in \[0, 2\)")],
+    [
+        ([[], []], "no training image has one"),
+        ([[0], [2]], r"span \[0, 2\].*in \[0, 2\)"),
+        ([[0], [-1]], r"span \[-1, 0\].*in \[0, 2\)"),
+    ],
 )
 def test_repeat_factor_sampling_refuses_labels_it_cannot_use(labels, says: str) -> None:
     with pytest.raises(DatasetError, match=says):

@@ -86,10 +86,21 @@ def test_a_truth_that_is_found_is_not_given_to_a_misplaced_box_as_well() -> None
 
 def test_of_two_boxes_that_mean_one_truth_the_surer_is_mended_and_the_other_goes() -> None:
     truth = [(0, 0, 0, 10, 10), (0, 50, 0, 60, 10)]
-    found = [(0, 0.7, 0, 0, 10, 3), (0, 0.8, 0, 0, 10, 4), (0, 0.6, 50, 0, 60, 10)]
+    found = [
+        *[(0, 0.7, 0, 0, 10, 3), (0, 0.8, 0, 0, 10, 4)],
+        *[(0, 0.75, 80, 0, 90, 10), (0, 0.6, 50, 0, 60, 10)],
+    ]
     errors = find_errors([scene(truth, found)], 1, NONE)
-    assert errors.ap50[0, 0] == pytest.approx(51 / 3 / 101)  # right at rank 3 of 3, one of two
-    assert errors.gained["place"][0, 0] == pytest.approx(1 - 51 / 3 / 101)  # ranks 1 and 2
+    assert errors.ap50[0, 0] == pytest.approx(51 / 4 / 101)  # right at rank 4 of 4, one of two
+    # Mended: right at 0.8, background at 0.75, right at 0.6: precision 1, then 2/3.
+    mended = (51 + 50 * 2 / 3) / 101
+    assert errors.gained["place"][0, 0] == pytest.approx(mended - 51 / 4 / 101)
+
+
+def test_of_two_classes_that_mean_one_truth_the_surer_box_is_renamed() -> None:
+    found = [(0, 0.5, 0, 0, 10, 10), (2, 0.8, 0, 0, 10, 10), (1, 0.6, 50, 0, 60, 10)]
+    errors = find_errors([scene([(1, 0, 0, 10, 10)], found)], 3, NONE)
+    assert errors.gained["class"][1, 0] == pytest.approx(1)  # right at 0.8, before the wrong 0.6
 
 
 def test_a_box_near_a_truth_of_its_class_is_misplaced_even_on_one_of_another_class() -> None:
@@ -111,6 +122,46 @@ def test_the_bounds_are_a_tenth_and_a_half(height: float, kind: str) -> None:
         assert gained == {}
     else:
         assert kind in gained
+
+
+@pytest.mark.parametrize(
+    ("beside", "height", "kind"),
+    [
+        ("another class", 0.9, "background"),
+        ("another class", 1, "class and place"),
+        ("another class", 4.9, "class and place"),
+        ("another class", 5, "class"),
+        ("what is found", 4.9, "place"),
+        ("what is found", 5, "twice"),
+    ],
+)
+def test_a_second_box_is_one_kind_of_error_from_its_bound_on(
+    beside: str, height: float, kind: str
+) -> None:
+    # The second box is as wide as what it lies on: its IoU is a tenth of its height.
+    x = {"what is found": 0, "another class": 30}[beside]
+    truth = [(0, 0, 0, 10, 10), (1, 30, 0, 40, 10), (0, 60, 0, 70, 10)]
+    found = [(0, 0.9, 0, 0, 10, 10), (0, 0.8, x, 0, x + 10, height), (0, 0.5, 60, 0, 70, 10)]
+    errors = find_errors([scene(truth, found)], 2, NONE)
+    assert [name for name, gain in errors.gained.items() if gain[0, 0] > 1e-9] == [kind]
+    # The truth of the other class is missed, unless the second box means it.
+    assert errors.gained["missed"][1, 0] == (0 if kind == "class" else 1)
+
+
+@pytest.mark.parametrize(("wrong", "ap50"), [(99, 1 / 100), (100, 0)])
+def test_the_hundred_surest_of_a_class_and_image_count(wrong: int, ap50: float) -> None:
+    found = [(0, 0.1, 0, 0, 10, 10), *[(0, 0.9, 50, 50, 60, 60)] * wrong]
+    assert find_errors([scene([(0, 0, 0, 10, 10)], found)], 1, NONE).ap50[0, 0] == ap50
+
+
+def test_what_is_mended_in_one_image_leaves_the_others_where_they_are() -> None:
+    truth = [(0, 0, 0, 10, 10)]
+    first = scene(truth, [(0, 0.9, 50, 0, 60, 10), (0, 0.5, 0, 0, 10, 10)])
+    second = scene(truth, [(0, 0.8, 0, 0, 10, 10)])
+    errors = find_errors([first, second], 1, np.array([[1, 0], [0, 1]]))
+    # Both: right at ranks 2 and 3 of two truths. The first alone: at rank 2. The second: all.
+    assert errors.ap50[0] == pytest.approx([2 / 3, 1 / 2, 1])
+    assert errors.gained["background"][0] == pytest.approx([1 / 3, 1 / 2, 0])
 
 
 def test_resamples_weigh_the_images() -> None:

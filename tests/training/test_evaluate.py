@@ -138,12 +138,12 @@ def test_classification_numbers_of_three_images_worked_by_hand(tmp_path: Path) -
 def test_a_class_that_is_there_and_never_said_has_precision_0_and_one_only_said_lowers_iou() -> (
     None
 ):
-    matrix = np.array([[5, 0, 1], [2, 0, 0], [0, 0, 0]])  # class 1 never said, class 2 only said
+    matrix = np.array([[5, 0, 1], [1, 0, 0], [0, 0, 0]])  # class 1 never said, class 2 only said
     scores = segmentation_scores(matrix)
-    assert scores["mIoU"] == pytest.approx((5 / 8 + 0 + 0) / 3)
-    assert scores["precision"] == pytest.approx((5 / 7 + 0 + 0) / 3)
+    assert scores["mIoU"] == pytest.approx((5 / 7 + 0 + 0) / 3)
+    assert scores["precision"] == pytest.approx((5 / 6 + 0 + 0) / 3)
     assert scores["recall"] == pytest.approx((5 / 6 + 0) / 2)
-    assert classification_scores(matrix)["accuracy"] == pytest.approx(5 / 8)
+    assert classification_scores(matrix)["accuracy"] == pytest.approx(5 / 7)
 
 
 def test_confusion_has_truth_in_rows() -> None:
@@ -279,6 +279,11 @@ def test_related_images_widen_the_leak_free_interval_and_not_that_of_the_paper_p
 
 def test_an_interval_is_the_middle_95_per_cent() -> None:
     assert interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
+    assert interval(np.array([np.nan, 3.0])) == (3.0, 3.0)
+
+
+def test_an_interval_of_nothing_known_is_unknown() -> None:
+    assert np.isnan(interval(np.full(3, np.nan))).all()
 
 
 def test_two_predictors_see_the_same_resamples(tmp_path: Path) -> None:

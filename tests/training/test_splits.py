@@ -115,12 +115,31 @@ def test_adding_a_class_does_not_move_the_images_of_another() -> None:
 
 
 @pytest.mark.parametrize(
+    ("val", "test", "n", "expected"),
+    [
+        pytest.param(0.1, 0.2, 100, (10, 20), id="by the shares"),
+        pytest.param(0.1, 0.2, 4, (1, 1), id="round(0.4) = 0, but at least one"),
+        pytest.param(0.1, 0.2, 3, (1, 1), id="three are enough for all splits"),
+        pytest.param(0.1, 0.2, 2, (0, 0), id="two stay in training"),
+        pytest.param(0.1, 0.0, 3, (1, 0), id="no test split is asked for"),
+        pytest.param(0.0, 0.2, 3, (0, 1), id="no validation split is asked for"),
+    ],
+)
+def test_shares_give_at_least_one_image_of_three_or_more(
+    val: float, test: float, n: int, expected: tuple[int, int]
+) -> None:
+    assert shares(val, test)(n) == expected
+
+
+@pytest.mark.parametrize(
     ("n", "expected"),
     [
         pytest.param(300, (15, 15, 270), id="full NEU-DET class: 5/5/90 % of 300"),
         pytest.param(270, (15, 15, 240), id="reduced class keeps the number of shots"),
         pytest.param(30, (10, 10, 10), id="small class: a third each"),
         pytest.param(3, (1, 1, 1), id="three images"),
+        pytest.param(2, (1, 1, 0), id="two images"),
+        pytest.param(1, (1, 0, 0), id="one image"),
     ],
 )
 def test_few_shot_quota_takes_fifteen_a_class(n: int, expected: tuple[int, int, int]) -> None:
@@ -137,10 +156,43 @@ def test_original_test_part_stays_test_and_training_part_is_divided_9_1() -> Non
     assert sizes(assignment) == (81, 9, 20)
 
 
+def test_without_an_original_test_part_a_fifth_is_drawn() -> None:
+    assert sizes(original_split(one_class(100), val=0.1, seed=0)) == (70, 10, 20)
+    assert original_split(one_class(100), val=0.1, seed=1) != original_split(
+        one_class(100), val=0.1, seed=0
+    )
+
+
+def test_a_set_of_test_images_alone_has_nothing_to_divide() -> None:
+    outer = [Item(f"{i}", ("patches",), f"{i}", "test") for i in range(3)]
+    assert sizes(original_split(outer, val=0.1, seed=0)) == (0, 0, 3)
+
+
+def test_a_split_is_the_same_in_every_release() -> None:
+    # Published numbers name their test split; another draw would make them incomparable.
+    widths = (9, 7, 7, 5, 4, 4, 3, 2, 2, 1, 1, 1)
+    items = [
+        Item(f"{g:02}-{i}", ("crazing",) if g % 3 else ("crazing", "patches"), f"{g:02}")
+        for g, n in enumerate(widths)
+        for i in range(n)
+    ]
+    leak_free = group_split(items, seed=0)
+    groups = {item.group: leak_free[item.key] for item in items}
+    images = random_split(items, shares(0.1, 0.1), seed=0)
+
+    # 5 and 10 of 46 images, of which 70/10/20 would be 32.2, 4.6 and 9.2
+    assert [g for g, split in groups.items() if split == "val"] == ["04", "09"]
+    assert [g for g, split in groups.items() if split == "test"] == ["02", "06"]
+    in_test = {key for key, split in images.items() if split == "test"}
+    assert in_test == {"00-0", "00-6", "01-2", "01-4", "04-2"}
+
+
 def test_tiny_sets_leave_no_split_empty() -> None:
     items = [*one_class(2), *one_class(2, "patches")]
 
-    assert min(sizes(random_split(items, shares(0.1, 0.1), seed=0))) == 1
+    images = random_split(items, shares(0.1, 0.1), seed=0)
+    assert sizes(images) == (2, 1, 1)
+    assert (images["crazing_0.jpg"], images["patches_1.jpg"]) == ("val", "test")
     assert min(sizes(group_split(items, seed=0))) == 1
 
 
