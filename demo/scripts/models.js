@@ -15,5 +15,5 @@ const reach = () => {
     if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
     else table.removeAttribute('tabindex');
 };
-new MutationObserver(reach).observe(element.closest('[role=tabpanel]'), {childList: true, subtree: true});
+new MutationObserver(reach).observe(document.body, {childList: true, subtree: true});
 window.addEventListener('resize', reach);
