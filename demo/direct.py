@@ -79,11 +79,29 @@ class Direct:
                 most = f"at most {self._max_bytes / MEGA:g} MB are accepted"
                 return _refused(413, f"The file is too large; {most}.")
             work = partial(_answered, answer, self._service, data, request.query_params)
-            return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+            return await self._in_turn(work, request)
         except ClientDisconnect:
             return Response(status_code=400)  # for the log; nobody is there to read it
         finally:
             self._inside -= 1
+
+    async def _in_turn(self, work: Callable[[], Response], request: Request) -> Response:
+        """What a thread answers, when one is free.
+
+        Raises:
+            ClientDisconnect: if the caller went away before: callers who give up and ask again
+                would have those wait who are still there.
+        """
+        begun = self._workers.submit(work)
+        answer = asyncio.wrap_future(begun)
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done() and gone.exception() is None and begun.cancel():
+                raise ClientDisconnect
+            return await answer
+        finally:
+            gone.cancel()
 
     async def _body(self, request: Request) -> bytes | None:
         """The picture; None if it is too large, of which the rest is let pass, within reason."""
@@ -95,6 +113,12 @@ class Direct:
             elif seen > 2 * self._max_bytes:  # who stops reading earlier is not heard, either
                 break
         return bytes(body) if seen <= self._max_bytes else None
+
+
+async def _gone(request: Request) -> None:
+    """Return when the caller of a request, whose body has been read, is gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def inspect(service: Service, data: bytes, query: QueryParams) -> str:

@@ -24,14 +24,15 @@ class Latest:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers = count()
-        self._newest: OrderedDict[str, int] = OrderedDict()
+        self._newest: OrderedDict[str, tuple[int, object]] = OrderedDict()
         self._told: OrderedDict[str, tuple[object, float]] = OrderedDict()
 
-    def begin(self, request: Any) -> Callable[[], bool]:
+    def begin(self, request: Any, about: object = None) -> Callable[[], bool]:
         """Take note of a wish.
 
         Args:
             request: a `gr.Request`, whose session is the visitor.
+            about: what it is about, for a wish that says no more than "the same again".
 
         Returns:
             Says whether the wish still is the visitor's newest.
@@ -39,11 +40,19 @@ class Latest:
         visitor = str(request.session_hash)
         with self._lock:
             number = next(self._numbers)
-            self._newest[visitor] = number
+            self._newest[visitor] = number, about
             self._newest.move_to_end(visitor)
             if len(self._newest) > _VISITORS:
                 self._newest.popitem(last=False)
-        return lambda: self._newest.get(visitor, number) == number
+        return lambda: self._newest.get(visitor, (number,))[0] == number
+
+    def about(self, request: Any) -> Any:
+        """What the visitor's newest wish is about, answered or not; None without one.
+
+        Args:
+            request: a `gr.Request`, whose session is the visitor.
+        """
+        return self._newest.get(str(request.session_hash), (0, None))[1]
 
     def has_asked(self, request: Any) -> bool:
         """Whether the visitor has wished for anything yet.

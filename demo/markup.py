@@ -99,8 +99,10 @@ def verdict(inspection: Inspection, model_title: str, queued: str = "") -> str:
         queued: what became of a doubt, in words.
     """
     line = headline(inspection)
-    rows = rows_of(inspection.image.width, inspection.image.height)
-    folded = f"shown in {rows} rows, read them one after the other" if rows > 1 else ""
+    width, height = inspection.image.width, inspection.image.height
+    rows = rows_of(width, height)
+    kind = "rows" if width > height else "columns"
+    folded = f"shown in {rows} {kind}, read them one after the other" if rows > 1 else ""
     took = duration(inspection.latency_ms)
     says = " · ".join(filter(None, [model_title, took, queued, folded]))
     detail = f'<p class="detail">{escape(line.detail)}</p>' if line.detail else ""

@@ -175,11 +175,14 @@ def rows_of(width: int, height: int) -> int:
 
 
 def duration(milliseconds: float) -> str:
-    """Two significant digits with the unit that suits: "23 ms", "1.4 s"."""
-    if milliseconds < 1000:
-        return f"{milliseconds:.2g} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
-    seconds = milliseconds / 1000
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    """Two significant digits with the unit that suits: "23 ms", "290 ms", "1.4 s"."""
+    if milliseconds < 995:
+        return f"{_two_digits(milliseconds)} ms"
+    return f"{_two_digits(milliseconds / 1000)} s"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.1f}" if value < 9.95 else f"{float(f'{value:.2g}'):.0f}"
 
 
 def age(seconds: float) -> str:

@@ -9,3 +9,11 @@ element.addEventListener('click', (event) => {
   const isBelow = card && card.getBoundingClientRect().top > innerHeight / 2;
   if (isBelow) card.scrollIntoView({behavior: 'smooth', block: 'start'});
 });
+// Tables of a card that a narrow screen cuts off are scrolled by whoever has but a keyboard, too.
+const reach = () => {
+  for (const table of document.querySelectorAll('#models-card table'))
+    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
+    else table.removeAttribute('tabindex');
+};
+new MutationObserver(reach).observe(document.body, {childList: true, subtree: true});
+window.addEventListener('resize', reach);

@@ -164,7 +164,7 @@ class _Page:
             now,
             gr.Button(interactive=is_working),
             gr.Button(interactive=state == "stopped"),
-            gr.Timer(active=is_working),
+            gr.Timer(active=state != "done"),  # a stopped one may go on by another page
             first,
         )
 

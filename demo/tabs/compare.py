@@ -53,6 +53,7 @@ class _Page:
                 show_label=False,
                 height=150,
                 buttons=[],
+                placeholder="Drop or paste a picture",
                 scale=2,
                 min_width=200,
                 alt_text="The picture that is compared",
@@ -123,11 +124,10 @@ class _Page:
 
         A link opens this tab too, and what it shows stays.
         """
-        nothing = (gr.skip(),) * (1 + _RESULTS)
         sample = samples()[0].path
         brought = (shown.path, shown.name) if shown is not None else (str(sample), sample.name)
         if is_linked or brought == seen:
-            yield False, *nothing
+            yield False, *(gr.skip(),) * (1 + _RESULTS)
             return
         try:
             picture = fitted(self.service.decode(Path(brought[0])).pixels, TILE_SIDE_PX)

@@ -39,8 +39,7 @@ class _Page:
         self.service, self.batches = service, batches
         self.samples = samples()
         self.shown = gr.State(None)
-        self.asked: Any = gr.State(None)  # path and name of the picture that is being looked at
-        self.answers = Latest()
+        self.answers = Latest()  # about path and name of a picture
         with gr.Row(elem_classes="inspect"):
             with gr.Column(scale=6, min_width=320):
                 self._left()
@@ -118,7 +117,7 @@ class _Page:
     def answer(self) -> list[Any]:
         """The components that an answer fills, in the order in which `look` returns them."""
         return [
-            *(self.shown, self.asked, self.picture, self.verdict, self.findings),
+            *(self.shown, self.picture, self.verdict, self.findings),
             *(self.drawing.layers, self.details, self.threshold, self.flagging.flagged),
             *self.drawing.buttons,
         ]
@@ -150,11 +149,11 @@ class _Page:
             drawn: layers that are chosen there.
         """
         model = model or AUTO
-        is_wanted = self.answers.begin(request)
+        is_wanted = self.answers.begin(request, (path, name))
         try:
             image = self.service.decode(Path(path))
             if waiting := announcement(self.service, image, model):
-                yield self._working(markup.working(waiting), (path, name))
+                yield self._working(markup.working(waiting))
             shown, look = handlers.inspect(
                 self.service, path, name, image=image, model=model, score_threshold=threshold
             )
@@ -165,7 +164,10 @@ class _Page:
             shown = replace(shown, drawn=kept)
             picture = handlers.draw(look, chosen_layers(kept))
         except Exception as exc:
-            yield self._failed(handlers.sentence_of(exc)) if is_wanted() else self._unchanged()
+            if not is_wanted():
+                yield self._unchanged()
+                return
+            yield self._failed(request, handlers.sentence_of(exc))
             return
         if not is_wanted():
             yield self._unchanged()
@@ -173,7 +175,6 @@ class _Page:
         usual = self.service.usual_threshold(self.service.choose(inspection.model).config)
         yield (
             shown,
-            (path, name),
             picture,
             markup.verdict(inspection, short(look.title), look.queued),
             markup.findings_table(inspection, can_pick=True, pitch=self.service.pitch),
@@ -189,20 +190,21 @@ class _Page:
             *(gr.Button(interactive=True) for _ in self.drawing.buttons),
         )
 
-    def empty(self) -> tuple[Any, ...]:
-        """The page without a picture."""
-        return self._blank(markup.empty())
+    def empty(self, request: gr.Request) -> tuple[Any, ...]:
+        """The page without a picture; an answer about the one before comes too late."""
+        return self._blank(request, markup.empty())
 
-    def _failed(self, sentence: str) -> tuple[Any, ...]:
-        return self._blank(markup.failed(sentence))
+    def _failed(self, request: gr.Request, sentence: str) -> tuple[Any, ...]:
+        return self._blank(request, markup.failed(sentence))
 
-    def _blank(self, verdict: str) -> tuple[Any, ...]:
-        nothing = (None, None, None, verdict, "", gr.CheckboxGroup(visible=False), "", gr.skip())
+    def _blank(self, request: gr.Request, verdict: str) -> tuple[Any, ...]:
+        self.answers.begin(request)
+        nothing = (None, None, verdict, "", gr.CheckboxGroup(visible=False), "", gr.skip())
         return (*nothing, "", *(gr.Button(interactive=False) for _ in self.drawing.buttons))
 
-    def _working(self, verdict: str, asked: tuple[str, str]) -> tuple[Any, ...]:
+    def _working(self, verdict: str) -> tuple[Any, ...]:
         kept = gr.skip()
-        said = (None, asked, kept, verdict, "", kept, "", kept, "")
+        said = (None, kept, verdict, "", kept, "", kept, "")
         return (*said, *(gr.Button(interactive=False) for _ in self.drawing.buttons))
 
     def _unchanged(self) -> tuple[Any, ...]:
@@ -247,22 +249,22 @@ class _Page:
         try:
             path, name = handlers.uploaded(picture)
         except InputError as exc:
-            yield self._failed(str(exc))
+            yield self._failed(request, str(exc))
             return
         yield from self.look(request, path, name, model, threshold, before=before, drawn=drawn)
 
     def again(
         self,
         before: Shown | None,
-        asked: Sequence[str] | None,
         model: str | None,
         threshold: float | None,
         drawn: list[str],
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """The same picture, with what is set now."""
+        asked = self.answers.about(request)
         if asked is None:
-            yield self.empty()
+            yield self.empty(request)
             return
         path, name = asked
         yield from self.look(request, path, name, model, threshold, before=before, drawn=drawn)
@@ -270,7 +272,6 @@ class _Page:
     def adjust(
         self,
         before: Shown | None,
-        asked: Sequence[str] | None,
         model: str | None,
         threshold: float | None,
         drawn: list[str],
@@ -280,21 +281,20 @@ class _Page:
         if threshold is None:
             yield self._unchanged()
             return
-        yield from self.again(before, asked, model, threshold, drawn, request)
+        yield from self.again(before, model, threshold, drawn, request)
 
     def switch(
         self,
         before: Shown | None,
-        asked: Sequence[str] | None,
         model: str | None,
         drawn: list[str],
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """The same picture seen by another model, at that model's own threshold."""
-        if self.answers.is_repeated(request, (asked, model)):
+        if self.answers.is_repeated(request, (self.answers.about(request), model)):
             yield self._unchanged()
             return
-        yield from self.again(before, asked, model, None, drawn, request)
+        yield from self.again(before, model, None, drawn, request)
 
     def models(self) -> Any:
         """The models that are served now, as choices."""
@@ -312,7 +312,6 @@ def build(service: Service, batches: Batches, blocks: Any) -> InspectTab:
     """
     page = _Page(service, batches)
     settings = [page.shown, page.model, page.threshold, page.drawing.layers]
-    same = [page.shown, page.asked, page.model, page.threshold, page.drawing.layers]
     answers: dict[str, Any] = {
         "outputs": page.answer(),
         "show_progress": "minimal",
@@ -332,11 +331,9 @@ def build(service: Service, batches: Batches, blocks: Any) -> InspectTab:
         page.empty, outputs=page.answer(), queue=False, show_progress="hidden", **PRIVATE
     )
     page.tray.click(page.take, settings, **answers)
-    page.model.input(
-        page.switch, [page.shown, page.asked, page.model, page.drawing.layers], **answers
-    )
-    page.threshold.input(page.adjust, same, **answers | {"trigger_mode": "always_last"})
-    page.run.click(page.again, same, **answers)
+    page.model.input(page.switch, [page.shown, page.model, page.drawing.layers], **answers)
+    page.threshold.input(page.adjust, settings, **answers | {"trigger_mode": "always_last"})
+    page.run.click(page.again, settings, **answers)
     page.drawing.wire(page.shown, page.picture, page.findings)
     page.flagging.wire(page.shown)
     return InspectTab(shown=page.shown)

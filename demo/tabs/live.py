@@ -28,6 +28,8 @@ _EMPTY: Final = "The newest picture and its answer appear here, the ones before 
 _REFRESH_S: Final = 0.5
 _FRAME_S: Final = 0.2  # between two frames that the camera sends
 _MARK: Final = "base64,"
+Told = tuple[str, int]  # view and number of its answers, of what is on the page already
+_NOTHING_TOLD: Final[Told] = ("", 0)
 
 
 class _Page:
@@ -36,6 +38,7 @@ class _Page:
         self.folder = settings.serving.watched_folder
         self.limits = settings.serving.image_limits
         self.view = gr.State("")  # ID of the view on the page
+        self.told: Any = gr.State(_NOTHING_TOLD)
         self.head = gr.HTML(markup.sentence(_WHAT), elem_id="live-head")
         sources: list[tuple[str, Source]] = [("Camera", "camera"), ("Video file", "video")]
         if self.folder is not None:
@@ -86,7 +89,7 @@ class _Page:
             *self._idle(source),
         )
 
-    def frame(self, sent: Any, view: str, model: str | None) -> tuple[Any, ...]:
+    def frame(self, sent: Any, view: str, told: Told, model: str | None) -> tuple[Any, ...]:
         """Offer a frame of the camera and show how it stands."""
         try:
             picture = decode(_frame_bytes(sent), limits=self.limits)
@@ -97,8 +100,8 @@ class _Page:
             if found is not None:
                 found.offer(picture)
         except Exception as exc:
-            return (view, markup.failed(handlers.sentence_of(exc)), gr.skip(), gr.skip())
-        return (view, *self._shown(view))
+            return (view, markup.failed(handlers.sentence_of(exc)), *(gr.skip(),) * 3)
+        return (view, *self._shown(view, told))
 
     def play(self, sent: Any, model: str | None) -> tuple[Any, ...]:
         """Look at a video at the speed at which it was taken."""
@@ -117,21 +120,21 @@ class _Page:
         except Exception as exc:
             return self._refused(exc)
 
-    def refresh(self, view: str) -> tuple[Any, ...]:
+    def refresh(self, view: str, told: Told) -> tuple[Any, ...]:
         """The view as it stands; the timer ends with it."""
         found = self.views.view(view)
         seen = found.seen() if found is not None else None
         is_over = seen is None or seen.is_over
         return (
-            *self._shown(view),
+            *self._shown(view, told),
             gr.Button(interactive=not is_over),
             gr.Timer(active=not is_over),
         )
 
-    def end(self, view: str) -> tuple[Any, ...]:
+    def end(self, view: str, told: Told) -> tuple[Any, ...]:
         """Stop; the answers so far stay on the page."""
         self.views.close(view)
-        return (*self._shown(view), gr.Button(interactive=False), gr.Timer(active=False))
+        return (*self._shown(view, told), gr.Button(interactive=False), gr.Timer(active=False))
 
     # ------------------------------------------------------------------------------ parts
 
@@ -152,22 +155,28 @@ class _Page:
             text = f"Every picture that comes into the folder {self.folder.name} is looked at."
         stop = gr.Button(interactive=False, visible=source != "camera")
         nothing = markup.nothing(_EMPTY)
-        return ("", markup.sentence(text), nothing, "", stop, gr.Timer(active=False))
+        empty = (markup.sentence(text), nothing, "", _NOTHING_TOLD)
+        return ("", *empty, stop, gr.Timer(active=False))
 
-    def _shown(self, view: str) -> tuple[Any, Any, Any]:
-        """Sentence, newest answer and strip; what is not there is left alone."""
+    def _shown(self, view: str, told: Told) -> tuple[Any, Any, Any, Any]:
+        """Sentence, newest answer, strip, and what is told by them.
+
+        What is not there is left alone, and so is what stands there: drawing takes time.
+        """
         found = self.views.view(view)
         if found is None:
-            return gr.skip(), gr.skip(), gr.skip()
+            return (gr.skip(),) * 4
         seen = found.seen()
         if not seen.strip:
             came = f"Looking at the first of {count(seen.offered, 'picture')} …"
             text = seen.error or (came if seen.offered else "Waiting for the first picture …")
             head = markup.failed(text) if seen.error else markup.sentence(text)
-            return head, gr.skip(), gr.skip()
+            return head, *(gr.skip(),) * 3
+        if tuple(told) == (view, seen.answered):
+            return live_head(seen), *(gr.skip(),) * 3
         newest = seen.strip[0]
         large = _large(newest, short(newest.title))
-        return live_head(seen), large, _strip(seen.strip)
+        return live_head(seen), large, _strip(seen.strip), (view, seen.answered)
 
 
 def live_head(seen: Seen) -> str:
@@ -197,7 +206,7 @@ def build(service: Service, settings: Settings, blocks: Any) -> None:
     """
     page = _Page(service, settings, LiveViews(service))
     hidden: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
-    shown = [page.head, page.large, page.strip]
+    shown = [page.head, page.large, page.strip, page.told]
     blocks.load(page.offered, outputs=page.model, **hidden)
     page.source.input(
         page.switch,
@@ -207,7 +216,7 @@ def build(service: Service, settings: Settings, blocks: Any) -> None:
     )
     page.camera.stream(
         page.frame,
-        [page.camera, page.view, page.model],
+        [page.camera, page.view, page.told, page.model],
         [page.view, *shown],
         stream_every=_FRAME_S,
         concurrency_limit=None,  # it only offers; the view itself looks at one at a time
@@ -217,8 +226,8 @@ def build(service: Service, settings: Settings, blocks: Any) -> None:
     begun = [page.view, page.head, page.stop, page.timer]
     page.video.upload(page.play, [page.video, page.model], begun, preprocess=False, **hidden)
     page.start.click(page.watch, page.model, begun, **hidden)
-    page.timer.tick(page.refresh, page.view, [*shown, page.stop, page.timer], **hidden)
-    page.stop.click(page.end, page.view, [*shown, page.stop, page.timer], **hidden)
+    page.timer.tick(page.refresh, [page.view, page.told], [*shown, page.stop, page.timer], **hidden)
+    page.stop.click(page.end, [page.view, page.told], [*shown, page.stop, page.timer], **hidden)
 
 
 def _frame_bytes(sent: Any) -> bytes:

@@ -8,6 +8,7 @@ import gradio as gr
 
 from core.settings import ServingSettings
 from demo.sign_in import SignIn, acts
+from demo.theme import STYLE, theme
 
 DONE: list[str] = []
 
@@ -23,7 +24,11 @@ def main(password: str) -> None:
     """Serve until killed."""
     sign_in = SignIn(ServingSettings(reviewer_password=password))
     with gr.Blocks(analytics_enabled=False) as blocks:
-        name, said, button = gr.Textbox(), gr.Textbox(), gr.Button()
+        name, said, button = (
+            gr.Textbox(label="Name"),
+            gr.Textbox(label="Said"),
+            gr.Button("Promote"),
+        )
         button.click(promote, name, said, api_name="promote", api_visibility="private")
         sign_in.place(blocks)
     sign_in.guard(blocks)
@@ -32,6 +37,8 @@ def main(password: str) -> None:
         quiet=True,
         ssr_mode=False,
         app_kwargs={"routes": sign_in.routes()},
+        theme=theme(),
+        css_paths=[STYLE],
     )
     print(address, flush=True)
     blocks.block_thread()

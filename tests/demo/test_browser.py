@@ -412,6 +412,14 @@ def test_compare_turns_to_a_new_picture_while_it_looks_at_another(
         assert "120 × 90 pixels" in str(tile.get_attribute("alt"))
 
 
+def test_compare_without_a_picture_says_whole_what_to_do(page: Page) -> None:
+    _go(page, "Compare")
+    page.locator("#compare-picture").get_by_label("Remove Image").click()
+    told = page.locator("#compare-picture").get_by_text("Drop or paste a picture")
+    expect(told).to_be_visible()
+    assert told.evaluate("e => e.scrollWidth <= e.clientWidth")
+
+
 def test_models_shows_the_measured_beside_the_reported_and_the_card(page: Page) -> None:
     _go(page, "Models")
     row = page.locator("table.models > tbody > tr").first
@@ -479,6 +487,7 @@ def test_every_page_shows_the_bundled_models_in_light_dark_and_narrow(
                 page.wait_for_timeout(1500)  # transitions
                 picture = page.screenshot(path=folder / f"{tab.lower()}-{view}.png")
                 assert len(picture) > 20_000, f"{tab} in {view} is empty"
+                assert (tab, view, serious_barriers(page)) == (tab, view, [])
             page.context.close()
 
 

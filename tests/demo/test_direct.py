@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -171,6 +172,55 @@ def test_nobody_waits_who_would_have_to_wait_for_too_many(
     assert turned_away.json() == {
         "error": "3 requests are being answered or wait; try again in a moment."
     }
+
+
+def test_nobody_looks_for_a_caller_who_went_away_before_it_was_his_turn(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is answered at a time; the second gives up; the third takes its place."""
+    begun, go = threading.Semaphore(0), threading.Event()
+    inspect = service.inspect
+
+    def slow(*args: Any, **options: Any) -> Any:
+        begun.release()
+        assert go.wait(30)
+        return inspect(*args, **options)
+
+    monkeypatch.setattr(service, "inspect", slow)
+    direct = Direct(service, ServingSettings(queue_size=1), at_once=1)
+    app = Starlette(routes=direct.routes())
+
+    async def meet() -> list[int]:
+        first = asyncio.create_task(_ask(app, stays=True))
+        assert await asyncio.to_thread(begun.acquire, timeout=30)
+        await asyncio.wait_for(_ask(app, stays=False), 30)
+        third = asyncio.create_task(_ask(app, stays=True))
+        await asyncio.sleep(0.1)
+        go.set()
+        return [await first, await third]
+
+    assert asyncio.run(meet()) == [200, 200]
+    assert [begun.acquire(blocking=False) for _ in range(2)] == [True, False]  # the third alone
+
+
+async def _ask(app: Starlette, *, stays: bool) -> int:
+    """Status of an answer to a caller who sends a picture, and stays to hear of it or does not."""
+    coming = [{"type": "http.request", "body": PICTURE.read_bytes(), "more_body": False}]
+    heard: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        if coming:
+            return coming.pop()
+        if stays:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        heard.extend([message["status"]] if "status" in message else [])
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/inspect", "query_string": b""}
+    await app({**scope, "headers": [(b"content-type", b"image/jpeg")]}, receive, send)
+    return heard[0]
 
 
 def test_both_apis_say_the_same(caller: TestClient, service: Service) -> None:

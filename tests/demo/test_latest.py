@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from core.types import DecodedImage
 from demo.latest import Latest
 from demo.service import Service
 from demo.tabs.inspect import _Page
@@ -47,6 +49,41 @@ def test_a_picture_given_before_the_models_are_listed_is_looked_at_by_the_best(
     request: Any = ANNA
     *_, answer = _Page.look(page, request, str(PICTURE), "strip.jpg", None, None)
     assert answer[0].inspection.model == "grace"
+
+
+def test_what_is_set_while_a_picture_is_looked_at_is_about_that_picture() -> None:
+    page: Any = SimpleNamespace(
+        answers=Latest(), look=lambda _, *asked, before, drawn: iter([asked])
+    )
+    page.again = partial(_Page.again, page)
+    page.answers.begin(ANNA, ("new.png", "coil 7.png"))  # dropped, and not answered yet
+    request: Any = ANNA
+    assert list(_Page.adjust(page, None, "grace", 0.3, [], request)) == [
+        ("new.png", "coil 7.png", "grace", 0.3)
+    ]
+    assert list(_Page.switch(page, None, "da_yolo", [], request)) == [
+        ("new.png", "coil 7.png", "da_yolo", None)
+    ]
+
+
+def test_the_answer_about_a_picture_that_was_taken_away_comes_too_late(service: Service) -> None:
+    page: Any = SimpleNamespace(
+        answers=Latest(),
+        drawing=SimpleNamespace(buttons=[]),
+        _unchanged=lambda: "what stands there stays",
+    )
+    page._blank = partial(_Page._blank, page)
+    request: Any = ANNA
+
+    def decode(path: Path) -> DecodedImage:
+        assert page.answers.about(ANNA) == (str(PICTURE), "strip.jpg")
+        assert "Drop a picture" in _Page.empty(page, request)[2]
+        return service.decode(path)
+
+    page.service = SimpleNamespace(decode=decode, choose=service.choose, inspect=service.inspect)
+    answers = list(_Page.look(page, request, str(PICTURE), "strip.jpg", None, None))
+    assert answers == ["what stands there stays"]
+    assert page.answers.about(ANNA) is None
 
 
 def test_a_choice_that_is_told_twice_at_once_is_one_choice(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -16,7 +19,7 @@ from core.images import ImageLimits
 from demo.live_feeds import folder_feed, picture_of, video_feed
 from demo.live_session import LiveView, LiveViews, Offered
 from demo.service import Service
-from demo.tabs.live import live_head
+from demo.tabs.live import _NOTHING_TOLD, _Page, live_head
 from tests.demo.releases import PICTURE
 
 
@@ -141,6 +144,27 @@ def test_the_oldest_view_makes_room(service: Service) -> None:
     assert views.view(first) is None
     assert views.view(second) is not None
     assert views.view(third) is not None
+
+
+def test_an_answer_is_drawn_once_however_often_the_page_asks(
+    service: Service, tmp_path: Path
+) -> None:
+    page: Any = SimpleNamespace(views=LiveViews(service))
+    view_id = page.views.open("grace")
+    view = page.views.view(view_id)
+    told: Any = _NOTHING_TOLD
+    for path in copies(tmp_path, ["a.jpg", "b.jpg"]):
+        before = view.seen().answered
+        view.offer(path)
+        wait(partial(_is_answered, view, before + 1))
+        _, large, strip, told = _Page._shown(page, view_id, told)
+        assert (large[:18], strip[:17]) == ('<img class="large"', '<ul class="strip"')
+        assert _Page._shown(page, view_id, told)[1:] == (gr.skip(),) * 3
+    view.close()
+
+
+def _is_answered(view: LiveView, n: int) -> bool:
+    return view.seen().answered == n
 
 
 def test_every_frame_of_a_video_is_offered_at_its_own_pace(gate: Gate, tmp_path: Path) -> None:

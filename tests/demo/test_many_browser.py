@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from core.settings import PathSettings
@@ -108,6 +109,35 @@ def test_a_batch_is_found_again_by_its_link_after_the_page_was_closed(
     expect(again.locator("#batch-gallery .shot")).to_have_count(13, timeout=TIMEOUT_MS)
     assert again.evaluate("document.documentElement.scrollWidth") <= 390
     again.context.close()
+
+
+def test_a_batch_that_one_page_stops_and_lets_go_on_does_so_on_every_page(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
+    Image.new("L", (1600, 1600), 90).save(tmp_path / "plate.png")  # in many tiles: it takes time
+    with zipfile.ZipFile(tmp_path / "coils.zip", "w") as archive:
+        for k in range(30):
+            archive.write(tmp_path / "plate.png", f"{k}.png")
+    mine = open_app(browser, address, *VIEWS["light"])
+    select_tab(mine, "Batch")
+    mine.locator("#batch-files input[type=file]").set_input_files(tmp_path / "coils.zip")
+    link = mine.locator("#batch-head a").get_attribute("href")
+    other = mine.context.new_page()
+    other.goto(f"{address}/{link}")
+    for page in (mine, other):
+        expect(page.locator("#batch-head .sentence")).to_contain_text("Looking: ")
+    mine.locator("#batch-stop").click()
+    for page in (mine, other):
+        expect(page.locator("#batch-head .sentence")).to_contain_text("Stopped after ")
+        expect(page.locator("#batch-go-on")).to_be_enabled()
+    mine.wait_for_timeout(3000)  # two more looks at how it stands
+    mine.locator("#batch-go-on").click()
+    for page in (mine, other):
+        expect(page.locator("#batch-head .sentence")).not_to_contain_text("Stopped")
+        expect(page.locator("#batch-stop")).to_be_enabled()
+    other.locator("#batch-stop").click()
+    expect(mine.locator("#batch-head .sentence")).to_contain_text("Stopped after ")
+    mine.context.close()
 
 
 def test_the_camera_s_frames_are_looked_at_and_counted(browser: Browser, address: str) -> None:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from core.records import ImageFacts
 from demo import markup
+from tests.demo.inspections import detection
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,14 @@ def test_backticks_become_code_and_everything_is_escaped(text: str, html: str) -
 def test_a_failure_shows_what_to_type() -> None:
     assert "<code>training</code>" in markup.failed("Start `training` first.")
     assert "<code>training</code>" in markup.refused("Start `training` first.")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "said"),
+    [(1000, 200, "shown in 2 rows"), (200, 1000, "shown in 2 columns")],
+)
+def test_a_strip_says_how_it_is_folded(width: int, height: int, said: str) -> None:
+    strip = detection().model_copy(
+        update={"image": ImageFacts(sha256="f" * 64, width=width, height=height)}
+    )
+    assert f"23 ms · {said}, read them one after the other" in markup.verdict(strip, "GRACE")

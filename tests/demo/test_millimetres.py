@@ -127,7 +127,7 @@ def test_every_page_takes_the_pitch_from_the_settings(measuring: Service) -> Non
         answers=Latest(), service=measuring, drawing=SimpleNamespace(buttons=[]), _working=str
     )
     *_, answer = inspect._Page.look(page, ANNA, str(PICTURE), "strip.jpg", "grace", 0.0)
-    assert " mm</td>" in answer[4]
+    assert " mm</td>" in answer[3]
     assert "width_mm" in _downloaded(panel._hand_out(answer[0], [], "off", "csv"))
 
     compared = Compared(str(PICTURE), "a.jpg", (segmentation(),), ("SME",), (LABELS,), {})

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 
 from core.settings import ServingSettings
 from demo.sign_in import COOKIE, SignIn
+from tests.browsers import new_page, serious_barriers
 
 PASSWORD = "pickled-steel"
 REBOUND = {"host": "elsewhere.example:7860", "origin": "http://elsewhere.example:7860"}
@@ -174,6 +175,16 @@ def test_with_the_password_it_acts_until_the_reviewer_signs_out(app):
         assert call(client, app) == ("complete", ["promoted grace, act 1"])
         client.post(f"{app}sign-out")
         assert call(client, app)[0] == "error"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_is_typed_as_a_password_can_be_seen(browser, app, theme):
+    page = new_page(browser, 1440, 900)
+    page.goto(f"{app}?__theme={theme}")
+    page.get_by_label("Reviewer's password").fill(PASSWORD)
+    assert serious_barriers(page) == []
+    page.context.close()
 
 
 def test_wrong_passwords_give_no_ticket_and_soon_close_the_door_for_a_while(app):

@@ -123,9 +123,18 @@ def test_only_a_strip_is_shown_in_rows(size: tuple[int, int], rows: int) -> None
 
 @pytest.mark.parametrize(
     ("milliseconds", "text"),
-    [(4.26, "4.3 ms"), (23.1, "23 ms"), (1400.0, "1.4 s"), (72_000.0, "72 s")],
+    [
+        (4.26, "4.3 ms"),
+        (9.97, "10 ms"),
+        (23.1, "23 ms"),
+        (287.0, "290 ms"),
+        (997.0, "1.0 s"),
+        (1400.0, "1.4 s"),
+        (72_000.0, "72 s"),
+        (123_000.0, "120 s"),
+    ],
 )
-def test_durations_carry_the_unit_that_suits(milliseconds: float, text: str) -> None:
+def test_durations_have_two_digits_and_the_unit_that_suits(milliseconds: float, text: str) -> None:
     assert duration(milliseconds) == text
 
 
