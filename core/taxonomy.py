@@ -109,7 +109,7 @@ CLASSES: Final[Mapping[str, tuple[DefectClass, ...]]] = MappingProxyType(
 
 # What a class may be called. Label Studio has had holes where a label's name became HTML.
 CLASS_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}")
-CLASS_NAME_WORDS: Final = "1 to 40 letters, digits, blanks, '-' and '_' can"
+CLASS_NAME_WORDS: Final = "1 to 40 letters from A to Z or a to z, digits, blanks, '-' and '_' can"
 NO_DEFECT: Final = "no defect"  # what a person says of an image without any; no class's name
 # Squeezed names by which mills call steel without a defect, where that is a class of its own.
 _SOUND: Final = frozenset(
