@@ -188,9 +188,14 @@ def is_sound(label: str) -> bool:
 
 
 def title(label: str) -> str:
-    """What a person reads for a canonical name; a name of nobody's set is only tidied up."""
-    known = _BY_NAME.get(label)
-    return known.title if known else label.replace("_", " ").strip().capitalize()
+    """What a person reads for a canonical name; a name of nobody's set is only tidied up.
+
+    Its capitals stay: somebody meant them, as in `Riss KTL`.
+    """
+    if known := _BY_NAME.get(label):
+        return known.title
+    words = label.replace("_", " ").strip()
+    return words if words != words.lower() else words.capitalize()
 
 
 def look(label: str) -> Look:
