@@ -139,6 +139,9 @@ def test_prepare_train_evaluate_predict_from_the_command_line(home: Path) -> Non
             ["evaluate", "yolo", "--data", "x-sdd"], "Unknown model 'yolo'", id="unknown model"
         ),
         pytest.param(
+            ["quantise", "grce", "--data", "x-sdd"], "Unknown model 'grce'", id="to quantise"
+        ),
+        pytest.param(
             ["evaluate", "mobilenet_v1", "--data", "gc10-det"], "not prepared", id="not prepared"
         ),
         pytest.param(
