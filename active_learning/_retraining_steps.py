@@ -109,7 +109,7 @@ class Steps:
         return self._runs.reach(run, self._lease, "snapshot", version=version.id)
 
     def _train_and_measure(self, run: RetrainingRun) -> RetrainingRun:
-        from active_learning.trial import compare_trials, read_golden
+        from active_learning.trial import compare_trials, read_golden, refuse_strangers
         from models import choose_device, use_threads
 
         settings = self._settings
@@ -117,6 +117,8 @@ class Steps:
         device = choose_device(settings.serving.device)
         dataset = self._dataset(run)
         incumbent = resolve(run.model, settings.paths)
+        # told before hours of training, and read again after them
+        refuse_strangers(read_golden(settings.retraining.golden), dataset)
         self._train(run, incumbent, dataset, device)
         folder = RunFolder(settings.paths.runs / run.id)
         validation = describe_release(folder.release, dataset, device=device)

@@ -64,10 +64,16 @@ def check_dataset(config: ReleaseConfig, dataset: Dataset) -> None:
         DatasetError: if it is another one.
     """
     if dataset.id != config.run.dataset_id:
+        version = f"{config.dataset}@{config.run.dataset_id[:12]}"  # of what people reviewed
+        if (dataset.root.parent / version).is_dir():
+            way = f"give {version}"
+        elif dataset.name != config.dataset:
+            way = f"give {config.dataset}"
+        else:
+            way = "prepare the same archive with the same seed"
         raise DatasetError(
             f"{config.name} {config.revision} was trained on {config.dataset} "
-            f"{config.run.dataset_id[:12]}, this is {dataset.name} {dataset.id[:12]}: prepare the "
-            "same archive with the same seed."
+            f"{config.run.dataset_id[:12]}, this is {dataset.name} {dataset.id[:12]}: {way}."
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +17,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import typer
 
@@ -23,6 +25,7 @@ from core.ending import end_on_sigterm
 from core.errors import ConfigError, LabelStudioError, WeightsNotFoundError
 
 HOST: Final = "127.0.0.1"
+_PORT: Final = 8080
 USER: Final = "rollmark@localhost.local"
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _PROGRAM: Final = _ROOT / ".venv-label-studio" / "bin" / "label-studio"
@@ -98,7 +101,10 @@ def wait_until_up(
 
 
 def main(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 8080,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="TCP port; default: ROLLMARK_LABEL_STUDIO__URL's."),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of its data; default: label-studio in ours.")
     ] = None,
@@ -109,6 +115,8 @@ def main(
 
     try:
         settings = load_settings()
+        port = port or _port_of(settings.label_studio.url)
+        _refuse_taken(port)
         folder = (data or settings.paths.data / "label-studio").resolve()
         password, token = _credentials(folder)
         url = f"http://{HOST}:{port}"
@@ -124,7 +132,7 @@ def main(
                 f"To connect Rollmark, put these lines into .env:\n"
                 f"ROLLMARK_LABEL_STUDIO__URL={url}\n"
                 f"ROLLMARK_LABEL_STUDIO__TOKEN={token}\n"
-                "Stop it with Ctrl+C."
+                "and start the app again. Stop Label Studio with Ctrl+C."
             )
             server.wait()
         except KeyboardInterrupt:
@@ -135,6 +143,29 @@ def main(
     except RollmarkError as exc:
         typer.echo(" ".join(str(exc).split()), err=True)
         raise typer.Exit(1) from exc
+
+
+def _port_of(url: str) -> int:
+    """The port at which the settings look for a server on this machine; 8080 where elsewhere."""
+    address = urlsplit(url)
+    here = address.scheme == "http" and address.hostname in (HOST, "localhost")
+    return (address.port or _PORT) if here else _PORT
+
+
+def _refuse_taken(port: int) -> None:
+    """Refuse a port at which something listens, before a database is made in vain.
+
+    Raises:
+        ConfigError: if it is taken.
+    """
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        if probe.connect_ex((HOST, port)) == 0:
+            raise ConfigError(
+                f"Something listens at {HOST}:{port} already; if it is no Label Studio that you "
+                "started, take another port: "
+                "`.venv/bin/python -m active_learning.serve_label_studio --port N`."
+            )
 
 
 def _prepare(url: str, token: str, project: str) -> str:

@@ -134,6 +134,20 @@ def read_golden(file: Path | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+def refuse_strangers(golden: Sequence[str], dataset: Dataset) -> None:
+    """Refuse names of golden images that no image of the data set has.
+
+    Raises:
+        DatasetError: if there is one.
+    """
+    files = {sample.file for sample in dataset.samples}
+    strangers = [name for name in golden if name not in files]
+    if strangers:
+        raise DatasetError(
+            f"The golden image {strangers[0]!r} is not in {dataset.name}: give names of its files."
+        )
+
+
 def _trial(
     predictor: Remembering,
     config: ReleaseConfig,
@@ -195,12 +209,8 @@ def golden_findings(
     """
     from training.evaluate import predictions
 
+    refuse_strangers(golden, dataset)
     by_file = {sample.file: sample for sample in dataset.samples}
-    strangers = [name for name in golden if name not in by_file]
-    if strangers:
-        raise DatasetError(
-            f"The golden image {strangers[0]!r} is not in {dataset.name}: give names of its files."
-        )
     wanted, found = [], []
     for sample, said in predictions(predictor, [by_file[name] for name in golden]):
         for label, is_found in _looked_for(sample, said, config).items():

@@ -17,9 +17,9 @@ def number(fraction: float) -> str:
 
 
 def named(label: str) -> str:
-    """A class inside a sentence: `rolled-in scale`."""
+    """A class inside a sentence: `rolled-in scale`; one's own `Riss KTL` keeps its capitals."""
     name = title(label)
-    return name[:1].lower() + name[1:]
+    return name[:1].lower() + name[1:] if label == label.lower() else name
 
 
 def count(n: int, noun: str) -> str:

@@ -109,7 +109,7 @@ CLASSES: Final[Mapping[str, tuple[DefectClass, ...]]] = MappingProxyType(
 
 # What a class may be called. Label Studio has had holes where a label's name became HTML.
 CLASS_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}")
-CLASS_NAME_WORDS: Final = "1 to 40 letters, digits, blanks, '-' and '_' can"
+CLASS_NAME_WORDS: Final = "1 to 40 letters from A to Z or a to z, digits, blanks, '-' and '_' can"
 NO_DEFECT: Final = "no defect"  # what a person says of an image without any; no class's name
 # Squeezed names by which mills call steel without a defect, where that is a class of its own.
 _SOUND: Final = frozenset(
@@ -188,9 +188,14 @@ def is_sound(label: str) -> bool:
 
 
 def title(label: str) -> str:
-    """What a person reads for a canonical name; a name of nobody's set is only tidied up."""
-    known = _BY_NAME.get(label)
-    return known.title if known else label.replace("_", " ").strip().capitalize()
+    """What a person reads for a canonical name; a name of nobody's set is only tidied up.
+
+    Its capitals stay: somebody meant them, as in `Riss KTL`.
+    """
+    if known := _BY_NAME.get(label):
+        return known.title
+    words = label.replace("_", " ").strip()
+    return words if words != words.lower() else words.capitalize()
 
 
 def look(label: str) -> Look:

@@ -244,7 +244,8 @@ def schedule_retraining(
         raise typer.BadParameter("give a schedule, or --remove NAMESPACE.")
     settings = _settings()
     if cron is None or remove is not None:
-        print(f"{jobs.remove(remove or '', settings)} scheduled jobs taken away")
+        taken = jobs.remove(remove or "", settings)
+        print(f"{taken} scheduled job{'' if taken == 1 else 's'} taken away")
         return
     wanted = jobs.plan(
         settings, cron, space=space, bucket=bucket, flavor=flavor, models=model or ()

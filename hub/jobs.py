@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 from core.errors import ConfigError, UnknownModelError
 from core.ledger import ledger_address
 from core.settings import PREFIX, Settings
-from hub.remote import connect, is_offline, mapped
+from hub.remote import connect, is_offline, mapped, refuse_half_a_name
 from models import names
 
 _LABEL: Final = {"rollmark": "retraining"}
@@ -61,16 +61,19 @@ def plan(
             `active_learning run` chooses.
 
     Raises:
-        ConfigError: if the ledger is SQLite, or a name is not NAMESPACE/NAME.
+        ConfigError: if the ledger is SQLite, the schedule is none, or a name is not NAMESPACE/NAME.
         LedgerError: if the ledger's address is none.
         UnknownModelError: if there is no such model.
     """
     for model in models:
         if model not in names():
             raise UnknownModelError(model, names())
+    if not schedule.startswith("@") and len(schedule.split()) != 5:
+        raise ConfigError(
+            f"The schedule is {schedule!r}; five fields of cron or @daily are needed."
+        )
     for what, name in (("Space", space), ("bucket", bucket)):
-        if name.count("/") != 1 or not all(name.split("/")):
-            raise ConfigError(f"The {what} is {name!r}; NAMESPACE/NAME is needed.")
+        refuse_half_a_name(what, name)
     if ledger_address(settings.paths.ledger_url).get_backend_name() == "sqlite":
         raise ConfigError(
             "The ledger is an SQLite file, and a job's disk is gone when it ends: set "

@@ -73,6 +73,16 @@ def is_offline(hub: HubSettings) -> bool:
     return bool(constants.is_offline_mode())
 
 
+def refuse_half_a_name(what: str, name: str) -> None:
+    """Refuse what the Hub would take for something of whoever the token belongs to.
+
+    Raises:
+        ConfigError: if the name is not NAMESPACE/NAME.
+    """
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise ConfigError(f"The {what} is {name!r}; NAMESPACE/NAME is needed.")
+
+
 def connect(hub: HubSettings) -> HfApi:
     """The Hub's client with the settings' address and token.
 

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 from core.errors import ConfigError, HubError
 from core.settings import Settings
 from hub.publish import live_on_hub, patiently
-from hub.remote import MAIN, connect, head_of, is_offline, mapped, repository, verify
+from hub.remote import (
+    MAIN,
+    connect,
+    head_of,
+    is_offline,
+    mapped,
+    refuse_half_a_name,
+    repository,
+    verify,
+)
 from models import names
 
 if TYPE_CHECKING:
@@ -157,12 +166,15 @@ def push(
         The commit.
 
     Raises:
-        ConfigError: if the Hub is switched off.
+        ConfigError: if the Hub is switched off, or a name is not NAMESPACE/NAME.
         HubError: if the Hub refuses.
         HubUnavailable: if it did not answer well in several attempts.
     """
     if is_offline(settings.hub):
         raise ConfigError("The Hub is switched off: unset ROLLMARK_HUB__OFFLINE to push a Space.")
+    refuse_half_a_name("Space", space)
+    if bucket is not None:
+        refuse_half_a_name("bucket", bucket)
     api = connect(settings.hub)
     files = {
         path.relative_to(folder).as_posix(): path.read_bytes()

@@ -100,6 +100,8 @@ def load_coco_npz(
     Raises:
         WeightsError: if the file cannot be read or nothing in it fits.
     """
+    if not path.is_file():
+        raise WeightsError(f"No arrays at {path}: `python -m training convert` makes them.")
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {k: torch.from_numpy(file[k]) for k in file.files}

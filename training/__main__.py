@@ -156,8 +156,11 @@ def train(
         first = weights or init
         if resume is not None:
             run = launch.find_run(resume, settings.paths.runs)
-            if run.load_record().model != model:
-                raise TrainingError(f"Run {run.id} trains {run.load_record().model}, not {model}.")
+            begun = run.load_record()
+            if begun.model != model:
+                raise TrainingError(f"Run {run.id} trains {begun.model}, not {model}.")
+            if begun.finished_at is not None:
+                typer.echo(f"Run {run.id} is finished: nothing is left to do.", err=True)
             record = launch.resume_run(
                 run,
                 data_root=settings.paths.datasets,

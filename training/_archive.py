@@ -7,6 +7,7 @@ the zip's directory before a byte is inflated, and again while inflating.
 
 from __future__ import annotations
 
+import unicodedata
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -87,8 +88,8 @@ class FolderSource:
         files = [path for path in sorted(self._root.rglob("*")) if self._is_inside(path)]
         if len(files) > MAX_MEMBERS:
             raise DatasetError(f"{root} holds {len(files)} files; at most {MAX_MEMBERS} are read.")
-        self._names = tuple(path.relative_to(self._root).as_posix() for path in files)
-        if odd := [name for name in self._names if not _is_utf8(name)]:
+        self._members = {composed(p.relative_to(self._root).as_posix()): p for p in files}
+        if odd := [name for name in self._members if not _is_utf8(name)]:
             raise DatasetError(
                 f"{root} holds file names that are not UTF-8 ({len(odd)}, the first {odd[0]!r}): "
                 "rename them."
@@ -96,14 +97,14 @@ class FolderSource:
 
     def names(self) -> tuple[str, ...]:
         """Paths of all files, sorted."""
-        return tuple(sorted(self._names))
+        return tuple(sorted(self._members))
 
     def read(self, name: str) -> bytes:
         """Bytes of one file; InputError if it cannot be read or is too large."""
         try:
-            with (self._root / name).open("rb") as file:
+            with self._members[name].open("rb") as file:
                 data = file.read(MAX_MEMBER_BYTES + 1)
-        except OSError as exc:
+        except (OSError, KeyError) as exc:
             raise InputError(f"{name} cannot be read: {exc}.") from exc
         return _within_cap(name, data)
 
@@ -127,6 +128,11 @@ def open_source(source: Path) -> ZipSource | FolderSource:
     raise DatasetError(f"No data at {source}: give the public archive (zip) or its folder.")
 
 
+def composed(name: str) -> str:
+    """A name with ü as one character: as keyboards and labelling tools write it, macOS may not."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     if len(members) > MAX_MEMBERS:
         raise DatasetError(f"{path} holds {len(members)} members; at most {MAX_MEMBERS} are read.")
@@ -146,7 +152,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 def _slashed(info: zipfile.ZipInfo) -> str:
     """Its name as zips are meant to have it; some that are made on Windows hold backslashes."""
-    return info.filename.replace("\\", "/")
+    return composed(info.filename.replace("\\", "/"))
 
 
 def _is_utf8(name: str) -> bool:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from core.errors import DatasetError, InputError
 from core.records import Box
 from training._annotations import Annotations, FilesBeside, read_member
-from training._archive import Archive
+from training._archive import Archive, composed
 from training._checks import AnnotationError, LabelledBox, Report, parse_voc
 from training._outlines import Drawn, Polygon, edges_of, polygon, to_boxes, to_class_map
 from training._pairing import Listing, listed_members
@@ -164,7 +164,7 @@ class CocoFiles:
         for file, content in files.items():
             with _as_published(file):
                 listed[file] = {
-                    image["id"]: _listing(file, str(image["file_name"]))
+                    image["id"]: _listing(file, composed(str(image["file_name"])))
                     for image in content["images"]
                 }
         members = listed_members([one for ids in listed.values() for one in ids.values()], images)

@@ -79,6 +79,8 @@ def read_own_set(name: str, task: Task, rename: Mapping[str, str], archive: Arch
     if task != "classify":
         source, pairs = _format(task, archive, names, images)
     spellings = source.spellings
+    if task == "classify" and not spellings:
+        raise DatasetError("No class was found: put the pictures of each into a folder of its own.")
     labels = _labels(spellings, rename)
     if task == "classify" and len(labels) < 2:
         raise DatasetError(

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 
 from core.errors import DatasetError, InputError
 from core.images import SUFFIXES
-from training._archive import Archive
+from training._archive import Archive, composed
 from training._catalogue import Entry
 from training._pairing import beside
 from training._report import Fault
@@ -86,19 +86,27 @@ def read_manifest(archive: Archive, names: Sequence[str]) -> Mapping[str, Mappin
     """Rows of MANIFEST.csv by full member name; empty without one.
 
     Raises:
-        DatasetError: if it is no table with a column "path", or a row names none.
+        DatasetError: if it is no table in UTF-8 with a column "path", or a row names none.
     """
     at = next((n for n in names if PurePosixPath(n).name == MANIFEST), None)
     if at is None:
         return {}
     try:
-        text = archive.read(at).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text)))
-        paths = [row["path"] for row in rows]
-    except (InputError, UnicodeDecodeError, csv.Error, KeyError) as exc:
-        raise DatasetError(f"{at} cannot be read as a table with a column 'path': {exc}.") from exc
+        text = composed(archive.read(at).decode("utf-8-sig"))
+        head, _, body = text.partition("\n")
+        # spreadsheets that write 0,5 for a half put semicolons between columns
+        separator = max(",;\t", key=head.count)
+        columns = [name.strip(' \r"').lower() for name in head.split(separator)]
+        rows = list(csv.DictReader(io.StringIO(body), columns, delimiter=separator))
+    except UnicodeDecodeError as exc:
+        raise DatasetError(f"{at} is not UTF-8: save it as “CSV UTF-8”.") from exc
+    except (InputError, csv.Error) as exc:
+        raise DatasetError(f"{at} cannot be read as a table: {exc}.") from exc
+    if "path" not in columns:
+        raise DatasetError(f"{at} has no column 'path', its first line is {head.strip()[:80]!r}.")
     manifest: dict[str, Mapping[str, str]] = {}
-    for number, (path, row) in enumerate(zip(paths, rows, strict=True), start=1):
+    for number, row in enumerate(rows, start=1):
+        path = row["path"]
         if not any(
             "".join(value or "").strip() for value in row.values()
         ):  # spreadsheets leave rows of nothing but commas

@@ -11,7 +11,8 @@ from training._report import Fault, PrepareReport
 from training.datasets import Dataset
 from training.splits import PROTOCOLS, SPLITS
 
-FROM_MANIFEST = "the manifest of the source (overlapping crops, turned and identical copies)"
+FROM_MANIFEST = "the manifest of the source"
+_WHAT_PUBLIC_ONES_JOIN = " (overlapping crops, turned and identical copies)"
 FROM_OVERLAPS = (
     "image content: identical, turned, mirrored and nearly identical images, and overlapping crops "
     "of one strip as far as a shift search within each class finds them"
@@ -90,7 +91,8 @@ def _cautions(known: Entry, dataset: Dataset, grouping: str) -> Iterator[str]:
 
 def _grouping(known: Entry, layout: Layout) -> str:
     if layout.has_groups:
-        return FROM_MANIFEST
+        own = known.own_classes is not None  # nobody knows what a mill joins
+        return FROM_MANIFEST if own else FROM_MANIFEST + _WHAT_PUBLIC_ONES_JOIN
     if any(found.group for found in layout.found):
         return FROM_BOTH
     return FROM_OVERLAPS if known.overlaps else FROM_CONTENT

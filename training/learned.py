@@ -93,11 +93,12 @@ def refuse_parent(
             (config,), dataset, protocol=protocol, split=split, data_root=data_root
         )
         if count:
+            ways = "begin from another release"
+            if config.run.protocol != protocol:
+                ways += f", or train by its own protocol, --protocol {config.run.protocol}"
             raise DatasetError(
                 f"{config.name} {config.revision} has learned from {count} of the {split} images "
-                f"of {dataset.name} {protocol}, which would judge the new run: begin from another "
-                f"release, or train by the protocol it was trained by, --protocol "
-                f"{config.protocol}."
+                f"of {dataset.name} {protocol}, which would judge the new run: {ways}."
             )
 
 

@@ -80,6 +80,19 @@ def test_another_data_set_than_the_trained_one_is_refused(tmp_path, tiny_neu_det
     other = dataclasses.replace(tiny_neu_det, samples=tiny_neu_det.samples[1:])
     with pytest.raises(DatasetError, match="prepare the same archive with the same seed"):
         calibrate(tmp_path / "r", other)
+    with pytest.raises(DatasetError, match=r"this is mill-a [0-9a-f]{12}: give neu-det\.$"):
+        calibrate(tmp_path / "r", dataclasses.replace(tiny_neu_det, name="mill-a"))
+
+
+def test_who_was_trained_on_a_reviewed_version_is_calibrated_on_that(tmp_path, tiny_neu_det):
+    dataset = _release(tmp_path, tiny_neu_det, "grace", "detect")
+    version = f"neu-det@{dataset.id[:12]}"
+    (tmp_path / "sets" / version).mkdir(parents=True)
+    published = dataclasses.replace(
+        dataset, samples=dataset.samples[1:], root=tmp_path / "sets" / "neu-det"
+    )
+    with pytest.raises(DatasetError, match=f": give {version}\\.$"):
+        calibrate(tmp_path / "r", published)
 
 
 def test_only_validation_images_are_looked_at(tmp_path, tiny_neu_det, monkeypatch):

@@ -13,7 +13,7 @@ from active_learning import _retraining_steps
 from active_learning.leases import Leases
 from active_learning.loop import Interrupted
 from active_learning.retraining import LEASE, MAX_ATTEMPTS, PHASES, RetrainingRuns
-from core.errors import LeaseHeld, LeaseLost, TrainingError
+from core.errors import ConfigError, DatasetError, LeaseHeld, LeaseLost, TrainingError
 from hub.channel import activate, history
 from hub.registry import resolve
 from tests.active_learning.installation import MODEL, installation
@@ -152,6 +152,20 @@ def test_five_failures_park_it_with_the_reason_and_force_takes_it_up_again(answe
     assert answered.go(ledger).verdict == "parked"
     answered.failure = ""
     assert answered.go(ledger, model=MODEL, force=True).verdict == "promoted"
+
+
+def test_golden_images_that_are_not_there_are_told_before_anything_is_trained(
+    answered, ledger, tmp_path
+):
+    golden = tmp_path / "golden.txt"
+    named = answered.settings.retraining.model_copy(update={"golden": golden})
+    answered.settings = answered.settings.model_copy(update={"retraining": named})
+    with pytest.raises(ConfigError, match=r"golden.txt, which cannot be read"):
+        answered.go(ledger)
+    golden.write_text("strip 7.jpg\n")
+    with pytest.raises(DatasetError, match=r"golden image 'strip 7.jpg' is not in"):
+        answered.go(ledger)
+    assert answered.asked == {}
 
 
 def test_a_full_disk_is_named_as_the_reason(answered, ledger):

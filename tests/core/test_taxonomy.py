@@ -133,6 +133,7 @@ def test_titles_and_looks_are_found_by_name():
 
 def test_a_class_of_ones_own_has_a_lasting_look():
     assert taxonomy.title("edge_crack") == "Edge crack"
+    assert taxonomy.title("Riss_KTL") == "Riss KTL"  # capitals that somebody meant
     assert taxonomy.look("edge_crack") == taxonomy.look("edge_crack")
     looks = {taxonomy.look(f"class {n}").colour for n in range(100)}
     assert len(looks) == 10

@@ -50,6 +50,13 @@ def test_a_misspelt_model_is_told_before_it_fails_every_night(mill):
         weekly(mill, models=["gracie"])
 
 
+def test_a_schedule_that_is_none_is_told_before_it_is_sent(mill):
+    fields = {"space": "acme/rollmark", "bucket": "acme/mill-data", "flavor": "l4x1"}
+    with pytest.raises(ConfigError, match=r"The schedule is '0 2 \* \*'; five fields of cron or"):
+        plan(mill, "0 2 * *", **fields)
+    assert plan(mill, "@daily", **fields).schedule == "@daily"
+
+
 def test_the_time_limit_is_the_runs_budget_and_half_an_hour(hub, mill):
     put(weekly(mill), mill)
     assert hub.jobs[0]["jobSpec"]["timeoutSeconds"] == (90 + 30) * 60

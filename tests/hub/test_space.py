@@ -201,6 +201,17 @@ def test_a_token_that_may_not_write_is_one_sentence(hub, released, folder, tmp_p
         push(folder, "acme/rollmark", reader)
 
 
+@pytest.mark.parametrize(
+    ("space", "bucket", "told"),
+    [("mill", None, "The Space is 'mill'"), ("acme/mill", "data", "The bucket is 'data'")],
+)
+def test_half_a_name_is_refused_before_anything_is_made(hub, released, folder, space, bucket, told):
+    prepare(folder, released[0])
+    with pytest.raises(ConfigError, match=f"{told}; NAMESPACE/NAME is needed"):
+        push(folder, space, released[0], bucket=bucket)
+    assert not [name for kind, name in hub.repos if kind == "spaces"]
+
+
 def test_the_command_prepares_and_pushes(hub, released, folder, monkeypatch, tmp_path):
     settings, _ = released
     monkeypatch.chdir(tmp_path)

@@ -102,6 +102,12 @@ def test_arrays_move_with_the_layers_of_a_network_that_inserted_some(tmp_path):
     assert network.model[0].conv.weight.unique().tolist() == [0.5]
 
 
+def test_missing_arrays_are_told_with_the_command_that_makes_them(tmp_path):
+    network = build_detector(yolo11_config("n"), 6)
+    with pytest.raises(WeightsError, match=r"No arrays at .*yolo11n.npz: `python -m training conv"):
+        load_coco_npz(network, tmp_path / "yolo11n.npz", torch.rand(1, 3, 64, 64))
+
+
 @pytest.mark.parametrize("data", [b"no", b"PK\x03\x04 cut off"], ids=["foreign", "cut off"])
 def test_a_file_that_is_no_npz_is_an_error_of_one_sentence(data, tmp_path):
     (tmp_path / "x.npz").write_bytes(data)

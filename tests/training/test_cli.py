@@ -124,6 +124,7 @@ def test_prepare_train_evaluate_predict_from_the_command_line(home: Path) -> Non
     # The run is finished: going on with it changes nothing, and its name is taken.
     again = call("train", "mobilenet_v1", "--resume", "first", "--device", "cpu")
     assert again.exit_code == 0, again.output
+    assert again.stderr == "Run first is finished: nothing is left to do.\n"
     assert json.loads((run / "run.json").read_text()) == record
     assert_one_line(train_small("--run-id", "first"), says="already holds a run")
     wrong = call("train", "resnet50", "--resume", "first")
@@ -137,6 +138,9 @@ def test_prepare_train_evaluate_predict_from_the_command_line(home: Path) -> Non
     [
         pytest.param(
             ["evaluate", "yolo", "--data", "x-sdd"], "Unknown model 'yolo'", id="unknown model"
+        ),
+        pytest.param(
+            ["quantise", "grce", "--data", "x-sdd"], "Unknown model 'grce'", id="to quantise"
         ),
         pytest.param(
             ["evaluate", "mobilenet_v1", "--data", "gc10-det"], "not prepared", id="not prepared"

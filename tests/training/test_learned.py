@@ -128,3 +128,14 @@ def test_a_run_does_not_begin_from_a_release_that_learned_from_what_judges_it(
     says = "learned from 1 of the val images of drawn paper, .* --protocol leak-free"
     with pytest.raises(DatasetError, match=says):
         refuse_parent(release(dataset), dataset, protocol="paper", data_root=tmp_path)
+
+
+def test_another_protocol_is_no_way_out_where_the_release_had_the_same(tmp_path: Path) -> None:
+    (tmp_path / "drawn").mkdir()
+    dataset = crossed(tmp_path / "drawn")
+    mine = release(dataset)
+    mixed = tuple(replace(s, splits={"leak-free": "test"}) for s in dataset.samples)
+    write_index(dataset, {})
+    other = replace(dataset, name="mill-a", samples=mixed)
+    with pytest.raises(DatasetError, match=r"judge the new run: begin from another release\.$"):
+        refuse_parent(mine, other, protocol="leak-free", data_root=tmp_path)

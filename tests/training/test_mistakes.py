@@ -133,6 +133,16 @@ def asked(dataset: Dataset, who: Canned, split: str = "test") -> Asked:
     return Asked(who, dataset, "leak-free", split, command="this command")
 
 
+@pytest.mark.parametrize(
+    ("data", "stem"),
+    [("neu-cls", "mistakes-mobilesteelnet"), ("mill-a", "mistakes-mobilesteelnet-mill-a")],
+)
+def test_a_set_of_ones_own_does_not_overwrite_the_page_of_the_public_one(
+    data: str, stem: str, dataset: Dataset, mistaken: Feeling
+) -> None:
+    assert asked(dataclasses.replace(dataset, name=data), mistaken).stem == stem
+
+
 def heat(image: DecodedImage) -> np.ndarray:
     return np.zeros((image.height, image.width), np.float32)
 

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import unicodedata
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -356,6 +357,7 @@ def test_a_manifest_keeps_coils_together(tmp_path: Path) -> None:
     dataset = open_dataset("mill-a", tmp_path / "out")
 
     assert report.groups == 4
+    assert report.grouping == "the manifest of the source"
     assert not report.notes  # what it would advise has been done
     split_of = {(s.group, s.splits["leak-free"]) for s in dataset.samples}
     assert len(split_of) == 4
@@ -424,6 +426,75 @@ def test_a_row_of_a_manifest_without_a_path_is_named(tmp_path: Path) -> None:
     write(source, {"MANIFEST.csv": f"{head}coil 2\n"})
     with pytest.raises(DatasetError, match=r"MANIFEST.csv: row 2 below the head has no path\."):
         own(source, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["path;group", '"Path";"Group"', "path; group", "path\tgroup", "\ufeffpath;group\r"],
+)
+def test_a_manifest_may_come_from_any_spreadsheet(head: str, tmp_path: Path) -> None:
+    source = yolo(tmp_path / "s", [f"0 {YOLO_LINE}"] * 4)
+    between = "\t" if "\t" in head else ";"
+    lines = [f"images/{k}.jpg{between}coil {k % 2}" for k in range(4)]
+    write(source, {"MANIFEST.csv": "\n".join([head, *lines])})
+
+    dataset, faults = own(source, tmp_path / "out")
+
+    assert {s.file: s.group for s in dataset.samples} == {
+        f"{k}.jpg": f"coil {k % 2}" for k in range(4)
+    }
+    assert not faults
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (b"path,group\nGr\xf6\xdfe.jpg,1\n", "MANIFEST.csv is not UTF-8: save it as “CSV UTF-8”"),
+        (b"file,group\n0.jpg,1\n", "has no column 'path', its first line is 'file,group'"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest_is_told(table: bytes, told: str, tmp_path: Path) -> None:
+    source = yolo(tmp_path / "s", [f"0 {YOLO_LINE}"] * 2)
+    write(source, {"MANIFEST.csv": table})
+
+    with pytest.raises(DatasetError, match=told):
+        own(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_names_that_a_mac_took_apart_are_those_that_were_typed(kind: str, tmp_path: Path) -> None:
+    typed, apart = "Größe", unicodedata.normalize("NFD", "Größe")
+    assert typed != apart
+    listing = coco({f"{typed}.jpg": [{"bbox": COCO_BOX, "category_id": 1}]}, {1: "dent"})
+    files: dict[str, bytes | str] = {
+        f"{apart}.jpg": picture(0),
+        "all.json": json.dumps(listing),
+        "MANIFEST.csv": f"path,group\n{typed}.jpg,coil 1\n",
+    }
+    source = write(tmp_path / "s", files)
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        source = tmp_path / "s.zip"
+
+    dataset, faults = own(source, tmp_path / "out")
+
+    assert [(s.file, s.group, len(s.boxes)) for s in dataset.samples] == [
+        (f"{typed}.jpg", "coil 1", 1)
+    ]
+    assert not faults
+
+
+def test_a_folder_of_a_class_is_renamed_as_it_is_typed(tmp_path: Path) -> None:
+    apart = unicodedata.normalize("NFD", "Überwalzung")
+    source = write(
+        tmp_path / "s", {f"{c}/{k}.jpg": picture(k) for k, c in enumerate((apart, "ok"))}
+    )
+
+    dataset, _ = own(source, tmp_path / "out", task="classify", rename={"Überwalzung": "overlap"})
+
+    assert sorted(dataset.labels) == ["ok", "overlap"]
 
 
 def lit(seed: int, *, contrast: float) -> bytes:
@@ -662,6 +733,16 @@ def errors(root: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
             'another name by --rename "no defect=ok"',
         ),
         "odd rename": (plain, {"rename": {"dint": "x"}}, "names dint, but the source has"),
+        "umlaut": (
+            yolo(root / "uml", [f"0 {YOLO_LINE}"], "names: [Überwalzung]"),
+            {},
+            "letters from A to Z or a to z",
+        ),
+        "no class": (
+            write(root / "flat", {"0.jpg": picture(0)}),
+            {"task": "classify"},
+            "No class was found: put the pictures of each into a folder of its own",
+        ),
         "one class": (plain, {"task": "classify"}, "'images': a classifier needs two classes"),
     }
 
@@ -681,6 +762,8 @@ def errors(root: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
             "odd rename",
             "reserved class",
             "one class",
+            "umlaut",
+            "no class",
         ),
     ],
 )

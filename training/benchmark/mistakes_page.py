@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from core import taxonomy
 from core.errors import DatasetError
 from core.files import write_atomically
 from core.images import KEPT, decode
@@ -67,7 +68,9 @@ class Asked:
     @property
     def stem(self) -> str:
         """Name of page and picture without their endings."""
-        return f"mistakes-{self.predictor.spec.name}"
+        stem = f"mistakes-{self.predictor.spec.name}"
+        # a set of one's own has a page beside that of the public one, which others read
+        return stem if self.dataset.name in taxonomy.CLASSES else f"{stem}-{self.dataset.name}"
 
     def head(self, told: str) -> list[str]:
         """Title, and whose answers to which images these are; `told` says what came of it."""
