@@ -68,6 +68,15 @@ def test_one_seed_stands_with_its_interval_and_the_paired_difference() -> None:
     assert "| GRACE, n | 63.0 | 83.0 |" in page
 
 
+def test_a_gain_of_fewer_seeds_than_the_row_has_says_so() -> None:
+    base, grace = detect_rows("yolo11-n", "grace-n")
+    again = replace(grace, seed=1)
+    records = by_row(detected(base, 0.70), detected(grace, 0.73), detected(again, 0.75))
+    [told] = lines_of(render(DETECT, (base, grace, again), records), "| GRACE, n | C")
+    assert told.startswith("| GRACE, n | COCO | 2 | 74.0 ± 1.4 |")
+    assert "| +3.0, one seed |" in told
+
+
 def test_difference_interval_is_that_of_paired_resamples() -> None:
     base, grace = detect_rows("yolo11-n", "grace-n")
     ours = Line((grace,), (detected(grace, 0.73, resamples={"mAP50": (7200, 6800, 7900)}),))

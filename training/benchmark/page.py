@@ -212,7 +212,12 @@ def _gain(line: Line, baseline: Line | None, metric: str) -> str:
     if baseline is None or baseline is line:
         return "–"
     gain = difference(line, baseline, metric)
-    return "–" if gain is None else say_difference(gain)
+    if gain is None:
+        return "–"
+    common = len(line.by_seed.keys() & baseline.by_seed.keys())
+    if common == len(line.records):
+        return say_difference(gain)
+    return f"{say_difference(gain)}, {'one seed' if common == 1 else f'{common} seeds'}"
 
 
 def say_difference(gain: Difference) -> str:
