@@ -224,7 +224,7 @@ def test_a_network_without_features_cannot_be_fitted(tmp_path, monkeypatch, tiny
 
 def test_another_data_set_than_the_trained_one_is_refused(tmp_path, tiny_neu_cls):
     write_folder(tmp_path / "r")
-    with pytest.raises(DatasetError, match="prepare the same archive"):
+    with pytest.raises(DatasetError, match=r"was trained on neu-det .*: give neu-det"):
         fit_novelty(tmp_path / "r", tiny_neu_cls)
 
 
