@@ -185,7 +185,7 @@ def _binned(values: Sequence[float], edges: Sequence[float]) -> tuple[float, ...
     """Share of the values in each bin; a value on an edge belongs to the bin above it."""
     place = np.searchsorted(np.asarray(edges), np.asarray(values), side="right")
     counts = np.bincount(place, minlength=len(edges) + 1)
-    return tuple(float(n) for n in counts / max(len(values), 1))
+    return tuple(float(n) for n in counts / len(values))
 
 
 def _mix(expected: Mapping[str, float], actual: Mapping[str, float]) -> float:

@@ -258,8 +258,8 @@ def regions(
         if count == 0:
             continue
         flat = numbered.ravel()
-        areas = np.bincount(flat, minlength=count + 1)
-        sums = np.bincount(flat, weights=scores.ravel(), minlength=count + 1)
+        areas = np.bincount(flat)
+        sums = np.bincount(flat, weights=scores.ravel())
         for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), start=1):
             area = int(areas[number])
             found.append(

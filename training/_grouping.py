@@ -50,7 +50,7 @@ def content_groups(
     """Name of the group of each image; the names do not depend on the order of the images.
 
     Args:
-        keys: unique names of the images.
+        keys: unique names of the images, at least one.
         prints: their fingerprints, in the same order.
         related: further pairs of positions that belong together.
     """
@@ -58,9 +58,8 @@ def content_groups(
     first: dict[str, int] = {}
     for i, (digest, _) in enumerate(prints):
         _join(parent, first.setdefault(digest, i), i)
-    if prints:
-        for a, b in _near_pairs(np.stack([thumbnail for _, thumbnail in prints])):
-            _join(parent, a, b)
+    for a, b in _near_pairs(np.stack([thumbnail for _, thumbnail in prints])):
+        _join(parent, a, b)
     for a, b in related:
         _join(parent, a, b)
     roots = [_root(parent, i) for i in range(len(keys))]

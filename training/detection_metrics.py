@@ -183,7 +183,7 @@ def best_confidence(rankings: Sequence[Ranking]) -> float:
         found = ranking.hit[0].cumsum()
         above = np.searchsorted(-ranking.score, -grid, side="right")  # detections at or above
         hits = np.concatenate(([0], found))[above]
-        curves.append(2 * hits / np.maximum(above + ranking.truths.sum(), 1))
+        curves.append(2 * hits / (above + ranking.truths.sum()))
     if not curves:
         return 0.0
     width = len(grid) // 10 + 1

@@ -48,16 +48,29 @@ def test_brightness_and_contrast_are_the_mean_and_spread_of_grey():
     assert contrast == pytest.approx(0.4)
 
 
+def test_light_is_read_from_about_128_pixels_along_the_longer_side_and_all_of_a_smaller_one():
+    small = np.zeros((8, 8, 3), np.uint8)
+    small[:, ::2] = 204
+    assert light(small) == pytest.approx((0.4, 0.4))
+    wide = np.zeros((64, 512, 3), np.uint8)
+    wide[:, ::4] = 204  # 512 / 128: the others are not looked at
+    assert light(wide) == pytest.approx((0.8, 0.0))
+
+
 @pytest.mark.parametrize(
     ("inspection", "expected"),
     [
         (by_detector("m", ("crazing", 0.6, BOX), ("scratches", 0.9, BOX)), ("scratches", 0.9)),
         (by_detector("m", ("crazing", 0.4, BOX)), (NOTHING, 0.4)),
+        (by_detector("m", ("crazing", 0.5, BOX)), ("crazing", 0.5)),
         (by_detector("m"), (NOTHING, 0.0)),
         (by_segmenter("m", ("patches", 0.7, BOX)), ("patches", 0.7)),
         (by_classifier("m", {"red iron": 0.8, "slag": 0.2}), ("red iron", 0.8)),
     ],
-    ids=["the surer of two boxes", "below one half", "nothing", "a region", "a class"],
+    ids=[
+        *("the surer of two boxes", "below one half", "one half"),
+        *("nothing", "a region", "a class"),
+    ],
 )
 def test_an_image_has_the_class_of_its_strongest_finding(inspection, expected):
     assert strongest(inspection) == expected
@@ -97,11 +110,34 @@ def test_another_mix_of_classes_is_drift_also_when_the_class_is_new(reference):
     assert found.psi["class"] == pytest.approx(3.447667, abs=1e-5)
 
 
+def test_a_class_that_comes_no_more_is_drift():
+    reference = describe([(0.5, 0.2)], [("scratches", 0.9), ("crazing", 0.9)])
+    assert list(reference.labels.items()) == [("crazing", 0.5), ("scratches", 0.5)]
+    found = compare(reference, seen(20, label="crazing"))
+    # crazing 0.5 -> 1 and scratches 0.5 -> 0.001, as above
+    assert found.psi["class"] == pytest.approx(3.447667, abs=1e-5)
+
+
 def test_a_few_images_tell_nothing(reference):
     assert not compare(reference, seen(FEWEST - 1)).is_known
+    assert compare(reference, seen(FEWEST)).is_known
     assert compare(reference, []) == Drift(
         n=0, psi={"brightness": 0.0, "contrast": 0.0, "class": 0.0, "probability": 0.0}
     )
+
+
+def test_a_value_that_is_two_deciles_has_a_bin_of_its_own_among_tenths():
+    # Deciles of 20 values lie at 1.9, 3.8, 5.7 ... 17.1 of their places 0 to 19: the first two are
+    # both 5, the third 6 + 0.7, the fourth (place 7.6) 8 + 0.6, and so on by 1.9.
+    values = [0, 5, 5, 5, 5, *range(6, 21)]
+    reference = describe([(v, 0.2) for v in values], [("crazing", 0.9)])
+    edges = reference.brightness.edges
+    assert edges == pytest.approx((5, 5, 6.7, 8.6, 10.5, 12.4, 14.3, 16.2, 18.1))
+    assert edges[0] < edges[1]
+    assert reference.brightness.shares == (0.05, 0.2, 0.05, *(0.1,) * 7)
+    dark = compare(reference, [Seen(0.0, 0.2, "crazing", 0.9)])
+    # 0.95 ln 20 + 0.199 ln 200 + 0.049 ln 50 + 7 * 0.099 ln 100
+    assert dark.psi["brightness"] == pytest.approx(7.283383, abs=1e-5)
 
 
 def test_a_number_that_is_mostly_zero_has_a_bin_for_zero_and_one_for_the_rest():

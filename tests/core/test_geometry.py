@@ -36,7 +36,7 @@ def test_letterbox_centres_a_wide_image_between_grey_bars():
     # 400 x 200 into 640: scale 1.6, 640 x 320, (640 - 320) / 2 = 160 px above and below.
     square, way = geometry.letterbox(np.full((200, 400, 3), 7, np.uint8), 640)
     assert way == Letterbox(scale=1.6, left=0, top=160)
-    assert square.shape == (640, 640, 3)
+    assert (square.shape, square.dtype) == ((640, 640, 3), np.uint8)
     assert (square[:160] == 114).all()
     assert (square[160:480] == 7).all()
     assert (square[480:] == 114).all()
@@ -52,7 +52,7 @@ def test_letterbox_keeps_the_colours_of_a_tall_image_between_grey_bars():
     assert (square[:, 480:] == 114).all()
 
 
-def test_letterbox_puts_an_odd_pixel_of_padding_to_the_right():
+def test_letterbox_puts_an_odd_pixel_of_padding_to_the_right_and_the_bottom():
     # 3 x 4 into 8: scale 2, 6 x 8; into 9: scale 2.25, round(6.75) = 7 x 9, 2 px = 1 + 1;
     # 5 x 6 into 6: 5 x 6, 1 px: round(0.5 - 0.1) = 0 on the left, the pixel goes to the right.
     image = np.zeros((6, 5, 3), np.uint8)
@@ -61,6 +61,9 @@ def test_letterbox_puts_an_odd_pixel_of_padding_to_the_right():
     assert (square[:, :5] == 0).all()
     assert (square[:, 5] == 114).all()
     assert geometry.letterbox(np.zeros((4, 3, 3), np.uint8), 9)[1] == Letterbox(2.25, 1, 0)
+    square, way = geometry.letterbox(image.transpose(1, 0, 2), 6)
+    assert (way.left, way.top) == (0, 0)
+    assert (square[5] == 114).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1)], ids=["wide", "tall"])
@@ -69,10 +72,10 @@ def test_letterbox_keeps_at_least_one_pixel_of_a_thin_image(shape):
     assert (square == 0).all(axis=2).sum() == 64
 
 
-def test_letterbox_of_a_fitting_image_changes_no_pixel():
+def test_letterbox_of_a_fitting_image_is_the_image_itself():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     square, way = geometry.letterbox(image, 64)
-    np.testing.assert_array_equal(square, image)
+    assert square is image
     assert way == Letterbox(1.0, 0, 0)
 
 
@@ -83,6 +86,7 @@ def test_letterbox_interpolates_bilinearly():
     image[:, 1] = 200
     square, _ = geometry.letterbox(image, 4)
     assert square[0, :, 0].tolist() == [0, 50, 150, 200]
+    assert square.dtype == np.uint8
 
 
 def test_box_of_the_square_comes_back_to_source_pixels():
@@ -150,6 +154,8 @@ def test_clipping_leaves_its_input_alone():
         pytest.param([0, 0, 10, 10], [10, 0, 20, 10], 0.0, id="touching"),
         pytest.param([0, 0, 10, 10], [20, 20, 30, 30], 0.0, id="apart on both axes"),
         pytest.param([3, 3, 3, 3], [3, 3, 3, 3], 0.0, id="without area"),
+        pytest.param([0, 0, 0.5, 1], [0, 0, 0.5, 1], 1.0, id="the same, of half a pixel"),
+        pytest.param([0, 0, 0.5, 1], [0, 0, 1, 1], 0.5, id="half a pixel of one"),
     ],
 )
 def test_iou_of_two_boxes(a, b, expected):
@@ -183,6 +189,13 @@ def test_run_lengths_worked_by_hand(rows, counts):
     mask = np.array(rows, dtype=bool)
     assert geometry.encode_rle(mask) == counts
     np.testing.assert_array_equal(geometry.decode_rle(counts, mask.shape), mask)
+
+
+def test_anything_but_0_is_inside_and_a_mask_may_have_no_pixel():
+    # Columns top to bottom: 0 3 | 2 0 -> outside 1, inside 2, outside 1.
+    assert geometry.encode_rle(np.array([[0, 2], [3, 0]])) == "121"  # type: ignore[arg-type]
+    assert geometry.encode_rle(np.zeros((0, 3), bool)) == "0"
+    assert geometry.decode_rle("0", (0, 3)).shape == (0, 3)
 
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)))
@@ -221,7 +234,12 @@ def test_a_large_mask_is_coded_quickly():
         pytest.param("1T", id="ends in the middle of a number"),
         pytest.param("2 2", id="a blank"),
         pytest.param("2é", id="not ASCII"),
+        # Without a look at each character "p", 64 beyond "0", and "\x14", 28 before it, would be
+        # read as the 0 and the 4 that lie in their five bits.
+        pytest.param("p4", id="beyond the last character"),
+        pytest.param("\x140", id="before the first character"),
         pytest.param("o" * 30 + "0", id="a number without end"),
+        pytest.param("0TPPPPPP0", id="a 4 of eight characters"),
         pytest.param("08L", id="adds up by a negative run"),
     ],
 )
@@ -242,12 +260,16 @@ def test_class_map_goes_into_a_record_and_back():
     record = geometry.mask_record(class_map, 3)
     # Columns: 0 3 | 1 0 | 1 1. Class 1: out 2, in 1, out 1, in 2 (2 - 1 = 1) -> "2111".
     assert record == MaskRLE(size=(2, 3), counts=("2111", "6", "114"))
-    np.testing.assert_array_equal(geometry.class_map_from_record(record), class_map)
+    back = geometry.class_map_from_record(record)
+    np.testing.assert_array_equal(back, class_map)
+    assert back.dtype == np.uint8
 
 
 def test_a_class_without_label_is_refused():
     with pytest.raises(InputError, match=r"class 4 but there are 3 labels"):
         geometry.mask_record(np.array([[4]], np.uint8), 3)
+    with pytest.raises(InputError, match=r"class 4 but there are 3 labels"):
+        geometry.regions(np.array([[4]], np.uint8), np.ones((1, 1), np.float32), ("a", "b", "c"))
 
 
 # --- regions -----------------------------------------------------------------------------------
@@ -263,6 +285,14 @@ def test_regions_have_area_edges_and_mean_score():
     assert first.score == pytest.approx((0.5 + 0.7 + 0.9) / 3)
     assert (second.label, second.area_px, second.box) == ("patches", 2, (3, 1, 4, 3))
     assert second.score == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("score", "expected"), [(1.0000001, 1.0), (-1e-9, 0.0)])
+def test_a_mean_score_that_rounding_took_out_of_bounds_lies_within(score, expected):
+    (region,) = geometry.regions(
+        np.ones((2, 2), np.uint8), np.full((2, 2), score, np.float32), ("a",)
+    )
+    assert region.score == expected
 
 
 def test_pixels_that_touch_at_a_corner_are_one_region():

@@ -224,6 +224,11 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         open_ledger(f"sqlite:///{tmp_path}/file/deeper/ledger.db")
 
 
+def test_the_folders_of_a_new_ledger_are_made(tmp_path):
+    open_ledger(f"sqlite:///{tmp_path}/not/yet/there/ledger.db").close()
+    assert (tmp_path / "not" / "yet" / "there" / "ledger.db").is_file()
+
+
 def test_a_file_that_is_no_database_is_told(tmp_path):
     (tmp_path / "ledger.db").write_bytes(b"a letter, not a ledger. " * 50)
     with pytest.raises(LedgerError, match="is not an SQLite database: name another file"):

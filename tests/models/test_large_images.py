@@ -1,5 +1,8 @@
 """Pictures much larger than the trained ones, through predictors whose networks are hand-made."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +117,50 @@ def test_a_classifier_gives_the_mean_of_what_the_tiles_show():
     assert isinstance(found, Classification)
     np.testing.assert_allclose(found.probabilities, np.mean(seen, axis=0), rtol=1e-6)
     assert found.probabilities.sum() == pytest.approx(1)
+
+
+class _Featured:
+    """Where a network runs: the same vector (1, 3) for every picture; counts what it is shown."""
+
+    def __init__(self, network):
+        self.network = network
+        self.batches = []
+
+    def __call__(self, x):
+        self.batches.append(len(x))
+        return self.network(x), torch.tensor([[1.0, 3.0]]).expand(len(x), 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "network", "small_ms"),
+    [
+        pytest.param("grace", _BrightBox(), 500, id="half of the second that two take"),
+        # Its own map is made after the pass that it shared: half a second and one.
+        pytest.param("sme_deeplabv3plus", _Blurred(), 1500, id="and its own map"),
+        pytest.param("mobilesteelnet", _Brightness(), 500, id="half a second again"),
+    ],
+)
+def test_a_large_picture_has_the_mean_of_its_tiles_vectors_and_the_time_of_all(
+    model, network, small_ms, monkeypatch
+):
+    seconds = itertools.count(7)  # whatever lies between two looks at the clock takes one
+    clock = SimpleNamespace(perf_counter=lambda: next(seconds))
+    monkeypatch.setattr("models._predictors.time", clock)
+    labels = ("a", "b") if model == "mobilesteelnet" else ("a",)
+    runtime = _Featured(network)
+    predictor = _predictor(model, runtime, labels, native_px=SIZE)
+    small, large = (_image(np.zeros((SIZE, width), np.uint8)) for width in (SIZE, 300))
+    answers = predictor([small, large, small], score_threshold=0.5)
+    assert [found.source.latency_ms for found in answers] == [small_ms, 1000, small_ms]
+    assert [found.source.features.tolist() for found in answers] == [[1.0, 3.0]] * 3
+    assert runtime.batches[0] == 2  # the large one is looked at in tiles alone
+
+
+def test_many_pictures_are_looked_at_sixteen_at_a_time():
+    runtime = _Featured(_BrightBox())
+    predictor = _predictor("grace", runtime, ("a",))
+    assert len(predictor([_image(np.zeros((8, 8), np.uint8))] * 17, score_threshold=0.5)) == 17
+    assert runtime.batches == [16, 1]
 
 
 def test_small_and_large_pictures_come_back_in_order():

@@ -44,11 +44,14 @@ def _raw(*boxes, classes=2):
 def test_a_box_comes_back_in_pixels_of_the_source_image():
     # 100 wide, 200 high into 64 px: scale 0.32, so 32 px wide with 16 px of padding left and right.
     # Centre (32, 16), size (16, 8) is x 24..40, y 12..20; minus padding 8..24; over 0.32 25..75.
-    predictor, _ = _predictor("grace", _raw((32, 16, 16, 8, 0.9, 0.0)), ("a", "b"), 64)
+    # Centre (32, 56) is y 52..60, over 0.32 162.5..187.5: below what the width would allow.
+    rows = _raw((32, 16, 16, 8, 0.9, 0.0), (32, 56, 16, 8, 0.8, 0.0))
+    predictor, _ = _predictor("grace", rows, ("a", "b"), 64)
     (found,) = predictor([_image(200, 100)], score_threshold=0.5)
     assert isinstance(found, Detections)
-    np.testing.assert_allclose(found.xyxy, [[25.0, 37.5, 75.0, 62.5]], atol=1e-4)
-    assert found.scores.tolist() == pytest.approx([0.9])
+    expected = [[25.0, 37.5, 75.0, 62.5], [25.0, 162.5, 75.0, 187.5]]
+    np.testing.assert_allclose(found.xyxy, expected, atol=1e-4)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8])
     assert (found.source.width, found.source.height) == (100, 200)
     assert (found.source.model, found.source.revision) == ("grace", "r1")
 

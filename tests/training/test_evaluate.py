@@ -92,6 +92,15 @@ def test_detection_numbers_of_two_images_worked_by_hand(tmp_path: Path) -> None:
     assert evaluation.metric("mAP50").per_class == {"scratch": pytest.approx(loose)}
     assert evaluation.metric("mAP50").n == 2
     assert predictor.thresholds == [0.001]
+    without = evaluate(
+        Canned("detect", ("scratch",), answers),
+        dataset,
+        protocol="paper",
+        split="test",
+        resamples=0,
+    )
+    assert values(without) == found
+    assert {(metric.low, metric.high) for metric in without.metrics} == {(None, None)}
 
 
 def test_segmentation_numbers_of_two_images_worked_by_hand(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def test_the_training_split_grows_by_what_was_wanted_and_nothing_else_changes(
     dataset, _ = grown
     labels = Counter(sample.boxes[-1][0] for sample in added(dataset))
     assert labels == {"scratch": 6, "spot": 2}
+    assert added(dataset)[-1].file == "synthetic-spot-0001.png"
     assert len(dataset.split("leak-free", "train")) == 28
     assert dataset.split("leak-free", "val+test") == plates.split("leak-free", "val+test")
     assert dataset.split("paper", "all") == plates.split("paper", "all")
@@ -136,6 +137,8 @@ def test_everything_comes_from_the_training_split_of_the_protocol(
         assert (trace.seed, trace.dataset_id) == (3, plates.id)
         data = files[trace.file].path.read_bytes()
         assert hashlib.sha256(data).hexdigest() == trace.sha256 == files[trace.file].sha256
+        with Image.open(files[trace.file].path) as picture:
+            assert picture.mode == "L"  # as the one it was put into
 
 
 def test_no_defect_is_put_over_another(grown: tuple[Dataset, Path]) -> None:
@@ -173,18 +176,35 @@ def test_the_same_seed_makes_the_same_bytes(
 ) -> None:
     def made(seed: int) -> set[str]:
         folder = tmp_path / str(seed)
-        wanted = {"scratch": 6, "spot": 2}
+        wanted = {"spot": 2, "scratch": 6}  # in another order
         dataset = synthesise(plates, wanted, folder, protocol="leak-free", seed=seed)
         return {sample.sha256 for sample in added(dataset)}
 
     assert made(3) == {sample.sha256 for sample in added(grown[0])}
-    assert made(4) != made(3)
+    traces = [folder / "synthetic.jsonl" for folder in (tmp_path / "3", grown[1])]
+    assert traces[0].read_bytes() == traces[1].read_bytes()
+    made(4)
+    other = read_traces(tmp_path / "4" / "synthetic.jsonl")
+    assert [t.source_file for t in other] != [t.source_file for t in read_traces(traces[0])]
 
 
 def test_a_class_is_short_of_half_the_largest(plates: Dataset) -> None:
     # leak-free: 4 scratches and 16 spots to train on; half of 16 is 8
     assert shortfall(plates, protocol="leak-free") == {"scratch": 4}
     assert shortfall(plates, protocol="leak-free", share=0.25) == {}
+    # Of a class that no training image holds nothing can be cut out.
+    assert shortfall(replace(plates, labels=("dent", "scratch", "spot")), protocol="leak-free") == {
+        "scratch": 4
+    }
+    clean = tuple(replace(sample, boxes=()) for sample in plates.samples)
+    with pytest.raises(DatasetError, match="No training image of plates holds a class"):
+        shortfall(replace(plates, samples=clean), protocol="leak-free")
+
+
+def test_where_no_class_is_short_the_set_stays_as_it_is(plates: Dataset, tmp_path: Path) -> None:
+    same = synthesise(plates, {"spot": 0}, tmp_path, protocol="leak-free", seed=0)
+    assert same == plates
+    assert read_traces(tmp_path / "synthetic.jsonl") == []
 
 
 def test_where_there_is_no_room_nothing_is_made(plates: Dataset, tmp_path: Path) -> None:
@@ -209,6 +229,77 @@ def test_a_defect_with_a_neighbour_is_not_cut_out(plates: Dataset) -> None:
     assert Training(dataset, "leak-free").cutting("spot", 0, np.random.default_rng(0)) is None
 
 
+def put_down(folder: Path, label: str, pictures: list[Any], *boxes: Any) -> Dataset:
+    """Pictures of one class on disk, all to train on: with boxes to detect, else to classify."""
+    folder.mkdir()
+    samples = []
+    for index, pixels in enumerate(pictures):
+        path = folder / f"{index}.png"
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+        samples.append(
+            Sample(
+                file=path.name,
+                path=path,
+                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                width=SIDE,
+                height=SIDE,
+                group=path.name,
+                boxes=((label, boxes[index]),) if boxes else (),
+                label=None if boxes else label,
+                splits={"paper": "train"},
+            )
+        )
+    task = "detect" if boxes else "classify"
+    return Dataset("put down", task, (label,), folder, tuple(samples))  # type: ignore[arg-type]
+
+
+def test_colours_stay_and_the_trace_tells_which_way_a_defect_was_turned(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [rng.normal((180, 130, 90), 3, (SIDE, SIDE, 3)) for _ in range(6)]
+    for pixels in pictures:
+        pixels[20:32, 40:52] -= 30
+        pixels[20:26, 40:46] -= 60  # its upper left quarter is darkest
+    plates = put_down(tmp_path / "data", "spot", pictures, *[(40, 20, 52, 32)] * 6)
+    synthesise(plates, {"spot": 8}, tmp_path / "out", protocol="paper", seed=0)
+    turns, zooms = set(), set()
+    for trace in read_traces(tmp_path / "out" / "synthetic.jsonl"):
+        made = decode(tmp_path / "out" / "images" / trace.file).pixels
+        x1, y1, x2, y2 = trace.box
+        target = decode(tmp_path / "data" / trace.target_file).pixels
+        corner = np.s_[:8, :8] if min(x1, y1) > 14 else np.s_[-8:, -8:]
+        assert np.array_equal(made[corner], target[corner])
+        defect = made[y1:y2, x1:x2].astype(float).mean(2)
+        right = defect[:, 6:].mean() < defect[:, :-6].mean()
+        down = defect[6:].mean() < defect[:-6].mean()
+        assert (trace.flip_horizontal, trace.flip_vertical) == (right, down)
+        assert x2 - x1 == pytest.approx(12 * trace.zoom, abs=1)
+        turns.add((right, down))
+        zooms.add(trace.zoom)
+    assert {(True, False), (False, True)} <= turns
+    assert 0.85 <= min(zooms) < max(zooms) <= 1.15
+
+
+def test_a_defect_of_dark_steel_is_not_put_on_bright_steel(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [rng.normal(level, 3, (SIDE, SIDE)) for level in (60, 200)]
+    for pixels in pictures:
+        pixels[20:32, 40:52] -= 40
+    plates = put_down(tmp_path / "data", "spot", pictures, *[(40, 20, 52, 32)] * 2)
+    # Of brightness alone 140 / 24 = 5.8 unlike, where 2 is the most.
+    with pytest.raises(DatasetError, match="No image could be synthesised"):
+        synthesise(plates, {"spot": 1}, tmp_path / "out", protocol="paper", seed=0)
+
+
+def test_where_images_have_labels_alone_plain_steel_covers_nothing_rougher(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    plain, rough = (rng.normal(120, spread, (SIDE, SIDE)) for spread in (4, 10))
+    plates = put_down(tmp_path / "data", "scale", [plain, rough])
+    grown = synthesise(plates, {"scale": 2}, tmp_path / "out", protocol="paper", seed=0)
+    assert len(added(grown)) == 2
+    traces = read_traces(tmp_path / "out" / "synthetic.jsonl")
+    assert {(trace.source_file, trace.target_file) for trace in traces} == {("1.png", "0.png")}
+
+
 # ------------------------------------------------------------------------- masks, image labels
 
 
@@ -225,6 +316,9 @@ def test_a_mask_gets_the_pixels_of_the_pasted_region(tmp_path: Path) -> None:
         changed = after != before
         assert changed.sum() == (x2 - x1) * (y2 - y1)
         assert (before[changed] == 0).all()
+        assert sample.mask is not None
+        assert sample.mask_sha256 == hashlib.sha256(sample.mask.read_bytes()).hexdigest()
+        assert sample.boxes == ()
     assert len(grown.split("paper", "train")) == 15
 
 
@@ -236,7 +330,7 @@ def test_image_labels_are_mixed_within_their_class(tmp_path: Path) -> None:
     assert len(traces) == 3
     for trace in traces:
         assert labels[trace.source_sha256] == labels[trace.target_sha256] == "line"
-    assert [sample.label for sample in added(grown)] == ["line"] * 3
+    assert [(s.label, s.mask, s.boxes) for s in added(grown)] == [("line", None, ())] * 3
 
 
 # ---------------------------------------------------------------------------------------- blending
@@ -342,9 +436,10 @@ def test_what_a_run_trains_on_is_the_data_set_unless_its_recipe_says_otherwise(
     run = RunFolder(tmp_path)
     asked: dict[str, Any] = {"protocol": "leak-free", "seed": 0, "run": run}
     assert training_set(plates, {"balance": "none"}, **asked) is plates
-    recipe = {"balance": "synthesis", "balance_strength": 0.5}
+    recipe = {"balance": "synthesis", "balance_strength": 0.75}
     grown = training_set(plates, recipe, **asked)
-    assert len(added(grown)) == 4
+    assert len(added(grown)) == 8  # three quarters of 16, of which 4 are there
+    assert len(read_traces(run.synthetic)) == 8
     assert {sample.path.parent.parent for sample in added(grown)} == {run.scratch / "synthesis"}
 
 
