@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Final, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 import annotated_types
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _LONGEST: Final = 80  # characters of a value that are repeated
 _CHOICES: Final = re.compile(r"\^\(([a-z0-9|]+)\)\$")  # a pattern that only lists words
@@ -40,16 +42,15 @@ def invalid_value(
 
 def _must(field: FieldInfo, error: ErrorDetails) -> str:
     """What would be right, in words for who sets it; pydantic's own speak of types and patterns."""
-    limits = _limits(field)
-    bounds = ", ".join(limits)
-    match error["type"].partition("_"):
-        case ("int", _, _):
-            return f"it must be a whole number{f', {bounds}' if bounds else ''}"
-        case ("float" | "finite", _, _):
-            return f"it must be a number{f', {bounds}' if bounds else ''}"
-        case ("greater" | "less", _, _):
-            return f"it must be {bounds}"
-        case ("bool", _, _):
+    bounds = _bounds(field)
+    match error["type"].partition("_")[0]:
+        case "int":
+            return f"it must be {', '.join(['a whole number', *bounds])}"
+        case "float" | "finite":
+            return f"it must be {', '.join(['a number', *bounds])}"
+        case "greater" | "less":
+            return f"it must be {', '.join(bounds)}"
+        case "bool":
             return "it must be true or false"
     limit = error.get("ctx", {})
     match error["type"].removeprefix("string_"):
@@ -76,7 +77,7 @@ def _characters(bound: str, number: int) -> str:
     return f"{bound} {number} character{'' if number == 1 else 's'}"
 
 
-def _limits(field: FieldInfo) -> list[str]:
+def _bounds(field: FieldInfo) -> list[str]:
     """The limits of a number in words; none for other types."""
     limits = list(field.metadata)
     for part in get_args(field.annotation):  # a fraction or none has them inside
