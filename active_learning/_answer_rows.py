@@ -83,11 +83,25 @@ def to_annotation(row: AnnotationRow) -> Annotation:
     return Annotation.model_validate(row.content)
 
 
-def newest_states(project: str | None) -> sa.Select[tuple[int]]:
+def answered_tasks(project: str, *, task_id: int | None = None) -> sa.Select[int, str]:
+    """Tasks with an answer that stands, each with its image; a skipped or deleted one is none.
+
+    Args:
+        project: title of a project.
+        task_id: of the only task that is asked about; None: all of them.
+    """
+    row = AnnotationRow
+    newest = newest_states(project, task_id=task_id)
+    query = sa.select(row.task_id, row.image_sha256)
+    return query.where(row.id.in_(newest), row.kind == "annotated").distinct()
+
+
+def newest_states(project: str | None, *, task_id: int | None = None) -> sa.Select[tuple[int]]:
     """Ids of the newest row of each annotation; of two noticed at one time, of the later one.
 
     Args:
         project: title of a project; None: all of them.
+        task_id: of the only task that is asked about; None: all of them.
     """
     row = AnnotationRow
     place = sa.func.row_number().over(
@@ -97,5 +111,7 @@ def newest_states(project: str | None) -> sa.Select[tuple[int]]:
     ranked = sa.select(row.id, place.label("place"))
     if project is not None:
         ranked = ranked.where(row.project == project)
+    if task_id is not None:
+        ranked = ranked.where(row.task_id == task_id)
     numbered = ranked.subquery()
     return sa.select(numbered.c.id).where(numbered.c.place == 1)

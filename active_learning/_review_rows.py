@@ -36,7 +36,14 @@ class ReviewItemRow(Base):
     """Table of review items; `fence` is the lease number of the process that last moved it."""
 
     __tablename__ = "review_items"
-    __table_args__ = (sa.Index("ix_review_items_due", "project", "state", "priority"),)
+    # All that is counted and sorted by: a row with its predictions takes kilobytes to be read.
+    __table_args__ = (
+        sa.Index(
+            "ix_review_items_due",
+            *("project", "state", "priority", "created_at", "id"),
+            *("next_attempt_at", "task_id", "image_sha256", "main_class"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
     image_sha256: Mapped[str] = mapped_column(sa.String(64), index=True)
@@ -44,6 +51,7 @@ class ReviewItemRow(Base):
     config_revision: Mapped[str] = mapped_column(sa.String(64))
     dedupe_key: Mapped[str] = mapped_column(sa.String(64), unique=True)
     predictions: Mapped[dict[str, Any]]  # by model
+    main_class: Mapped[str] = mapped_column(sa.Text, server_default="")  # the most probable one
     reasons: Mapped[list[str]]
     note: Mapped[str] = mapped_column(sa.Text)
     priority: Mapped[float]

@@ -13,6 +13,7 @@ from typing import Final
 from active_learning.query import Candidate, classes_worth_a_label, rank
 from core.records import Inspection, ReviewItem
 
+NO_FINDING: Final = ""  # the class of an image on which no model finds anything
 BY_HAND: Final = 1.0  # priority of what a person has flagged: before every doubt of a model
 
 

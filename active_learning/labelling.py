@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from core import taxonomy
 from core.errors import LabelFormatError
-from core.geometry import decode_rle
+from core.geometry import is_anywhere
 from core.records import Annotation
 from core.types import Task
 
@@ -133,9 +133,8 @@ def labels_given(annotation: Annotation, task: Task) -> list[str]:
         case "segment":
             if annotation.mask is None:
                 return []
-            size = annotation.mask.size
             entries = zip(annotation.mask_labels, annotation.mask.counts, strict=True)
-            return [label for label, runs in entries if decode_rle(runs, size).any()]
+            return [label for label, runs in entries if is_anywhere(runs)]
         case "classify":
             return [annotation.label] if annotation.label else []
 

@@ -1,38 +1,33 @@
 """The review queue as a person sees it: where each image is, what is on it, what was learned.
 
 Read from the ledger alone, so that it answers when Label Studio does not. A page may ask every two
-seconds: `mark` tells by one number whether anything has happened, and what an item shows is read
-again only when the item has changed.
+seconds: `mark` tells by one number whether anything has happened. The database counts and sorts, in
+an index alone; only the items that are listed are loaded, and each answer once.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, get_args
+from itertools import chain
+from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from active_learning._answer_rows import (
-    AnnotationRow,
-    newest_states,
-    standing_rows,
-    to_annotation,
-)
-from active_learning._review_rows import ReviewItemRow
-from active_learning.choosing import classes_seen
+from active_learning._answer_rows import AnnotationRow, answered_tasks, standing_ids
+from active_learning._review_rows import ReviewItemRow, is_due
+from active_learning.choosing import NO_FINDING as NO_FINDING
 from active_learning.desk import Desk
 from active_learning.labelling import all_labels_given
 from core.ledger import EventRow
-from core.records import ReviewItem, ReviewState
+from core.records import Annotation, ReviewItem, ReviewState
 
 Place = Literal["parked", "waiting", "there", "reviewed"]
 PLACES: Final[tuple[Place, ...]] = get_args(Place)  # in the order in which they are listed
-NO_FINDING: Final = ""  # the class of an image on which no model finds anything
 _PLACE_OF: Final[Mapping[ReviewState, Place]] = {
     "parked": "parked",
     "pending": "waiting",
@@ -41,7 +36,7 @@ _PLACE_OF: Final[Mapping[ReviewState, Place]] = {
     "sent": "there",
     "verified": "there",
 }
-_BATCH: Final = 200  # predictions read at a time; one with a mask takes some kB
+_BATCH: Final = 500  # answers read at a time; one with a mask takes some kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +69,12 @@ class Overview:
     learned: Learned
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """What the overview needs of every item."""
-
-    id: str
-    place: Place
-    state: ReviewState
-    priority: float
-    created_at: datetime
-    updated_at: datetime
-    next_attempt_at: datetime | None
-
-
 class QueueReader:
-    """Reads overviews; keeps what it has read of items and answers that did not change since."""
+    """Reads overviews; keeps the labels of answers, which never change."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._classes: dict[str, tuple[datetime, str]] = {}  # by item: as of, main class
+        self._labels: dict[int, tuple[datetime, tuple[str, ...]]] = {}  # by answer: applied, labels
         self._learned: tuple[object, Learned] | None = None
 
     def mark(self, desk: Desk) -> int:
@@ -114,23 +96,23 @@ class QueueReader:
         Raises:
             LedgerError: if the ledger cannot be read.
         """
+        places, states, classes = Counter[Place](), Counter[ReviewState](), Counter[str]()
+        since_when: list[datetime] = []
         with self._lock, desk.ledger.reading() as session:
-            lines = _lines(session, desk)
-            is_open = [line for line in lines if line.place in ("waiting", "there")]
-            places = Counter(line.place for line in lines)
-            states = Counter(line.state for line in lines if line.place != "reviewed")
-            now = desk.ledger.clock.now()
+            for place, state, main_class, images, oldest in session.execute(_counts(desk)):
+                places[place] += images
+                if place != "reviewed":
+                    states[state] += images
+                if place in ("waiting", "there"):
+                    classes[main_class] += images
+                    since_when.append(oldest)
             return Overview(
                 mark=_mark(session),
                 places={place: places[place] for place in PLACES},
                 states={state: states[state] for state in _PLACE_OF},
-                sendable=sum(
-                    line.state == "pending"
-                    and (line.next_attempt_at is None or line.next_attempt_at <= now)
-                    for line in lines
-                ),
-                waiting_since=min((line.created_at for line in is_open), default=None),
-                classes=_most_first(self._main_classes(session, is_open)),
+                sendable=session.scalar(_sendable(desk)) or 0,
+                waiting_since=min(since_when, default=None),
+                classes=_most_first(classes),
                 learned=self._what_was_learned(session, desk, since),
             )
 
@@ -140,12 +122,11 @@ class QueueReader:
         Raises:
             LedgerError: if the ledger cannot be read.
         """
+        shown: dict[str, Place] = {}
         with desk.ledger.reading() as session:
-            lines = [line for line in _lines(session, desk) if place in (None, line.place)]
-            lines.sort(
-                key=lambda one: (PLACES.index(one.place), -one.priority, one.created_at, one.id)
-            )
-            shown = {line.id: line.place for line in lines[:limit]}
+            for at in (place,) if place is not None else PLACES:
+                if left := limit - len(shown):
+                    shown |= dict.fromkeys(session.scalars(_listed(desk, at).limit(left)), at)
             query = sa.select(ReviewItemRow).where(ReviewItemRow.id.in_(shown))
             items = {row.id: row.to_record() for row in session.scalars(query)}
         return tuple(Entry(items[key], at) for key, at in shown.items() if key in items)
@@ -160,72 +141,95 @@ class QueueReader:
             row = session.get(ReviewItemRow, item_id)
             if row is None or row.project != desk.queue.project:
                 return None
-            answered = _answered_tasks(session, desk.queue.project)
             item = row.to_record()
-        return Entry(item, _place(item.state, (item.task_id, item.image_sha256) in answered))
-
-    def _main_classes(self, session: Session, lines: Iterable[_Line]) -> Counter[str]:
-        wanted = {line.id: line.updated_at for line in lines}
-        known = {i: c for i, c in self._classes.items() if wanted.get(i) == c[0]}
-        missing = [item_id for item_id in wanted if item_id not in known]
-        for start in range(0, len(missing), _BATCH):
-            ids = missing[start : start + _BATCH]
-            query = sa.select(ReviewItemRow).where(ReviewItemRow.id.in_(ids))
-            for row in session.scalars(query):
-                seen = classes_seen(row.to_record().predictions)
-                known[row.id] = (wanted[row.id], seen[0] if seen else NO_FINDING)
-            session.expunge_all()
-        self._classes = known
-        return Counter(label for _, label in known.values())
+            place = _PLACE_OF[item.state]
+            if place == "there" and _is_answered(session, item):
+                place = "reviewed"
+        return Entry(item, place)
 
     def _what_was_learned(self, session: Session, desk: Desk, since: datetime | None) -> Learned:
         newest = session.scalar(sa.select(sa.func.max(AnnotationRow.id)))
         key = (desk.queue.project, newest, since)
         if self._learned is None or self._learned[0] != key:
-            rows = standing_rows(session, desk.queue.project)
-            new = [row for row in rows if since is None or row.applied_at > since]
-            labels = Counter(label for row in new for label in all_labels_given(to_annotation(row)))
-            self._learned = (key, Learned(since, len(new), _most_first(labels)))
+            ids = standing_ids(session, desk.queue.project)
+            known = self._labels_of(session, ids)
+            new = [labels for at, labels in known if since is None or at > since]
+            counts = Counter(chain.from_iterable(new))
+            self._learned = (key, Learned(since, len(new), _most_first(counts)))
         return self._learned[1]
+
+    def _labels_of(
+        self, session: Session, ids: Sequence[int]
+    ) -> list[tuple[datetime, tuple[str, ...]]]:
+        """When each answer was applied and what it names; only those not seen before are read."""
+        known = {number: self._labels[number] for number in ids if number in self._labels}
+        missing = [number for number in ids if number not in known]
+        row, alike = AnnotationRow, dict[tuple[str, ...], tuple[str, ...]]()
+        for start in range(0, len(missing), _BATCH):
+            query = sa.select(row.id, row.applied_at, row.content).where(
+                row.id.in_(missing[start : start + _BATCH])
+            )
+            for number, at, content in session.execute(query):
+                labels = tuple(all_labels_given(Annotation.model_validate(content)))
+                known[number] = (at, alike.setdefault(labels, labels))
+        self._labels = known
+        return list(known.values())
 
 
 def _mark(session: Session) -> int:
     return session.scalar(sa.select(sa.func.max(EventRow.id))) or 0
 
 
-def _lines(session: Session, desk: Desk) -> list[_Line]:
-    """Every item, without what models said about it."""
-    row = ReviewItemRow
-    query = sa.select(
-        *(row.id, row.task_id, row.state, row.priority, row.created_at, row.updated_at),
-        *(row.next_attempt_at, row.image_sha256),
-    ).where(row.project == desk.queue.project)
-    answered = _answered_tasks(session, desk.queue.project)
-    return [
-        _Line(
-            id=line.id,
-            place=_place(line.state, (line.task_id, line.image_sha256) in answered),
-            state=line.state,
-            priority=line.priority,
-            created_at=line.created_at,
-            updated_at=line.updated_at,
-            next_attempt_at=line.next_attempt_at,
-        )
-        for line in session.execute(query)
-    ]
-
-
-def _answered_tasks(session: Session, project: str) -> set[tuple[int | None, str]]:
-    """Tasks with an answer that stands, each with its image; a skipped or deleted one is none."""
-    query = sa.select(AnnotationRow.task_id, AnnotationRow.image_sha256).where(
-        AnnotationRow.id.in_(newest_states(project)), AnnotationRow.kind == "annotated"
+def _counts(desk: Desk) -> sa.Select[Any]:
+    """Place, state, main class, number of images and the oldest of them, of each such group."""
+    row, answered = ReviewItemRow, answered_tasks(desk.queue.project).subquery()
+    in_words = {state: place for state, place in _PLACE_OF.items() if place != "there"}
+    is_reviewed = answered.c.task_id.is_not(None)
+    place = sa.case(
+        *((row.state == state, at) for state, at in in_words.items()),
+        (is_reviewed, "reviewed"),
+        else_="there",
+    ).label("place")
+    return (
+        sa.select(place, row.state, row.main_class, sa.func.count(), sa.func.min(row.created_at))
+        .outerjoin_from(row, answered, _is_of(answered))
+        .where(row.project == desk.queue.project)
+        .group_by(place, row.state, row.main_class)
     )
-    return {(task_id, image) for task_id, image in session.execute(query)}
 
 
-def _place(state: ReviewState, is_answered: bool) -> Place:
-    place = _PLACE_OF[state]
-    return "reviewed" if place == "there" and is_answered else place
+def _sendable(desk: Desk) -> sa.Select[int]:
+    row = ReviewItemRow
+    is_pending = (row.project == desk.queue.project) & (row.state == "pending")
+    now = desk.ledger.clock.now()
+    return sa.select(sa.func.count()).select_from(row).where(is_pending, is_due(now))
+
+
+def _listed(desk: Desk, place: Place) -> sa.Select[str]:
+    """Ids of the images at a place, the most urgent first."""
+    row = ReviewItemRow
+    at: Place = "there" if place == "reviewed" else place
+    states = [state for state, of in _PLACE_OF.items() if of == at]
+    query = sa.select(row.id).where(row.project == desk.queue.project, row.state.in_(states))
+    if at == "there":
+        answered = answered_tasks(desk.queue.project).subquery()
+        is_reviewed = answered.c.task_id.is_not(None)
+        query = query.outerjoin(answered, _is_of(answered))
+        query = query.where(is_reviewed if place == "reviewed" else sa.not_(is_reviewed))
+    return query.order_by(row.priority.desc(), row.created_at, row.id)
+
+
+def _is_of(answered: sa.Subquery) -> sa.ColumnElement[bool]:
+    """Whether an answered task is an item's: another server may have given the same number."""
+    row = ReviewItemRow
+    return (answered.c.task_id == row.task_id) & (answered.c.image_sha256 == row.image_sha256)
+
+
+def _is_answered(session: Session, item: ReviewItem) -> bool:
+    if item.task_id is None:
+        return False
+    answered = session.execute(answered_tasks(item.project, task_id=item.task_id))
+    return any(image == item.image_sha256 for _, image in answered)
 
 
 def _most_first(counts: Counter[str]) -> dict[str, int]:

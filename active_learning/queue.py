@@ -23,6 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from active_learning._review_rows import ReviewItemRow, dedupe_key, locked, move, ranked
+from active_learning.choosing import NO_FINDING, classes_seen
 from core.errors import InputError
 from core.images import ImageStore
 from core.ledger import Ledger
@@ -226,6 +227,7 @@ class ReviewQueue:
             config_revision=self.config_revision,
             dedupe_key=key,
             predictions={},
+            main_class=NO_FINDING,
             reasons=[],
             note="",
             priority=0.0,
@@ -272,3 +274,5 @@ def _merge(
     if row.state in ("pending", "parked"):
         said = {inspection.model: inspection.model_dump(mode="json") for inspection in inspections}
         row.predictions = {**row.predictions, **said}
+        inspected = [Inspection.model_validate(one) for one in row.predictions.values()]
+        row.main_class = next(iter(classes_seen(inspected)), NO_FINDING)

@@ -98,7 +98,7 @@ class ServingSettings(Group):
         "",
         pattern=r"^[A-Za-z0-9, -]*$",
         description="Users of the Hub who may act on the pages of a Space, separated by commas; "
-        "empty: nobody; names.",
+        "empty: nobody; Hub names.",
     )
     reviewer_password: SecretStr | None = Field(
         None,
@@ -110,7 +110,9 @@ class ServingSettings(Group):
     @model_validator(mode="after")
     def _one_pitch_is_not_enough(self) -> Self:
         if self.mm_per_px is None and self.mm_per_px_down is not None:
-            raise ValueError("mm_per_px_down needs mm_per_px")
+            raise ValueError(
+                "ROLLMARK_SERVING__MM_PER_PX_DOWN is set, but ROLLMARK_SERVING__MM_PER_PX is not"
+            )
         return self
 
     @property

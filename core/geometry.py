@@ -205,6 +205,29 @@ def decode_rle(counts: str, size: tuple[int, int]) -> NDArray[np.bool_]:
     return np.ascontiguousarray(np.repeat(inside, runs).reshape(width, height).T)
 
 
+def is_anywhere(counts: str) -> bool:
+    """Whether a mask covers any pixel: its run lengths are read only up to the first one inside.
+
+    Args:
+        counts: ASCII text, as `encode_rle` writes it; what follows that run is not looked at.
+    """
+    run, value, shift, before = 0, 0, 0, 0  # `before`: the last run inside
+    for character in counts.encode("utf-8"):
+        code = character - _FIRST_CHAR
+        value |= (code & 0x1F) << shift
+        shift += _CHUNK_BITS
+        if code & _MORE:
+            continue
+        if code & _SIGN:
+            value -= 1 << shift
+        if run % 2:
+            before += value  # from the second on, each is a difference to the one before
+            if before > 0:
+                return True
+        run, value, shift = run + 1, 0, 0
+    return False
+
+
 def mask_record(class_map: NDArray[np.uint8], n_labels: int) -> MaskRLE:
     """A class map as run lengths, one entry per label; the background is what is left over.
 

@@ -215,9 +215,9 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     try:
         return Settings(_env_file=env_file)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
+        first = exc.errors(include_url=False, include_input=False)[0]
         name = PREFIX + "__".join(str(part) for part in first["loc"][:2]).upper()
-        raise ConfigError(invalid_value(name, given, known, first["msg"])) from exc
+        raise ConfigError(invalid_value(name, given, known, first)) from exc
 
 
 def known_variables() -> Iterator[tuple[str, FieldInfo]]:

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -24,7 +25,7 @@ from core.errors import RollmarkError, WeightsError, WeightsNotFoundError
 from core.images import MEGA, decode
 from core.records import ReleaseConfig
 from core.settings import PathSettings, ServingSettings
-from core.types import Predictor
+from core.types import DecodedImage, Predictor
 from demo import gpu
 from demo.batching import Batcher
 from hub.registry import Release, resolve, switches
@@ -194,7 +195,7 @@ class LoadedModels:
         except RollmarkError as exc:
             logger.error("%s %s cannot be loaded: %s", config.name, config.revision, exc)
             return self._keep_previous(release, exc)
-        held = Loaded(release, Batcher(predictor))
+        held = Loaded(release, Batcher(predictor, tiles=partial(tiles_of, config)))
         if device == "cpu" and self._serving.runtime == "openvino":
             self._accelerate(held)
         with self._lock:
@@ -242,6 +243,14 @@ class LoadedModels:
             f"The weights of {config.name} (revision {config.revision}) are damaged; "
             "fetch the release again or choose another model."
         ) from cause
+
+
+def tiles_of(config: ReleaseConfig, image: DecodedImage) -> int:
+    """In how many tiles a release looks at a picture; 1 where it is looked at as a whole."""
+    from models._tiling import tile
+
+    cut = tile(image.width, image.height, native_px=config.native_px, image_size=config.image_size)
+    return 1 if cut is None else len(cut.xs) * len(cut.ys)
 
 
 def resident_mb() -> float:

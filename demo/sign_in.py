@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import math
 import os
 import secrets
 import threading
@@ -28,6 +29,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from core.settings import ServingSettings
+from demo.closed_door import closed_door
 
 logger = logging.getLogger(__name__)
 
@@ -168,8 +170,8 @@ class SignIn:
         if int(request.headers.get("content-length") or _MAX_BODY_BYTES + 1) > _MAX_BODY_BYTES:
             return Response("A password is shorter.", 413)
         given = parse_qs((await request.body()).decode("utf-8", "replace")).get("password", [""])[0]
-        if self._is_closed():
-            return Response("Too many wrong passwords: wait a minute.", 429)
+        if wait_s := self._wait_s():
+            return closed_door(wait_s)
         if not hmac.compare_digest(given.encode(), password.get_secret_value().encode()):
             with self._lock:
                 self._failures.append(time.monotonic())
@@ -194,11 +196,14 @@ class SignIn:
         answer.set_cookie(COOKIE, max_age=0, path=None)
         return answer
 
-    def _is_closed(self) -> bool:
+    def _wait_s(self) -> int:
+        """For how long the door stays closed; 0: it is open."""
         with self._lock:
-            since = time.monotonic() - _FAILURES_S
-            self._failures = [at for at in self._failures if at > since]
-            return len(self._failures) >= _FAILURES
+            now = time.monotonic()
+            self._failures = [at for at in self._failures if at > now - _FAILURES_S]
+            if len(self._failures) < _FAILURES:
+                return 0
+            return math.ceil(self._failures[-_FAILURES] + _FAILURES_S - now)
 
     def _ticket(self, until: int) -> str:
         seal = hmac.new(self._key, str(until).encode(), hashlib.sha256).hexdigest()

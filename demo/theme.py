@@ -10,7 +10,7 @@ import gradio as gr
 STYLE: Final = Path(__file__).with_name("style.css")
 _SCRIPTS: Final = Path(__file__).with_name("scripts")
 
-_STEEL: Final = gr.themes.Color(
+STEEL: Final = gr.themes.Color(
     name="steel",
     c50="#f6f8f9",
     c100="#eceff2",
@@ -24,7 +24,7 @@ _STEEL: Final = gr.themes.Color(
     c900="#161d24",
     c950="#0e1318",
 )
-_BLUE: Final = gr.themes.Color(
+BLUE: Final = gr.themes.Color(
     name="accent",
     c50="#eef6fb",
     c100="#d7eaf6",
@@ -38,18 +38,18 @@ _BLUE: Final = gr.themes.Color(
     c900="#0c2f46",
     c950="#081f2f",
 )
-_SANS: Final = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif")
+SANS: Final = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif")
 _MONO: Final = ("ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
 def theme() -> Any:
     """The Gradio theme; no font and no style sheet is fetched from anywhere."""
     return gr.themes.Base(
-        primary_hue=_BLUE,
-        secondary_hue=_BLUE,
-        neutral_hue=_STEEL,
+        primary_hue=BLUE,
+        secondary_hue=BLUE,
+        neutral_hue=STEEL,
         radius_size=gr.themes.sizes.radius_sm,
-        font=_SANS,
+        font=SANS,
         font_mono=_MONO,
     ).set(
         body_background_fill="*neutral_50",

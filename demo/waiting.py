@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from core.types import DecodedImage
+from demo.loaded import tiles_of
 from demo.service import Service
 from demo.words import short
 
@@ -22,11 +23,9 @@ def announcement(service: Service, image: DecodedImage, model: str) -> str:
     Raises:
         RollmarkError: what `Service.choose` raises.
     """
-    from models._tiling import tile
-
     config = service.choose(model).config
-    cut = tile(image.width, image.height, native_px=config.native_px, image_size=config.image_size)
-    if cut is None or len(cut.corners) < _FROM:
+    tiles = tiles_of(config, image)
+    if tiles < _FROM:
         return ""
     size = f"{image.width:,} × {image.height:,} px"
-    return f"{short(config.title)} looks at {size} in {len(cut.corners)} tiles …"
+    return f"{short(config.title)} looks at {size} in {tiles} tiles …"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from active_learning._review_rows import ReviewItemRow
 from active_learning.desk import Desk
 from active_learning.inbox import Arrival
 from active_learning.outbox import pushing
@@ -177,6 +178,32 @@ def test_learned_are_the_labels_of_answers_since_the_newest_release(desk, reader
         [("scratches", 2), ("crazing", 1)],
     )
     assert reader.overview(desk, since=None).learned.images == 2
+
+
+def test_only_images_that_are_listed_are_loaded_and_each_answer_once(desk, reader, monkeypatch):
+    """A queue holds a hundred thousand images, each with kilobytes of what models said."""
+    loaded, read = [], []
+    to_record, validate = ReviewItemRow.to_record, Annotation.model_validate
+    monkeypatch.setattr(
+        ReviewItemRow, "to_record", lambda row: loaded.append(row.id) or to_record(row)
+    )
+    monkeypatch.setattr(
+        Annotation, "model_validate", lambda said: read.append(said["task_id"]) or validate(said)
+    )
+    items = [flag(desk, seed, priority=0.1 * seed) for seed in range(4)]
+    for task_id, item in enumerate(items[:2], 11):
+        deliver(desk, item, task_id)
+        answer(desk, item, task_id)
+    loaded.clear()
+    read.clear()
+    assert reader.overview(desk, since=None).learned.images == 2
+    assert (loaded, sorted(read)) == ([], [11, 12])
+    assert [e.item.id for e in reader.entries(desk, None, limit=1)] == [items[3].id]
+    assert loaded == [items[3].id]
+    answer(desk, items[2], 13)
+    read.clear()
+    assert reader.overview(desk, since=None).learned.images == 3
+    assert read == [13]
 
 
 def test_the_mark_grows_with_everything_that_happens_and_with_nothing_else(desk, reader):

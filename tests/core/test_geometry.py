@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 
 from core import geometry
 from core.errors import InputError
-from core.geometry import Letterbox
+from core.geometry import Letterbox, encode_rle, is_anywhere
 from core.records import MaskRLE
 
 sides = st.integers(min_value=1, max_value=3000)
@@ -319,3 +319,21 @@ def test_a_grey_image_is_fitted_as_its_three_equal_channels_would_be():
         three, other_frame = geometry.letterbox(grey, size)
         np.testing.assert_array_equal(one, three)
         assert frame == other_frame
+
+
+@pytest.mark.parametrize(
+    ("inside", "expected"),
+    [((), False), ((0,), True), ((5,), True), (range(1, 6), True), (range(6), True)],
+    ids=["nowhere", "the first pixel", "the last one", "all but the first", "everywhere"],
+)
+def test_whether_a_mask_is_anywhere_is_read_from_its_run_lengths(inside, expected):
+    mask = np.zeros(6, dtype=bool)
+    mask[list(inside)] = True
+    assert is_anywhere(encode_rle(mask.reshape(2, 3))) is expected
+
+
+def test_a_mask_whose_run_inside_is_empty_is_nowhere_until_a_later_one():
+    assert is_anywhere("600") is False  # 6 pixels outside, none inside, none outside
+    assert is_anywhere("202") is False  # 2 outside, 0 inside, 2 more outside
+    assert is_anywhere("2021") is True  # … and 0 + 1 inside
+    assert is_anywhere("") is False

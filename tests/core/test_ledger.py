@@ -167,6 +167,48 @@ def test_every_revision_up_and_down_keeps_what_it_can(empty_url):
     assert rows("events") == []
 
 
+def test_the_main_class_of_items_that_are_there_is_filled_in(empty_url):
+    """Of each label the best probability counts; of two alike the first by name."""
+    said = {
+        "a": {"a detector": {"detections": [{"label": "patches", "probability": 0.3}]}},
+        "b": {
+            "a detector": {"detections": [{"label": "patches", "probability": 0.3}]},
+            "a segmenter": {"segments": [{"label": "inclusion", "score": 0.7}]},
+            "a classifier": {"probabilities": {"slag": 0.7, "red iron": 0.3}},
+        },
+        "c": {"a classifier": {"probabilities": {"slag": 0.0}}},
+        "d": {},
+    }
+    migrate(empty_url, revision="0006")
+    engine = sa.create_engine(empty_url)
+    items = sa.Table("review_items", sa.MetaData(), autoload_with=engine)
+    common = {
+        **dict.fromkeys(("project", "config_revision", "note", "state"), "x"),
+        **dict.fromkeys(("priority", "attempts", "fence"), 0),
+        **dict.fromkeys(("created_at", "updated_at"), datetime(2026, 5, 4, tzinfo=UTC)),
+        "reasons": [],
+    }
+    with engine.begin() as connection:
+        for key, predictions in said.items():
+            row = {"id": key, "image_sha256": key, "dedupe_key": key, "predictions": predictions}
+            connection.execute(sa.insert(items), common | row)
+    before = _rows(engine)
+    migrate(empty_url)
+    found = _rows(engine)
+    assert {row["id"]: row.pop("main_class") for row in found} == {
+        **{"a": "patches", "b": "inclusion", "c": "", "d": ""}
+    }
+    downgrade(empty_url, revision="0006")
+    assert found == before == _rows(engine)
+    engine.dispose()
+
+
+def _rows(engine):
+    with engine.connect() as connection:
+        query = sa.text("SELECT * FROM review_items ORDER BY id")
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
 def test_four_processes_may_open_an_empty_ledger_at_once(empty_url):
     def opens(n):
         ledger = open_ledger(empty_url)

@@ -164,7 +164,11 @@ def test_a_name_like_no_other_is_answered_with_all_there_are(monkeypatch):
     ("name", "value", "says"),
     [
         ("ROLLMARK_SERVING__PORT", "99999", "at least 1, at most 65535"),
-        ("ROLLMARK_SERVING__PORT", "http", "valid integer"),
+        (
+            "ROLLMARK_SERVING__PORT",
+            "http",
+            "it must be a whole number, at least 1, at most 65535. Port",
+        ),
         ("ROLLMARK_PATHS__DATA", "~nobody-here/steel", "but this machine knows no such home"),
         (
             "ROLLMARK_RETRAINING__GOLDEN",
@@ -186,6 +190,52 @@ def test_a_bad_value_is_named_with_what_is_allowed(monkeypatch, name, value, say
     assert message.startswith(f"{name} is '{value}', but ")
     assert says in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "must"),
+    [
+        ("REVIEW__REVIEW_THRESHOLD", "2", "it must be at least 0, at most 1"),
+        ("REVIEW__REVIEW_THRESHOLD", "high", "it must be a number, at least 0, at most 1"),
+        ("SERVING__MAX_IMAGE_MB", "0", "it must be more than 0, at most 500"),
+        ("SERVING__THREADS", "1.5", "it must be a whole number, at least 1, at most 256"),
+        ("SERVING__RUNTIME", "onnx", "it must be auto, openvino, int8 or torch"),
+        ("SERVING__DEVICE", "gpu", "it must be a device name"),
+        ("SERVING__REVIEWERS", "jörg", "it must be Hub names"),
+        ("HUB__NAMESPACE", "a mill", "it must be a Hub name"),
+        ("HUB__ENDPOINT", "hub", "it must be an http or https URL"),
+        ("HUB__OFFLINE", "perhaps", "it must be true or false"),
+        ("SERVING__AUTO_MODEL", "m" * 41, "it must have at most 40 characters"),
+    ],
+)
+def test_what_would_be_right_is_said_in_words(monkeypatch, name, value, must):
+    name = f"ROLLMARK_{name}"
+    with pytest.raises(ConfigError) as caught:
+        load(monkeypatch, **{name: value})
+    assert str(caught.value) == (
+        f"{name} is {value!r}, but {must}. {dict(known_variables())[name].description}"
+    )
+
+
+def test_a_short_password_is_counted_in_characters_and_not_shown(monkeypatch):
+    with pytest.raises(ConfigError, match="it must have at least 8 characters") as caught:
+        load(monkeypatch, ROLLMARK_SERVING__REVIEWER_PASSWORD="quarto")
+    assert str(caught.value).startswith("ROLLMARK_SERVING__REVIEWER_PASSWORD is set, but it must")
+    assert "quarto" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_of_a_long_wrong_value_only_the_beginning_is_repeated(monkeypatch):
+    with pytest.raises(ConfigError) as caught:
+        load(monkeypatch, ROLLMARK_LABEL_STUDIO__PROJECT="x" * 600)
+    assert f"is '{'x' * 80}' …, but it must have at most 50 characters." in str(caught.value)
+
+
+def test_the_pitch_down_alone_is_told_by_the_names_that_people_set(monkeypatch):
+    with pytest.raises(ConfigError) as caught:
+        load(monkeypatch, ROLLMARK_SERVING__MM_PER_PX_DOWN="0.2")
+    assert str(caught.value) == (
+        "ROLLMARK_SERVING__MM_PER_PX_DOWN is set, but ROLLMARK_SERVING__MM_PER_PX is not."
+    )
 
 
 def test_settings_cannot_be_changed():

@@ -99,9 +99,33 @@ def test_what_arrives_during_a_pass_shares_the_next_and_each_gets_its_own_answer
 
 def test_a_pass_has_at_most_so_many_pictures() -> None:
     eye = Eye()
-    batcher = Batcher(eye, max_batch=2)
+    batcher = Batcher(eye, max_tiles=2)
     assert _while_one_is_looked_at(batcher, eye, [2, 3, 4, 5, 6]) == [2, 3, 4, 5, 6]
     assert eye.passes == [(1,), (2, 3), (4, 5), (6,)]
+
+
+def test_a_pass_is_bounded_by_the_tiles_in_it() -> None:
+    """Widths stand for tiles here: 9 and 5 fit into 16, the 3 after them does not."""
+    eye = Eye()
+    batcher = Batcher(eye, tiles=lambda image: image.width, max_tiles=16)
+    assert _while_one_is_looked_at(batcher, eye, [9, 5, 3, 2]) == [9, 5, 3, 2]
+    assert eye.passes == [(1,), (9, 5, 2), (3,)]
+
+
+def test_a_small_picture_waits_for_one_strip_and_not_for_all_that_came_before_it() -> None:
+    eye = Eye()
+    batcher = Batcher(eye, tiles=lambda image: image.width, max_tiles=16)
+    strips = [240] * 16
+    assert _while_one_is_looked_at(batcher, eye, [*strips, 2, 3]) == [*strips, 2, 3]
+    assert eye.passes == [(1,), (240,), (2, 3), *[(240,)] * 15]
+
+
+def test_small_pictures_that_keep_coming_let_a_strip_have_its_turn() -> None:
+    eye = Eye()
+    batcher = Batcher(eye, tiles=lambda image: image.width, max_tiles=2)
+    asked = [240, 250, 1, 1, 1, 1, 1]
+    assert _while_one_is_looked_at(batcher, eye, asked) == asked
+    assert eye.passes == [(1,), (240,), (1, 1), (250,), (1, 1), (1,)]
 
 
 def test_one_bad_picture_fails_alone() -> None:

@@ -193,5 +193,40 @@ def test_wrong_passwords_give_no_ticket_and_soon_close_the_door_for_a_while(app)
             answer = sign_in(client, app, "guess")
             assert (answer.status_code, answer.headers["location"]) == (303, "./?signed-in=no")
             assert "set-cookie" not in answer.headers
-        assert sign_in(client, app, PASSWORD).status_code == 429
+        closed = sign_in(client, app, PASSWORD)
+        wait_s = closed.headers["retry-after"]
+        assert closed.status_code == 429
+        assert 1 <= int(wait_s) <= 60
+        assert closed.headers["content-type"] == "text/html; charset=utf-8"
+        assert "Too many wrong passwords were given: try again in" in closed.text
         assert sign_in(client, app, "x" * 5000).status_code == 413
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_closed_door_says_how_long_and_leads_back(browser, app, theme):
+    page = new_page(browser, 390, 844)
+    page.emulate_media(color_scheme=theme)
+    page.goto(app)
+    for _ in range(6):  # the module's tests may have given some before
+        page.get_by_label("Reviewer's password").fill("guess")
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_load_state()
+        if page.title() == "Sign in · Rollmark":
+            break
+    said = page.get_by_role("alert").inner_text()
+    assert said.startswith("Too many wrong passwords were given: try again in ")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(246, 248, 249)", "dark": "rgb(14, 19, 24)"}[theme]
+    assert serious_barriers(page) == []
+    page.get_by_role("link", name="Back to the app").click()
+    page.get_by_label("Reviewer's password").wait_for()
+    page.context.close()
+
+
+@pytest.mark.parametrize(("passed_s", "wait_s"), [(0.0, 60), (59.5, 1), (60.0, 0)])
+def test_the_door_opens_when_the_first_of_five_is_a_minute_old(monkeypatch, passed_s, wait_s):
+    own = SignIn(ServingSettings(reviewer_password=PASSWORD))
+    own._failures = [1000.0, 1001.0, 1002.0, 1003.0, 1004.0]
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0 + passed_s)
+    assert own._wait_s() == wait_s
