@@ -46,7 +46,7 @@ def test_the_pitch_comes_from_the_settings(
 
 
 def test_a_pitch_down_alone_is_refused() -> None:
-    with pytest.raises(ValidationError, match="needs mm_per_px"):
+    with pytest.raises(ValidationError, match="ROLLMARK_SERVING__MM_PER_PX is not"):
         ServingSettings(mm_per_px_down=0.25)
 
 
