@@ -191,6 +191,8 @@ def test_the_batch_page_in_light_dark_and_narrow(
         page.locator("#batch-gallery .shot").first.click()
         expect(page.locator("#batch-large img.large")).to_be_visible(timeout=TIMEOUT_MS)
         page.screenshot(path=folder / f"batch-{view}.png")
+        cut_off = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
+        assert page.locator("#batch-gallery .what").evaluate_all(cut_off) == 0  # with its number
         if width > 1000:  # as for the other pages
             assert serious_barriers(page) == []
         page.context.close()
