@@ -24,23 +24,30 @@ class Latest:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers = count()
-        self._newest: OrderedDict[str, tuple[int, object]] = OrderedDict()
+        self._newest: OrderedDict[str, tuple[int, object, float | None]] = OrderedDict()
         self._told: OrderedDict[str, tuple[object, float]] = OrderedDict()
 
-    def begin(self, request: Any, about: object = None) -> Callable[[], bool]:
+    def begin(
+        self, request: Any, about: object = None, at: float | None = None
+    ) -> Callable[[], bool]:
         """Take note of a wish.
 
         Args:
             request: a `gr.Request`, whose session is the visitor.
             about: what it is about, for a wish that says no more than "the same again".
+            at: when it was made by the visitor's own clock, where the page tells: one that was
+                made before the newest and arrives after it is not wanted from the start.
 
         Returns:
             Says whether the wish still is the visitor's newest.
         """
         visitor = str(request.session_hash)
         with self._lock:
+            *_, before = self._newest.get(visitor, (0, None, None))
+            if at is not None and before is not None and at < before:
+                return lambda: False
             number = next(self._numbers)
-            self._newest[visitor] = number, about
+            self._newest[visitor] = number, about, before if at is None else at
             self._newest.move_to_end(visitor)
             if len(self._newest) > _VISITORS:
                 self._newest.popitem(last=False)
@@ -52,7 +59,7 @@ class Latest:
         Args:
             request: a `gr.Request`, whose session is the visitor.
         """
-        return self._newest.get(str(request.session_hash), (0, None))[1]
+        return self._newest.get(str(request.session_hash), (0, None, None))[1]
 
     def has_asked(self, request: Any) -> bool:
         """Whether the visitor has wished for anything yet.

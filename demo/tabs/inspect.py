@@ -132,6 +132,7 @@ class _Page:
         *,
         before: Shown | None = None,
         drawn: Sequence[str] = (),
+        at: float | None = None,
     ) -> Iterator[tuple[Any, ...]]:
         """Inspect a file and fill the page; a failure is said in the verdict's place.
 
@@ -147,9 +148,10 @@ class _Page:
             threshold: lowest raw score that is shown; None: the model's own.
             before: the answer on the page.
             drawn: layers that are chosen there.
+            at: when it was asked for, as `Latest.begin` takes it.
         """
         model = model or AUTO
-        is_wanted = self.answers.begin(request, (path, name))
+        is_wanted = self.answers.begin(request, (path, name), at)
         try:
             image = self.service.decode(Path(path))
             if waiting := announcement(self.service, image, model):
@@ -233,7 +235,10 @@ class _Page:
         """The sample that was chosen."""
         path = self.samples[int(event.index) % len(self.samples)].path
         yield from self.look(
-            request, str(path), path.name, model, threshold, before=before, drawn=drawn
+            *(request, str(path), path.name, model, threshold),
+            before=before,
+            drawn=drawn,
+            at=event.at,
         )
 
     def receive(

@@ -28,6 +28,18 @@ def test_a_wish_is_the_newest_until_the_same_visitor_has_another() -> None:
     assert (first(), second(), other()) == (False, True, True)
 
 
+def test_a_wish_that_arrives_after_a_later_one_is_not_wanted() -> None:
+    latest = Latest()
+    sixth = latest.begin(ANNA, "6th", at=30.0)
+    third = latest.begin(ANNA, "3rd", at=20.0)  # its click was overtaken on the way
+    assert (sixth(), third(), latest.about(ANNA)) == (True, False, "6th")
+    again = latest.begin(ANNA, latest.about(ANNA))  # a page that tells no time
+    assert not latest.begin(ANNA, "1st", at=10.0)()
+    assert again()
+    assert latest.begin(ANNA, "7th", at=40.0)()
+    assert latest.begin(BEN, "1st", at=1.0)()
+
+
 def test_the_first_sample_gives_way_to_a_picture_that_was_given_while_the_page_opened() -> None:
     page: Any = SimpleNamespace(
         answers=Latest(),
