@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,15 @@ from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from core.errors import WeightsError
 from models._ultralytics import DetectionNetwork, build_detector, yolo11_config
+from models._widening import widen
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """Names of the arrays that a network took over, and whether they were a narrower scale's."""
+
+    names: list[str]
+    is_widened: bool
 
 
 def fold_checkpoint(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -78,7 +88,7 @@ def load_coco_npz(
     images: Tensor,
     *,
     layers: Mapping[int, int] | None = None,
-) -> list[str]:
+) -> Lent:
     """Start a network from YOLO11 COCO arrays whose BatchNorm was folded into the convolutions.
 
     A stock network of the same scale and classes takes the arrays first, see `_unfold`. What fits
@@ -88,14 +98,13 @@ def load_coco_npz(
     mode those fade to nothing, and a weight √(v + ε) of 0.03 lets nothing pass, in training either.
     Means and variances are then measured in the network itself.
 
+    Arrays of a narrower scale are widened first: each channel is repeated, see `models._widening`.
+
     Args:
         network: to be changed in place; its mode is kept.
         path: npz of float32 arrays keyed like a fused stock YOLO11.
         images: (N, 3, H, W) in [0, 1], a large batch of the images to be trained on.
         layers: our layer index → stock layer index; None when they are the same.
-
-    Returns:
-        Names of the arrays that were taken over.
 
     Raises:
         WeightsError: if the file cannot be read or nothing in it fits.
@@ -109,6 +118,9 @@ def load_coco_npz(
         raise WeightsError(f"{path} is not a readable npz of YOLO11 arrays.") from exc
     with torch.random.fork_rng(devices=[]):  # its random weights are no part of the run's chance
         stock = build_detector(yolo11_config(network.yaml["scale"]), network.yaml["nc"])
+    is_widened = _is_narrower(arrays, stock)
+    if is_widened:
+        arrays = widen(arrays, _folded_shapes(stock))
     own = dict(network.named_parameters())
     fits = {
         name: tensor
@@ -121,7 +133,22 @@ def load_coco_npz(
     for name, tensor in lent.items():
         own[name].copy_(tensor)
     _settle(network, images, {})
-    return sorted(n.replace(".bn.", ".conv.") for n in lent if not n.endswith(".bn.weight"))
+    names = sorted(n.replace(".bn.", ".conv.") for n in lent if not n.endswith(".bn.weight"))
+    return Lent(names, is_widened)
+
+
+def _is_narrower(arrays: Mapping[str, Tensor], stock: DetectionNetwork) -> bool:
+    """Whether folded arrays are of a scale with fewer channels than the stock network's."""
+    first = arrays.get("model.0.conv.weight")
+    return first is not None and len(first) < stock.model[0].conv.out_channels
+
+
+def _folded_shapes(stock: DetectionNetwork) -> dict[str, torch.Size]:
+    """Shapes of a stock network's arrays once each BatchNorm is folded into its convolution."""
+    shapes = {n: tensor.shape for n, tensor in stock.named_parameters() if ".bn." not in n}
+    for name, conv, _ in _normalised_convs(stock):
+        shapes[f"{name}.conv.bias"] = conv.weight.shape[:1]
+    return shapes
 
 
 def _convolution(name: str) -> str:

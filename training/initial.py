@@ -13,6 +13,7 @@ from core.errors import WeightsError, WeightsNotFoundError
 from core.records import ReleaseConfig
 from models import get_spec
 from models._release import load_weights, read_release
+from models._widening import widen
 
 STOCK: Final = "yolo11"
 
@@ -50,12 +51,13 @@ def initialise(
 
     A release with other classes, or the same in another order, lends all but the layers whose shape
     depends on how many there are. One of stock YOLO11 lends a paper's detector the layers that the
-    paper left as they are.
+    paper left as they are. A detector of a narrower scale is widened, see `models._widening`: the
+    network begins by computing what the release computes.
 
     Args:
         network: with random weights; its matching tensors are replaced.
         release: a release folder or the weights file in one; None leaves the network random.
-        scale: of the network; another one's tensors would hardly fit, and silently.
+        scale: of the network.
         labels: class names in the order of the network's answers.
         stock_layers: `ModelSpec.coco_layers` of a network that was made of YOLO11.
 
@@ -72,29 +74,40 @@ def initialise(
         f"network to be trained, of scale {scale}; start from a release of the same model and "
         "scale."
     )
-    if config.scale != scale:
+    spec = get_spec(config.name)
+    if config.scale != scale and spec.task != "detect":
         raise stranger
-    donor = get_spec(config.name).build(len(config.labels), config.scale)
+    donor = spec.build(len(config.labels), config.scale)
     load_weights(donor, folder, config)
-    own, known = network.state_dict(), donor.state_dict()
-    given = known if tuple(config.labels) == tuple(labels) else _without_classes(known, config)
-    words = f"release {config.revision} of {config.name}"
+    known, words = donor.state_dict(), f"release {config.revision} of {config.name}"
+    if config.scale != scale:
+        wide = spec.build(len(config.labels), scale).state_dict()
+        try:
+            known = widen(known, {name: tensor.shape for name, tensor in wide.items()})
+        except WeightsError as exc:
+            raise stranger from exc
+        words += f", widened from scale {config.scale}"
+    own = network.state_dict()
+    if tuple(config.labels) != tuple(labels):
+        known = _without_classes(known, config, scale)
     if config.name == STOCK and stock_layers is not None:
-        fitting = _fitting(own, _moved(given, stock_layers))
+        fitting = _fitting(own, _moved(known, stock_layers))
         network.load_state_dict(fitting, strict=False)
         return Origin(f"{words}, {len(fitting)} of {len(own)} tensors")
-    if own.keys() != known.keys():
+    if own.keys() != donor.state_dict().keys():
         raise stranger
-    fitting = _fitting(own, given)
+    fitting = _fitting(own, known)
     network.load_state_dict(fitting, strict=False)
     if len(fitting) < len(own):
-        words += f", {len(own) - len(fitting)} of {len(own)} tensors new for other classes"
+        words += f", {len(own) - len(fitting)} of {len(own)} tensors new"
     return Origin(words, config.revision)
 
 
-def _without_classes(given: Mapping[str, Tensor], config: ReleaseConfig) -> dict[str, Tensor]:
-    """A release's tensors but those whose shape depends on how many classes there are."""
-    more = get_spec(config.name).build(len(config.labels) + 1, config.scale).state_dict()
+def _without_classes(
+    given: Mapping[str, Tensor], config: ReleaseConfig, scale: str
+) -> dict[str, Tensor]:
+    """A release's tensors at `scale`, but those whose shape depends on how many classes it has."""
+    more = get_spec(config.name).build(len(config.labels) + 1, scale).state_dict()
     return {k: v for k, v in given.items() if more[k].shape == v.shape}
 
 

@@ -224,8 +224,9 @@ def _initialise(
     images = to_tensor(
         [letterbox(decode(samples[i].path, limits=KEPT).pixels, image_size)[0] for i in chosen]
     )
-    names = load_coco_npz(network, source, images, layers=spec.coco_layers)
-    return Origin(f"COCO ({source.name}), {len(names)} arrays")
+    lent = load_coco_npz(network, source, images, layers=spec.coco_layers)
+    widened = ", widened" if lent.is_widened else ""
+    return Origin(f"COCO ({source.name}), {len(lent.names)} arrays{widened}")
 
 
 def _precision(device: str) -> str:

@@ -45,7 +45,7 @@ def test_folded_arrays_keep_their_function_on_the_images_they_are_settled_on(tmp
     target = build_detector(yolo11_config("n"), 6)
     images = torch.rand(8, 3, 64, 64)
     taken = load_coco_npz(target, tmp_path / "coco.npz", images)
-    assert "model.0.conv.weight" in taken
+    assert "model.0.conv.weight" in taken.names and not taken.is_widened
     with torch.no_grad():
         expected, got = source.eval()(images)[0], target.eval()(images)[0]
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-2)
@@ -95,7 +95,7 @@ def test_arrays_move_with_the_layers_of_a_network_that_inserted_some(tmp_path):
     images = torch.rand(2, 3, 64, 64)
     with pytest.raises(WeightsError, match="Nothing in"):
         load_coco_npz(network, tmp_path / "a.npz", images, layers={1: 0})  # shapes do not fit
-    assert load_coco_npz(network, tmp_path / "a.npz", images, layers={0: 0}) == [
+    assert load_coco_npz(network, tmp_path / "a.npz", images, layers={0: 0}).names == [
         "model.0.conv.bias",
         "model.0.conv.weight",
     ]

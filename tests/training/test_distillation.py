@@ -252,9 +252,9 @@ def test_stock_yolo11_lends_its_layers_to_networks_made_of_it_only(teacher: Path
     assert torch.equal(dict(network.named_parameters())["model.24.cv3.0.2.weight"], head)
     with pytest.raises(WeightsError, match="its layers are not those"):
         initialise(get_spec("gms2_yolo").build(6, "n"), teacher, scale="n", labels=labels)
-    with pytest.raises(WeightsError, match=r"holds yolo11, scale n: .*of scale s; start from"):
+    with pytest.raises(WeightsError, match=r"holds yolo11, scale n: .*of scale m; start from"):
         initialise(
-            grace.build(6, "s"), teacher, scale="s", labels=labels, stock_layers=grace.coco_layers
+            grace.build(6, "m"), teacher, scale="m", labels=labels, stock_layers=grace.coco_layers
         )
 
 
@@ -263,7 +263,7 @@ def test_classes_in_another_order_are_not_taken_for_one_another(teacher: Path) -
     network, random = get_spec("yolo11").build(6, "n"), get_spec("yolo11").build(6, "n")
     random.load_state_dict(network.state_dict())
     origin = initialise(network, teacher, scale="n", labels=labels[::-1])
-    assert origin.words.endswith("6 of 499 tensors new for other classes")
+    assert origin.words.endswith("6 of 499 tensors new")
     known = get_spec("yolo11").build(6, "n")
     initialise(known, teacher, scale="n", labels=labels)
     for name, tensor in network.state_dict().items():

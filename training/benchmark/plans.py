@@ -197,11 +197,13 @@ def _detect(data: str, protocol: Protocol, setting: Setting, seeds: Sequence[int
                 protocol=protocol,
                 setting=setting,
                 seed=seed,
-                coco=scale == "n" and group != "unaided",  # COCO arrays are at hand for n only
+                # COCO arrays are at hand for n only.
+                coco=group == "widened" or (scale == "n" and group != "unaided"),
                 is_unaided=group == "unaided",
+                is_widened=group == "widened",
                 balance=recipe.get("balance"),
                 loss=recipe.get("loss", "paper"),  # in short runs, too: the row is the paper's
-                in_place=group in ("in-place", "long"),
+                in_place=group in ("in-place", "long", "widened"),
                 against=against,
             )
 
@@ -231,6 +233,9 @@ def _detect(data: str, protocol: Protocol, setting: Setting, seeds: Sequence[int
             yield from rows("scale-s", model, "s", title, "yolo11-s")
         model, title, recipe = _UNAIDED[-1]  # without its loss, which short runs cannot bear
         yield from rows("scale-s", model, "s", title, "yolo11-s", **recipe)
+        for model, title, recipe in _UNAIDED:  # the same four, now aided
+            stock = "yolo11-s-in_place-widened" if model != "yolo11" else "yolo11-n-in_place"
+            yield from rows("widened", model, "s", title, stock, **recipe)
 
 
 def _segment(

@@ -59,6 +59,7 @@ class Row:
     seed: int
     coco: bool = False  # starts from COCO arrays; else from random weights
     is_unaided: bool = False  # starts from random weights although there are COCO arrays
+    is_widened: bool = False  # starts from COCO arrays of a narrower scale, `models._widening`
     balance: str | None = None  # method of `training.balance`; None: the model's own
     loss: str | None = None  # of `training.detector_recipe.LOSSES`; None: as the recipe has it
     in_place: bool = False  # `detector_recipe.IN_PLACE` instead of what the setting has
@@ -72,7 +73,7 @@ class Row:
         method = f"-{self.balance}" if self.balance else ""
         loss = f"-{self.loss}_loss" if self.loss not in (None, "paper") else ""
         in_place = "-in_place" if self.in_place else ""
-        start = "-random" if self.is_unaided else ""
+        start = "-random" if self.is_unaided else "-widened" if self.is_widened else ""
         return f"{self.model}-{self.scale}{method}{loss}{in_place}{start}"
 
     @property

@@ -42,8 +42,9 @@ DETECT = Sheet(
         "augmentation, first weights and seeds; only the network, its loss and its sampler differ. "
         + _HOW_TO_READ.format(unit=_GROUPS, primary="mAP50")
         + " Precision and recall are taken at IoU 0.5 and the confidence of the best mean F1. "
-        "Scale n starts from COCO arrays, of which the papers' own layers take what fits; scale s "
-        "starts from random weights, because COCO arrays are at hand for n only. What the bundled "
+        "Scale n starts from COCO arrays, of which the papers' own layers take what fits. COCO "
+        "arrays are at hand for n only: scale s starts from random weights, or, in a table of its "
+        "own, from those of n with every channel doubled. What the bundled "
         "detectors lose, by kind of error, is shown in [mistakes-grace.md](mistakes-grace.md), "
         "[mistakes-gms2_yolo.md](mistakes-gms2_yolo.md) and "
         "[mistakes-da_yolo.md](mistakes-da_yolo.md)."
@@ -89,6 +90,15 @@ DETECT = Sheet(
             _AP50,
         ),
         "scale-s": Block("Scale s", "From random weights. Baseline: YOLO11, s.", _BOXES, _AP50),
+        "widened": Block(
+            "Scale s, begun as scale n",
+            "Every channel of YOLO11 n with its COCO arrays is doubled, so that YOLO11 s begins by "
+            "computing what n computes (Net2Net); pictures are kept in place in the end. Baseline "
+            "of the papers' networks: YOLO11, s, so begun; of that one: YOLO11, n, with pictures "
+            "kept in place.",
+            _BOXES,
+            _AP50,
+        ),
     },
     protocols={
         "leak-free": _LEAK_FREE,
