@@ -45,7 +45,8 @@ def test_folded_arrays_keep_their_function_on_the_images_they_are_settled_on(tmp
     target = build_detector(yolo11_config("n"), 6)
     images = torch.rand(8, 3, 64, 64)
     taken = load_coco_npz(target, tmp_path / "coco.npz", images)
-    assert "model.0.conv.weight" in taken.names and not taken.is_widened
+    assert "model.0.conv.weight" in taken.names
+    assert not taken.is_widened
     with torch.no_grad():
         expected, got = source.eval()(images)[0], target.eval()(images)[0]
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-2)

@@ -106,7 +106,7 @@ def test_a_target_may_be_over_a_network_of_another_table_of_the_page() -> None:
     chosen = plan("detect", setting="full", protocols=["leak-free"])
     plain, kept = select(chosen, ["yolo11-n"])[0], select(chosen, ["grace-n-in_place"])[0]
     page = render(DETECT, (plain, kept), by_row(detected(plain, 0.70), detected(kept, 0.74)))
-    words = "GRACE mAP50, pictures kept in place, over YOLO11 plainly trained"
+    words = "GRACE n mAP50, pictures kept in place, over YOLO11 n plainly trained"
     assert f"| {words} | leak-free | ≥ +3.0 | +4.0 | full | reached |" in page
 
 

@@ -43,11 +43,11 @@ def test_detectors_of_one_scale_share_everything_but_the_network() -> None:
     assert {(r.setting.image_size, r.setting.epochs, r.setting.batch) for r in rows} == {
         (320, 40, 16)
     }
-    assert all(row.coco == (row.scale == "n") for row in rows)
+    assert all(row.coco == (row.scale == "n" or row.is_widened) for row in rows)
     recipes = [
         recipe_of(get_spec(r.model), epochs=40, batch=16, overrides=r.overrides)
         for r in rows
-        if r.group not in ("recipes", "in-place") and r.loss == "paper"
+        if r.group not in ("recipes", "in-place", "widened") and r.loss == "paper"
     ]
     assert all(recipe == recipes[0] for recipe in recipes)
     assert (recipes[0]["in_place"], recipes[0]["close_mosaic"]) == (0.0, 8)
@@ -61,8 +61,17 @@ def test_beside_them_stand_the_same_with_pictures_kept_in_place() -> None:
         "neu-det-grace-n-none-in_place-320-e40-paper-s0",
         "neu-det-gms2_yolo-n-in_place-320-e40-paper-s0",
         "neu-det-da_yolo-n-stock_loss-in_place-320-e40-paper-s0",
+        # of scale s, begun by doubling every channel of scale n
+        "neu-det-yolo11-s-in_place-widened-320-e40-paper-s0",
+        "neu-det-grace-s-in_place-widened-320-e40-paper-s0",
+        "neu-det-gms2_yolo-s-in_place-widened-320-e40-paper-s0",
+        "neu-det-da_yolo-s-stock_loss-in_place-widened-320-e40-paper-s0",
     ]
-    assert {row.against for row in rows} == {"yolo11-n"}
+    assert [row.against for row in rows] == [
+        *["yolo11-n"] * 5,
+        "yolo11-n-in_place",
+        *["yolo11-s-in_place-widened"] * 3,
+    ]
     for row in rows:
         recipe = recipe_of(get_spec(row.model), epochs=40, batch=16, overrides=row.overrides)
         assert (recipe["in_place"], recipe["close_mosaic"]) == (0.4, 16)

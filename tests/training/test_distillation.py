@@ -258,6 +258,26 @@ def test_stock_yolo11_lends_its_layers_to_networks_made_of_it_only(teacher: Path
         )
 
 
+def test_a_release_of_scale_n_begins_scale_s(teacher: Path) -> None:
+    labels = read_release(teacher).labels
+    narrow, wide = (get_spec("yolo11").build(6, scale).eval() for scale in ("n", "s"))
+    initialise(narrow, teacher, scale="n", labels=labels)
+    origin = initialise(wide, teacher, scale="s", labels=labels)
+    assert origin.words.endswith("of yolo11, widened from scale n")
+    with torch.no_grad():
+        image = torch.rand(1, 3, 64, 64)
+        torch.testing.assert_close(wide(image)[0], narrow(image)[0], rtol=1e-3, atol=1e-2)
+    grace = get_spec("grace")
+    network = grace.build(6, "s")
+    origin = initialise(network, teacher, scale="s", labels=labels, stock_layers=grace.coco_layers)
+    assert origin.words.endswith("widened from scale n, 499 of 508 tensors")
+    lent = dict(network.named_parameters())["model.24.cv3.0.2.weight"]
+    assert torch.equal(lent, dict(wide.named_parameters())["model.23.cv3.0.2.weight"])
+    others = ("patches", *labels[1:])  # classes of another set: the head's last layers are its own
+    origin = initialise(get_spec("yolo11").build(6, "s"), teacher, scale="s", labels=others)
+    assert origin.words.endswith("widened from scale n, 6 of 499 tensors new")
+
+
 def test_classes_in_another_order_are_not_taken_for_one_another(teacher: Path) -> None:
     labels = read_release(teacher).labels
     network, random = get_spec("yolo11").build(6, "n"), get_spec("yolo11").build(6, "n")
