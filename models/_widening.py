@@ -7,6 +7,7 @@ same way in training (Chen, Goodfellow and Shlens, Net2Net, ICLR 2016).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,6 +19,7 @@ from core.errors import WeightsError
 # Channels of an attention head in YOLO11, in what each layer gives or reads; a wide network has
 # more heads, not wider ones.
 _HEADS: Final = {("attn.qkv.", 0): 128, ("attn.pe.", 0): 64, ("attn.proj.", 1): 64}
+_LAYER: Final = re.compile(r"model\.(\d+)\.")
 _LEAST_SHARE: Final = 0.2  # of a twin, before shares are divided by their sum
 
 
@@ -33,10 +35,11 @@ def widen(narrow: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> dic
         shapes: of the wide network's tensors.
 
     Raises:
-        WeightsError: if the networks differ in more than their width, or not by one factor
-            throughout, as stock YOLO11's scales do but n and s.
+        WeightsError: if the networks differ in more than their width, or not by two throughout, as
+            YOLO11's scales do but n and s, and GMS2-YOLO's, whose stem has 16 channels in one and
+            24 in the other.
     """
-    if narrow.keys() != shapes.keys() or len(_factors(narrow, shapes)) != 1:
+    if narrow.keys() != shapes.keys() or _factors(narrow, shapes) != {2.0}:
         raise WeightsError(
             "The weights are of a network that differs in more than its width: of YOLO11's scales "
             "n can begin s, and no other another."
@@ -57,10 +60,19 @@ def widen(narrow: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> dic
     return wide
 
 
-def _factors(narrow: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> set[int]:
-    """How many times as many channels the layers give whose channels are multiplied at all."""
-    pairs = ((shapes[n][0], len(tensor)) for n, tensor in narrow.items() if tensor.ndim)
-    return {more // fewer for more, fewer in pairs if more > fewer and more % fewer == 0}
+def _factors(narrow: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> set[float]:
+    """How many times as many channels the layers give whose channels are multiplied at all.
+
+    The head is not asked: how many channels name the classes follows from the classes, too.
+    """
+    layers = {name: int(found[1]) for name in narrow if (found := _LAYER.match(name))}
+    head = max(layers.values(), default=0)
+    factors = {
+        shapes[name][0] / len(narrow[name])
+        for name, layer in layers.items()
+        if layer < head and narrow[name].ndim
+    }
+    return factors - {1.0}
 
 
 def _twins(name: str, dimension: int, narrow: int, wide: int) -> Tensor:
@@ -71,7 +83,7 @@ def _twins(name: str, dimension: int, narrow: int, wide: int) -> Tensor:
     """
     channels = torch.arange(wide)
     if wide % narrow:
-        return channels % narrow  # inside a branch, where nothing is halved or joined
+        return channels % narrow  # in a branch of the head, where nothing is halved or joined
     for layer, head in _HEADS.items():
         if layer[0] in name and layer[1] == dimension:
             times = wide // narrow
