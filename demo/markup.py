@@ -14,6 +14,7 @@ from typing import Final
 from core.pitch import PixelPitch
 from core.records import Inspection
 from core.taxonomy import look, title
+from demo.roll_marks import coming_again
 from demo.words import (
     Finding,
     alternative_text,
@@ -118,7 +119,7 @@ def verdict(inspection: Inspection, model_title: str, queued: str = "") -> str:
 def findings_table(
     inspection: Inspection, *, can_pick: bool, pitch: PixelPitch | None = None
 ) -> str:
-    """The findings as rows.
+    """The findings as rows, and above them what comes again along a strip.
 
     Args:
         inspection: the answer.
@@ -138,7 +139,9 @@ def findings_table(
     more = len(rows) - len(cells)
     note = f'<p class="quiet">And {more} more; the downloads list all.</p>' if more else ""
     heads = "".join(f'<th scope="col">{escape(text) or _unseen("Number")}</th>' for text in head)
+    again = "".join(f'<p class="again">{escape(s)}</p>' for s in coming_again(inspection, pitch))
     return (
+        f"{again}"
         '<div class="scroll" tabindex="0" role="region" aria-label="Findings">'
         f'<table class="findings"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(cells)}</tbody></table></div>{note}"
