@@ -16,9 +16,10 @@ from itertools import combinations, count
 from typing import Final
 
 FALSE_ALARMS: Final = 0.01  # expected rows of chance in a strip, below which one is told
-MOST_MARKS: Final = 100  # of a class that are compared; a strip with more is covered by it
+MOST_MARKS: Final = 600  # of a class that are compared; a strip with more is covered by it,
+MOST_PAIRS: Final = 5000  # or with more that might be of one damage
 _LEAST_TURNS: Final = 3  # distances that must fit into the strip
-_MOST_TURNS: Final = 500
+_MOST_TURNS: Final = 2000
 _SLACK: Final = 0.01  # of the distance: a strip slips and is stretched
 _SHARES: Final = (1 / 8, 1 / 2)  # of the marks' length: boxes are placed well, or less well
 _ALIKE: Final = 1.5  # times as long or wide are marks of one damage at most
@@ -61,11 +62,20 @@ class Repeat:
         return self.period / math.pi
 
 
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    length: float
+    least: float  # of a lane, on either side
+    picture: float | None
+    attempts: int
+
+
 def find_repeats(
     marks: Sequence[Mark],
     *,
     length: float,
     width: float,
+    picture: float | None = None,
     false_alarms: float = FALSE_ALARMS,
 ) -> tuple[Repeat, ...]:
     """What comes again along a strip, the surest first; no mark belongs to two rows.
@@ -85,6 +95,8 @@ def find_repeats(
         marks: findings, in any order.
         length: of the strip, in the marks' unit.
         width: of the strip.
+        picture: length of each of the pictures that make up the strip. Distances of whole pictures
+            are left out: they may be how defects were cut out, one in the middle of each.
         false_alarms: rows of chance that are borne in a strip.
 
     Raises:
@@ -94,19 +106,14 @@ def find_repeats(
         raise ValueError("A strip has a length and a width.")
     least = _LEAST_LANE * width
     groups = [list(_ordered(marks, label)) for label in dict.fromkeys(m.label for m in marks)]
-    tried = [
-        [(a, b) for a, b in combinations(group, 2) if _may_be_one(marks[a], marks[b], least)]
-        for group in groups
-    ]
-    number = len(_SHARES) * sum(len(pairs) for pairs in tried)
+    tried = [_pairs(marks, group, least) for group in groups]
+    strip = _Strip(length, least, picture, len(_SHARES) * sum(len(pairs) for pairs in tried))
     found: list[Repeat] = []
     for group, pairs in zip(groups, tried, strict=True):
         taken: set[int] = set()
         while True:
             rows = (
-                _row(
-                    marks, [k for k in group if k not in taken], pair, length, least, number, share
-                )
+                _row(marks, [k for k in group if k not in taken], pair, strip, share)
                 for pair in pairs
                 if taken.isdisjoint(pair)
                 for share in _SHARES
@@ -129,6 +136,11 @@ def _ordered(marks: Sequence[Mark], label: str) -> Iterator[int]:
         yield from sorted(own, key=lambda k: marks[k].along)
 
 
+def _pairs(marks: Sequence[Mark], group: Sequence[int], least: float) -> list[tuple[int, int]]:
+    pairs = [(a, b) for a, b in combinations(group, 2) if _may_be_one(marks[a], marks[b], least)]
+    return pairs if len(pairs) <= MOST_PAIRS else []
+
+
 def _may_be_one(first: Mark, second: Mark, least: float) -> bool:
     """Whether one damage of a roll may have left both: alike in size, and in one lane."""
     return (
@@ -142,9 +154,7 @@ def _row(
     marks: Sequence[Mark],
     group: Sequence[int],
     pair: tuple[int, int],
-    length: float,
-    least: float,
-    number: int,
+    strip: _Strip,
     share: float,
 ) -> Repeat | None:
     """What comes again at the distance of two marks; None if they cannot be one turn apart."""
@@ -152,15 +162,18 @@ def _row(
     period = second.along - first.along
     extent = (first.length + second.length) / 2
     # What fills half of a turn is no mark: it is how the surface looks.
-    if not max(2 * extent, length / _MOST_TURNS) < period <= length / _LEAST_TURNS:
+    if not max(2 * extent, strip.length / _MOST_TURNS) < period <= strip.length / _LEAST_TURNS:
+        return None
+    margin = max(_SLACK * period, share * extent)
+    if strip.picture and abs(math.remainder(period, strip.picture)) <= margin:
         return None
     lane = [
         k
         for k in group
-        if k not in pair and all(_may_be_one(marks[k], each, least) for each in (first, second))
+        if k not in pair
+        and all(_may_be_one(marks[k], each, strip.least) for each in (first, second))
     ]
     along = [marks[k].along for k in lane]
-    margin = max(_SLACK * period, share * extent)
     line = _Line()
     line.add(0, first.along)
     line.add(1, second.along)
@@ -169,14 +182,14 @@ def _row(
     for first_turn, step in ((2, 1), (-1, -1)):
         for turn in count(first_turn, step):
             expected = line.at(turn)
-            if not 0 <= expected <= length:
+            if not 0 <= expected <= strip.length:
                 break
             tried += 1
             near = _nearest(along, expected, margin)
             if near is not None and lane[near] not in hits.values():
                 hits[turn] = lane[near]
                 line.add(turn, along[near])
-    chance = 1 - (1 - min(2 * margin / length, 1)) ** len(lane)
+    chance = 1 - (1 - min(2 * margin / strip.length, 1)) ** len(lane)
     turns = sorted(hits)
     return Repeat(
         label=first.label,
@@ -184,7 +197,7 @@ def _row(
         deviation=_deviation(line, [(turn, marks[hits[turn]].along) for turn in turns]),
         marks=tuple(hits[turn] for turn in turns),
         turns=turns[-1] - turns[0],
-        false_alarms=number * tail(tried, len(hits) - 2, chance),
+        false_alarms=strip.attempts * tail(tried, len(hits) - 2, chance),
     )
 
 
@@ -238,7 +251,21 @@ def _nearest(along: Sequence[float], expected: float, margin: float) -> int | No
 
 def tail(trials: int, hits: int, chance: float) -> float:
     """Probability of at least `hits` in so many trials of one chance each."""
+    if hits <= 0:
+        return 1.0
+    if chance <= 0 or hits > trials:
+        return 0.0
+    if chance >= 1:
+        return 1.0
+    # By logarithms: numbers of combinations of many trials are beyond a float.
+    ways = math.lgamma(trials + 1)
     return math.fsum(
-        math.comb(trials, k) * chance**k * (1 - chance) ** (trials - k)
+        math.exp(
+            ways
+            - math.lgamma(k + 1)
+            - math.lgamma(trials - k + 1)
+            + k * math.log(chance)
+            + (trials - k) * math.log1p(-chance)
+        )
         for k in range(hits, trials + 1)
     )

@@ -13,6 +13,7 @@ from core.taxonomy import look, title
 from demo import markup
 from demo.batch_jobs import Progress
 from demo.batch_view import Row, histogram, remarks, sentence
+from demo.roll_marks import coming_again_in
 from demo.words import alternative_text, short
 
 PAGE: Final = 24  # pictures shown at a time
@@ -46,8 +47,11 @@ def gallery(shown: Sequence[Row], tiles: Sequence[Path], chosen: int | None) -> 
     return f'<div class="shots" role="group" aria-label="Pictures of the batch">{buttons}</div>'
 
 
-def classes(progress: Progress) -> str:
-    """In how many pictures each class was found, as bars in the classes' colours."""
+def classes(progress: Progress, pitch: PixelPitch | None = None) -> str:
+    """In how many pictures each class was found, as bars in the classes' colours.
+
+    Below it what comes again, if the pictures of a batch that is done follow each other.
+    """
     counts = histogram(list(progress.answers.values()))
     if not counts:
         return ""
@@ -62,7 +66,19 @@ def classes(progress: Progress) -> str:
     return (
         '<table class="findings counts"><caption class="unseen">Pictures per class</caption>'
         '<thead><tr><th scope="col">Class</th><th scope="col">Pictures</th></tr></thead>'
-        f"<tbody>{lines}</tbody></table>"
+        f"<tbody>{lines}</tbody></table>{_again(progress, pitch)}"
+    )
+
+
+def _again(progress: Progress, pitch: PixelPitch | None) -> str:
+    seen = [answer.inspection for _, answer in sorted(progress.answers.items())]
+    whole = [inspection for inspection in seen if inspection is not None]
+    if progress.job.state != "done" or len(whole) < len(seen):
+        return ""  # where a picture is missing nobody knows how far the next one is
+    return "".join(
+        f'<p class="again">If these pictures follow each other down the strip as they came: '
+        f"{escape(text)}</p>"
+        for text in coming_again_in(whole, pitch)
     )
 
 

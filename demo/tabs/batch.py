@@ -159,7 +159,7 @@ class _Page:
         return (
             batch_markup.head(progress),
             gr.skip() if now == seen else batch_markup.gallery(page, tiles, chosen),
-            batch_markup.classes(progress),
+            batch_markup.classes(progress, self.service.pitch),
             gr.Row(visible=len(ordered) > PAGE),
             now,
             gr.Button(interactive=is_working),

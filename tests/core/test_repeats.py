@@ -115,6 +115,23 @@ def test_each_mark_belongs_to_one_row_and_the_surest_comes_first():
     assert sorted(k for each in found for k in each.marks) == list(range(21))
 
 
+def test_a_distance_of_whole_pictures_may_be_how_they_were_cut():
+    """Margin 10: 1000 ± 10 px are one or two pictures of 500 px, 1021 px are not."""
+    marks = [mark(y) for y in (100, 1100, 2100, 3100, 4100)]
+    assert len(find_repeats(marks, length=5000, width=500, picture=700)) == 1
+    for picture in (250, 500, 990.5, 1000, 1009.5):
+        assert find_repeats(marks, length=5000, width=500, picture=picture) == ()
+    assert len(find_repeats(marks, length=5000, width=500, picture=1010.5)) == 1
+
+
+def test_a_lane_that_is_covered_is_left_out():
+    """101 marks at equal distances are 5050 pairs; 100 are 4950."""
+    marks = [mark(500 * k + 100, length=5) for k in range(101)]
+    assert repeats(marks, length=51_000) == ()
+    [found] = repeats(marks[:100], length=51_000)
+    assert len(found.marks) == 100
+
+
 def test_half_of_a_period_and_twice_a_period_are_not_told():
     [found] = repeats([mark(y) for y in range(10, 10_000, 500)], length=10_000)
     assert found.period == pytest.approx(500)
@@ -142,10 +159,20 @@ def test_a_strip_without_extent_is_refused():
 
 @pytest.mark.parametrize(
     ("trials", "hits", "chance", "expected"),
-    [(3, 2, 0.5, 0.5), (4, 0, 0.3, 1.0), (2, 3, 0.5, 0.0), (2, 1, 0.1, 0.19), (0, 0, 0.4, 1.0)],
+    [
+        *(
+            (3, 2, 0.5, 0.5),
+            (4, 0, 0.3, 1.0),
+            (2, 3, 0.5, 0.0),
+            (2, 1, 0.1, 0.19),
+            (0, 0, 0.4, 1.0),
+        ),
+        *((3, 1, 0.0, 0.0), (3, 3, 1.0, 1.0)),
+        (5000, 2500, 0.5, 0.50564),  # a half and half of P(2500) = 0.011284
+    ],
 )
 def test_the_tail_of_the_binomial_distribution(trials, hits, chance, expected):
-    assert tail(trials, hits, chance) == pytest.approx(expected)
+    assert tail(trials, hits, chance) == pytest.approx(expected, rel=1e-5)
 
 
 def chance_marks(rng, n, length, width):
