@@ -31,7 +31,7 @@ def coming_again(inspection: Inspection, pitch: PixelPitch | None = None) -> tup
     found = find_repeats(marks, length=length, width=beside)
     in_px = [f"{mark.along:,.0f}" for mark in marks_of(inspection)[0]]  # as the table tells places
     return tuple(
-        _sentence(repeat, f"at {_listed(repeat, in_px)} px", in_mm=pitch is not None)
+        _sentence(repeat, f"at {_listed(repeat, in_px, '; ')} px", in_mm=pitch is not None)
         for repeat in found
     )
 
@@ -62,7 +62,7 @@ def coming_again_in(
         picture=height * down,
     )
     return tuple(
-        _sentence(repeat, f"in pictures {_listed(repeat, numbers)}", in_mm=pitch is not None)
+        _sentence(repeat, f"in pictures {_listed(repeat, numbers, ', ')}", in_mm=pitch is not None)
         for repeat in found
     )
 
@@ -92,9 +92,9 @@ def _mark(row: Finding, across: float, down: float, *, lies: bool) -> Mark:
     return Mark(row.label, along, beside, length, width)
 
 
-def _listed(repeat: Repeat, places: Sequence[str]) -> str:
+def _listed(repeat: Repeat, places: Sequence[str], between: str) -> str:
     more = " …" if len(repeat.marks) > _MOST_PLACES else ""
-    return "; ".join(places[k] for k in repeat.marks[:_MOST_PLACES]) + more
+    return between.join(places[k] for k in repeat.marks[:_MOST_PLACES]) + more
 
 
 def _sentence(repeat: Repeat, where: str, *, in_mm: bool) -> str:

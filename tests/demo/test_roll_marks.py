@@ -102,7 +102,7 @@ def frames(*places: float) -> list[Inspection]:
 
 
 IN_PICTURES = (
-    "Inclusion again every 750 ± 1 px along the strip, at 4 of 5 places (in pictures 1; 3; 6; 11). "
+    "Inclusion again every 750 ± 1 px along the strip, at 4 of 5 places (in pictures 1, 3, 6, 11). "
     "A damaged roll leaves such marks."
 )
 
