@@ -15,7 +15,7 @@ from core.records import Inspection
 from core.taxonomy import title
 from demo.batch_jobs import Progress
 from demo.batch_store import BatchStore
-from demo.batch_view import histogram, remarks, rows, sentence
+from demo.batch_view import again, histogram, remarks, rows, sentence
 from demo.exports import columns_mm, in_mm, in_px
 from demo.markup import swatch
 from demo.words import findings
@@ -38,7 +38,7 @@ def encode_batch(
         return batch_csv(progress, pitch).encode()
     if kind == "coco":
         return json.dumps(batch_coco(progress), indent=1).encode()
-    return batch_report(progress, store).encode()
+    return batch_report(progress, store, pitch).encode()
 
 
 def batch_csv(progress: Progress, pitch: PixelPitch | None = None) -> str:
@@ -98,8 +98,11 @@ def batch_coco(progress: Progress) -> dict[str, Any]:
     }
 
 
-def batch_report(progress: Progress, store: BatchStore) -> str:
-    """One self-contained page: the sentence, the counts, then the pictures, most severe first."""
+def batch_report(progress: Progress, store: BatchStore, pitch: PixelPitch | None = None) -> str:
+    """One self-contained page: the sentence, the counts, then the pictures, most severe first.
+
+    Below the counts what comes again, in mm with a pitch.
+    """
     job = progress.job
     counts = "".join(
         f"<tr><td>{swatch(label)}{escape(title(label))}</td><td>{n}</td></tr>"
@@ -118,6 +121,7 @@ def batch_report(progress: Progress, store: BatchStore) -> str:
             f"<tr><td>{picture}</td><td>{escape(row.name)}</td><td>{escape(row.text)}</td>"
             f"<td>{doubt}</td></tr>"
         )
+    told = "".join(f"<p>{escape(text)}</p>" for text in again(progress, pitch))
     when = f"{job.created_at:%Y-%m-%d %H:%M} UTC"
     said = f"{escape(sentence(progress))} {escape(remarks(progress))}"
     return (
@@ -127,7 +131,7 @@ def batch_report(progress: Progress, store: BatchStore) -> str:
         f"<h1>{escape(job.title)}</h1><p>{said}</p>"
         f"<p>Model {escape(job.model)}, {escape(_revisions(progress))}; begun {when}.</p>"
         f"<table><thead><tr><th>Class</th><th>Pictures</th></tr></thead><tbody>{counts}</tbody>"
-        "</table><table><thead><tr><th></th><th>Picture</th><th>Finding</th>"
+        f"</table>{told}<table><thead><tr><th></th><th>Picture</th><th>Finding</th>"
         f"<th>Uncertainty</th></tr></thead><tbody>{''.join(shown)}</tbody></table></body></html>"
     )
 

@@ -12,8 +12,7 @@ from core.pitch import PixelPitch
 from core.taxonomy import look, title
 from demo import markup
 from demo.batch_jobs import Progress
-from demo.batch_view import Row, histogram, remarks, sentence
-from demo.roll_marks import coming_again_in
+from demo.batch_view import Row, again, histogram, remarks, sentence
 from demo.words import alternative_text, short
 
 PAGE: Final = 24  # pictures shown at a time
@@ -66,19 +65,8 @@ def classes(progress: Progress, pitch: PixelPitch | None = None) -> str:
     return (
         '<table class="findings counts"><caption class="unseen">Pictures per class</caption>'
         '<thead><tr><th scope="col">Class</th><th scope="col">Pictures</th></tr></thead>'
-        f"<tbody>{lines}</tbody></table>{_again(progress, pitch)}"
-    )
-
-
-def _again(progress: Progress, pitch: PixelPitch | None) -> str:
-    seen = [answer.inspection for _, answer in sorted(progress.answers.items())]
-    whole = [inspection for inspection in seen if inspection is not None]
-    if progress.job.state != "done" or len(whole) < len(seen):
-        return ""  # where a picture is missing nobody knows how far the next one is
-    return "".join(
-        f'<p class="again">If these pictures follow each other down the strip as they came: '
-        f"{escape(text)}</p>"
-        for text in coming_again_in(whole, pitch)
+        f"<tbody>{lines}</tbody></table>"
+        + "".join(f'<p class="again">{escape(text)}</p>' for text in again(progress, pitch))
     )
 
 

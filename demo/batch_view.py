@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from core.pitch import PixelPitch
 from core.records import Inspection
 from core.taxonomy import is_sound, title
 from demo.batch_jobs import Progress
 from demo.batch_store import Answer
+from demo.roll_marks import coming_again_in
 from demo.words import NOT_SURE, NOTHING, count, findings, headline, labels_found, number
 
 Order = Literal["severity", "doubt", "arrival"]
@@ -102,6 +104,21 @@ def remarks(progress: Progress) -> str:
             f"{count(progress.job.left_out, 'other file')} {were} left out{_which(progress)}"
         )
     return f"{'; '.join(said)}." if said else ""
+
+
+def again(progress: Progress, pitch: PixelPitch | None = None) -> tuple[str, ...]:
+    """What comes again at equal distances, if the pictures follow each other as they came.
+
+    Nothing before all are done, or where one is missing: nobody knows how far the next one is.
+    """
+    seen = [answer.inspection for _, answer in sorted(progress.answers.items())]
+    whole = [inspection for inspection in seen if inspection is not None]
+    if progress.job.state != "done" or len(whole) < len(seen):
+        return ()
+    return tuple(
+        f"If these pictures follow each other down the strip as they came: {text}"
+        for text in coming_again_in(whole, pitch)
+    )
 
 
 def _which(progress: Progress) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from core.pitch import PixelPitch
 from core.records import Box, FoundBox, ImageFacts, Inspection
 from demo import batch_markup, markup
+from demo.batch_exports import batch_report
 from demo.batch_jobs import Progress
-from demo.batch_store import Answer
+from demo.batch_store import Answer, BatchStore
 from demo.roll_marks import coming_again, coming_again_in
 from tests.demo.inspections import LABELS, detection
 from tests.demo.test_batches import by_hand
@@ -139,13 +141,22 @@ def progress(*inspections: Inspection | None, state: str = "done") -> Progress:
     return Progress(job=job, answers=answers, seconds_left=None)
 
 
-def test_a_batch_tells_it_under_the_condition_that_its_pictures_follow_each_other() -> None:
+def test_a_batch_tells_it_under_the_condition_that_its_pictures_follow_each_other(
+    tmp_path: Path,
+) -> None:
     seen = frames(100, 850, 1600, 3100)
     shown = batch_markup.classes(progress(*seen))
     assert shown.endswith(
         '<p class="again">If these pictures follow each other down the strip as they came: '
         f"{IN_PICTURES}</p>"
     )
+    store = BatchStore(tmp_path)
+    report = batch_report(progress(*seen), store)
+    assert (
+        f"<p>If these pictures follow each other down the strip as they came: {IN_PICTURES}</p>"
+        in report
+    )
+    assert "again every 750 ± 1 mm" in batch_report(progress(*seen), store, PixelPitch(1, 1))
     unfinished = batch_markup.classes(progress(*seen, state="running"))
     damaged = batch_markup.classes(progress(*seen[:5], None, *seen[6:]))
     assert 'class="again"' not in unfinished + damaged
