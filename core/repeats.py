@@ -112,12 +112,13 @@ def find_repeats(
     for group, pairs in zip(groups, tried, strict=True):
         taken: set[int] = set()
         while True:
-            rows = (
-                _row(marks, [k for k in group if k not in taken], pair, strip, share)
+            left = [k for k in group if k not in taken]
+            rows = [
+                _row(marks, left, pair, strip, share)
                 for pair in pairs
                 if taken.isdisjoint(pair)
                 for share in _SHARES
-            )
+            ]
             # Of rows that are as sure, that of the shorter period: twice the period is one, too.
             best = min(
                 filter(None, rows), key=lambda row: (row.false_alarms, row.period), default=None
