@@ -151,7 +151,7 @@ def on_pictures(seed: int, strips: int, dataset: Dataset, service: Service) -> I
     yield f"| without a mark: something told | {strips} | {told_of_none} |"
     yield f"| with a mark: told, its period within 1 % | {strips} | {found} |"
     yield f"| with a mark: something else told | {strips} | {wrong} |"
-    yield f"\nOf the {shown} places with a printed defect the detector marked {seen} with its class."
+    yield f"\nOf the {shown} places with a printed defect the detector marked {seen} as such."
 
 
 def _marks(service: Service, strip: Image) -> tuple[list[Mark], float, float]:
