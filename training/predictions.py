@@ -41,14 +41,16 @@ class Tally(NamedTuple):
 def list_images(folder: Path) -> list[Path]:
     """What lies directly in a folder and is named as an image, in order of the names.
 
-    A link that leads nowhere is one of them: it is told that its image cannot be opened.
+    A link that leads nowhere is one of them: it is told that its image cannot be opened. What a
+    Mac leaves beside a picture on a foreign disk, `._a.jpg` beside `a.jpg`, is none.
 
     Raises:
         InputError: if `folder` is no folder or holds no image.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the folder that holds the images.")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.is_dir())
+    named = (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    files = sorted(f for f in named if not f.name.startswith("._") and not f.is_dir())
     if not files:
         raise InputError(f"{folder} holds no PNG, JPEG, BMP, TIFF or WebP image.")
     return files

@@ -151,6 +151,7 @@ def test_other_files_and_sub_folders_are_passed_over(tmp_path: Path) -> None:
     images = draw(tmp_path / "in", "a.PNG")
     draw(images / "inner.png", "b.png")
     (images / "notes.txt").write_text("")
+    (images / "._a.PNG").write_bytes(b"\0\5\x16\7")  # a Mac's, beside the picture
     predict_folder(Canned("classify", LABELS, [(1, 0)]), images, tmp_path / "out")
     assert [entry["file"] for entry in read(tmp_path / "out")["images"]] == ["a.PNG"]
 
