@@ -195,12 +195,17 @@ def _fit_curve(scores: Floats, correct: NDArray[np.bool_]) -> Curve | None:
 
 
 def _isotonic(scores: Floats, correct: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """The rising steps nearest to the outcomes, as the two ends of each step."""
+    """The rising steps nearest to the outcomes, as the two ends of each step.
+
+    One wrong pair is added at the highest score and one right pair at the lowest: what a step of
+    k pairs claims at most is k / (k + 1), however many pairs lie on the other steps.
+    """
     from scipy.optimize import isotonic_regression
 
     # Rounded before they are told apart: two knots must still differ once they are stored.
-    x, place, n = np.unique(scores.round(_DIGITS), return_inverse=True, return_counts=True)
-    precision = np.bincount(place, weights=correct) / n
+    claimed = np.r_[scores, scores.max(), scores.min()].round(_DIGITS)
+    x, place, n = np.unique(claimed, return_inverse=True, return_counts=True)
+    precision = np.bincount(place, weights=np.r_[correct, False, True]) / n
     y = isotonic_regression(precision, weights=n).x
     end = np.ones(len(y) + 1, dtype=np.bool_)
     end[1:-1] = np.diff(y) > 0

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+_SHOWN: Final = 40  # letters of a file's name that its temporary one has: names have an end
 STALE_S: Final = 3600  # what one process works on is done long before
 # zipfile undoes these a piece at a time; of the others it unpacks all that was read at once, and
 # some hundred bytes become gigabytes.
@@ -45,7 +46,8 @@ def refusal(error: OSError) -> str | None:
 def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Replace `path` by `data`: temporary file, fsync, rename, fsync of the folder.
 
-    Missing folders are made. When it returns, file and name have reached the disk.
+    Missing folders are made. When it returns, file and name have reached the disk. A pipe or a
+    device, such as /dev/stdout, is written to instead.
 
     Args:
         path: of the file.
@@ -54,13 +56,18 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     Raises:
         OSError: if the disk is full or the folder cannot be written; `path` is as it was.
     """
+    pieces = (data,) if isinstance(data, bytes) else data
+    if _is_no_file(path):
+        with path.open("ab") as file:
+            file.writelines(pieces)
+        return
     made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:_SHOWN]}.", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.writelines((data,) if isinstance(data, bytes) else data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes it private to the owner
@@ -73,6 +80,13 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     if os.name == "posix":  # the new names themselves must survive a power cut
         for folder in (path.parent, *(new.parent for new in made)):
             _sync_folder(folder)
+
+
+def _is_no_file(path: Path) -> bool:
+    """Whether there is something that must not be replaced: a pipe, a device, or its name."""
+    place = path.absolute()
+    is_named = path.is_symlink() and (place.is_relative_to("/dev") or place.is_relative_to("/proc"))
+    return is_named or path.is_fifo() or path.is_char_device()
 
 
 def _sync_folder(folder: Path) -> None:

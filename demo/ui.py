@@ -12,7 +12,7 @@ from starlette.routing import Route
 from active_learning.webhook import MAX_BODY_BYTES, Webhook
 from core.images import MEGA
 from core.settings import Settings
-from demo import api, gpu, source
+from demo import api, gpu, misdirected, source
 from demo.batch_jobs import Batches
 from demo.callers import Page, refuse_addresses
 from demo.direct import Direct
@@ -129,7 +129,10 @@ def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = Tr
         blocked_paths=[str(settings.paths.data.resolve()), str(settings.paths.runs.resolve())],
         state_session_capacity=_VISITORS,
         ssr_mode=False,
-        app_kwargs={"routes": [*_routes(service, settings), *blocks.sign_in.routes()]},
+        app_kwargs={
+            "routes": [*_routes(service, settings), *blocks.sign_in.routes()],
+            "exception_handlers": misdirected.handlers(),
+        },
         theme=theme(),
         css_paths=[STYLE],
         head=head(),

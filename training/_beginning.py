@@ -45,12 +45,17 @@ def check_begin(
 
     Raises:
         ConfigError: if there is no such scale, or a detector cannot look at pictures of that size.
-        TrainingError: if the data set is for another task or lacks training or validation images,
-            the folder holds a run that is not to be resumed, or that was begun with other choices.
+        TrainingError: if the data set is for another task, has no class or lacks training or
+            validation images, the folder holds a run that is not to be resumed, or that was begun
+            with other choices.
     """
     if dataset.task != spec.task:
         raise TrainingError(
             f"{dataset.name} is a data set to {dataset.task}: {spec.name} needs one to {spec.task}."
+        )
+    if not dataset.labels:
+        raise TrainingError(
+            f"No picture of {dataset.name} shows a defect: what none shows cannot be learned."
         )
     if asked["scale"] not in spec.scales:
         raise ConfigError(

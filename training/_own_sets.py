@@ -148,7 +148,10 @@ def _format(
         return YoloFiles(archive, names), beside(images, texts)
     if xmls and task == "detect":
         return FileEach(archive, voc_classes(archive, xmls)), beside(images, xmls)
-    return FileEach(archive, class_list(archive, names)), beside(images, masks)
+    classes = class_list(archive, names)
+    if classes[0].lower() == "background":  # of masks, number 0 may be listed as well
+        classes = classes[1:]
+    return FileEach(archive, classes), beside(images, masks)
 
 
 def _labels(spellings: Sequence[str], rename: Mapping[str, str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from core.types import Classification, DecodedImage, Detections, Prediction, Pre
 
 logger = logging.getLogger(__name__)
 
+_LONGEST = 240  # bytes of a mask's name; no disk takes more than 255, of which we need some
 PREDICTIONS_FILE = "predictions.json"
 MASKS = "masks"
 
@@ -37,14 +39,18 @@ class Tally(NamedTuple):
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The files directly in a folder that are named as images, in order of their names.
+    """What lies directly in a folder and is named as an image, in order of the names.
+
+    A link that leads nowhere is one of them: it is told that its image cannot be opened. What a
+    Mac leaves beside a picture on a foreign disk, `._a.jpg` beside `a.jpg`, is none.
 
     Raises:
         InputError: if `folder` is no folder or holds no image.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the folder that holds the images.")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
+    named = (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    files = sorted(f for f in named if not f.name.startswith("._") and not f.is_dir())
     if not files:
         raise InputError(f"{folder} holds no PNG, JPEG, BMP, TIFF or WebP image.")
     return files
@@ -128,7 +134,7 @@ def mask_names(files: Sequence[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for file in files:
-        base = file.stem if stems[file.stem.casefold()] == 1 else file.name
+        base = _cut(file.stem if stems[file.stem.casefold()] == 1 else file.name)
         name, count = base, 1
         while name.casefold() in taken:
             count += 1
@@ -136,6 +142,13 @@ def mask_names(files: Sequence[Path]) -> dict[Path, str]:
         taken.add(name.casefold())
         names[file] = f"{MASKS}/{name}.png"
     return names
+
+
+def _cut(name: str) -> str:
+    """As much of a name as a disk takes."""
+    while len(os.fsencode(name)) > _LONGEST:
+        name = name[:-1]
+    return name
 
 
 def _answer(prediction: Prediction, mask: str) -> dict[str, Any]:

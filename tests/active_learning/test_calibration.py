@@ -211,9 +211,18 @@ def test_the_rarer_outcome_decides_what_curve_a_class_can_carry(right, wrong, me
 
 
 def test_steps_that_fall_are_joined_by_how_many_boxes_each_holds():
-    # 60 of 100 right at 0.3, but 10 of 50 at 0.5: together 70 of 150.
+    # 60 of 100 right at 0.3, but 10 of 50 at 0.5: together, with the right one added, 71 of 151.
     fitted = fit_detection(outcomes((0.3, 60, 40), (0.5, 10, 40), (0.9, 50, 0)))
-    assert apply(fitted, [0.3, 0.5], "a") == pytest.approx([70 / 150] * 2, abs=1e-6)
+    assert apply(fitted, [0.3, 0.5], "a") == pytest.approx([71 / 151] * 2, abs=1e-6)
+
+
+def test_a_step_claims_no_more_than_its_own_boxes_prove():
+    # 3 right at the top: 3 / 4, though 260 boxes lie below. One right at the top proves no more
+    # than the step below it, 40 of 50: with the wrong one added, 41 of 52.
+    three = fit_detection(outcomes((0.1, 10, 190), (0.5, 40, 20), (0.9, 3, 0)))
+    assert apply(three, [0.5, 0.9], "a") == pytest.approx([40 / 60, 3 / 4], abs=1e-6)
+    one = fit_detection(outcomes((0.1, 10, 190), (0.5, 40, 10), (0.9, 1, 0)))
+    assert apply(one, [0.5, 0.9], "a") == pytest.approx([41 / 52] * 2, abs=1e-6)
 
 
 def test_a_logistic_curve_goes_through_targets_drawn_in_from_0_and_1():
@@ -245,7 +254,7 @@ def test_scores_that_mislead_become_one_precision_not_a_falling_curve():
 
 
 def test_no_finite_sample_makes_a_probability_certain():
-    # 100 wrong at 0.1 and 100 right at 0.9: 201 / 202 at most, 1 / 202 at least.
+    # 100 wrong at 0.1 and 100 right at 0.9: 100 / 101 at most, 1 / 101 at least.
     pairs = Pairs(
         scores=np.repeat([0.1, 0.9], 100),
         correct=np.repeat([False, True], 100),
@@ -254,7 +263,7 @@ def test_no_finite_sample_makes_a_probability_certain():
         labels=("a",),
     )
     found = apply(fit_detection(pairs), [0.0, 1.0], "a")
-    assert found == pytest.approx([1 / 202, 201 / 202], abs=1e-6)
+    assert found == pytest.approx([1 / 101, 100 / 101], abs=1e-6)
 
 
 def test_without_enough_boxes_the_calibration_changes_nothing():
@@ -281,7 +290,8 @@ def test_the_error_after_a_fit_is_measured_on_other_images():
 
 def test_a_strip_is_judged_by_curves_of_other_strips_alone():
     # Strips 0 to 3: 40 boxes of score 0.55 each, half of them right; strip 4: 80, all right.
-    # Strip 4 is judged by the others, 80 / 160 = 0.5; each other one by 140 / 200 = 0.7.
+    # With a right and a wrong one added, strip 4 is judged by the others' 81 / 162 = 0.5, each
+    # other one by 141 / 202 = 0.698.
     strips = np.r_[np.repeat([0, 1, 2, 3], 40), np.full(80, 4)]
     pairs = Pairs(
         scores=np.full(240, 0.55),
@@ -293,10 +303,10 @@ def test_a_strip_is_judged_by_curves_of_other_strips_alone():
     fitted = fit_detection(pairs)
     assert fitted["diagram_after"] == [
         {"tenth": 5, "claimed": 0.5, "right": 1.0, "n": 80},
-        {"tenth": 7, "claimed": 0.7, "right": 0.5, "n": 160},
+        {"tenth": 6, "claimed": 0.698, "right": 0.5, "n": 160},
     ]
-    assert fitted["dece_after"] == pytest.approx((80 * 0.5 + 160 * 0.2) / 240)
-    assert apply(fitted, [0.55], "a") == pytest.approx([160 / 240], abs=1e-6)  # of all together
+    assert fitted["dece_after"] == pytest.approx((80 * 0.5 + 160 * (141 / 202 - 0.5)) / 240)
+    assert apply(fitted, [0.55], "a") == pytest.approx([161 / 242], abs=1e-6)  # of all together
 
 
 def test_the_temperature_of_a_strip_is_that_of_other_strips():
@@ -378,4 +388,4 @@ def test_scores_that_differ_by_less_than_what_is_stored_are_one_knot():
     pairs = Pairs(scores, correct, np.zeros(600, int), np.arange(600), ("scratches",))
     curve = fit_detection(pairs)["per_class"]["scratches"]
     assert curve["x"] == [0.3, 0.7]
-    assert curve["y"][0] == pytest.approx(0.5)
+    assert curve["y"][0] == pytest.approx(201 / 401, abs=1e-6)  # with the right one added

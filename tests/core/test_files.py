@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -43,6 +45,29 @@ def test_a_full_disk_leaves_what_was_there_and_says_which_file(
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [
         ("last.pt", b"whole")
     ]
+
+
+def test_a_pipe_or_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    """`--json /dev/stdout` of root must not put a file where the system's own name was."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomically(pipe, b"{}")
+        assert os.read(reader, 10) == b"{}"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    script = "from pathlib import Path; from core.files import write_atomically as w; "
+    script += "w(Path('/proc/self/fd/1'), [b'1', b'2'])"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert said.stdout == b"12"
+
+
+def test_a_name_as_long_as_names_may_be_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 127)  # 254 bytes of 255
+    write_atomically(path, b"x")
+    assert path.read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ECONNREFUSED])

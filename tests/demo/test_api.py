@@ -308,6 +308,48 @@ def test_a_missing_value_is_named(address: str, name: str, data: list[Any], sent
     assert (event, answer["error"]) == ("error", sentence)
 
 
+@pytest.mark.parametrize(
+    ("place", "body", "status", "sentence"),
+    [
+        pytest.param("call/nothing", {"data": []}, 404, "There is no such endpoint;", id="call"),
+        pytest.param("run/nothing", {"data": []}, 404, "There is no such endpoint;", id="run"),
+        pytest.param("call/v2/nothing", {}, 404, "There is no such endpoint;", id="named"),
+        pytest.param(
+            "queue/join",
+            {"fn_index": 9999, "data": [], "session_hash": "a"},
+            404,
+            "There is no such endpoint;",
+            id="event",
+        ),
+        pytest.param(
+            "call/v2/inspect",
+            {"model": "grace"},
+            400,
+            "No value provided for required argument: image.",
+            id="missing",
+        ),
+        pytest.param(
+            "call/v2/inspect",
+            {"picture": "a.png"},
+            400,
+            "Parameter 'picture' is not a valid key-word argument.",
+            id="misnamed",
+        ),
+    ],
+)
+def test_a_call_that_leads_nowhere_is_no_fault_of_the_server(
+    address: str, place: str, body: Any, status: int, sentence: str
+) -> None:
+    answer = requests.post(f"{address}/gradio_api/{place}", json=body, timeout=TIMEOUT_S)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(sentence)
+
+
+def test_a_name_that_no_file_can_have_is_not_found(address: str) -> None:
+    answer = requests.get(f"{address}/static/{'a' * 3000}", timeout=TIMEOUT_S)
+    assert answer.status_code == 404
+
+
 def test_a_file_larger_than_the_cap_is_refused_while_it_is_uploaded(address: str) -> None:
     answer = requests.post(
         f"{address}/gradio_api/upload",

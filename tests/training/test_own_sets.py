@@ -306,6 +306,18 @@ def test_masks_are_named_by_a_list_and_may_be_renumbered(tmp_path: Path) -> None
     assert merged.labels == ("dent", "rust")
 
 
+def test_a_list_that_names_the_background_of_masks_is_understood(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(AREA).save(buffer, "PNG")
+    files = {"images/0.jpg": picture(0), "masks/0.png": buffer.getvalue()}
+    source = write(tmp_path / "s", {**files, "classes.txt": "Background\ndent\n"})
+
+    dataset, _ = own(source, tmp_path / "out", task="segment")
+
+    assert dataset.labels == ("dent",)
+    assert (class_map(dataset, "0.jpg") == AREA).all()
+
+
 # --- classes, parts, groups ----------------------------------------------------------------------
 
 

@@ -91,6 +91,28 @@ def test_an_unreadable_image_is_named_and_the_others_are_done(tmp_path: Path) ->
     assert entries[2]["probabilities"] == {"spot": 0.0, "line": 1.0}
 
 
+def test_a_link_that_leads_nowhere_is_told_as_an_unreadable_image(tmp_path: Path) -> None:
+    images = draw(tmp_path / "in", "a.png")
+    (images / "b.png").symlink_to("moved.png")
+    assert predict_folder(Canned("classify", LABELS, [(1, 0)]), images, tmp_path / "out") == (2, 1)
+    assert read(tmp_path / "out")["images"][1] == {
+        "file": "b.png",
+        "error": "'b.png' cannot be opened: it is not there; an image file is.",
+    }
+
+
+def test_images_of_the_longest_names_have_masks(tmp_path: Path) -> None:
+    stem = "ü" * 125  # 250 bytes, of 255 that a name may have
+    images = draw(tmp_path / "in", f"{stem}.bmp", f"{stem}.png")
+    maps = [np.full((4, 6), index) for index in (1, 2)]
+    assert predict_folder(Canned("segment", LABELS, maps), images, tmp_path / "out") == (2, 0)
+    masks = [entry["mask"] for entry in read(tmp_path / "out")["images"]]
+    assert masks == [f"masks/{'ü' * 120}.png", f"masks/{'ü' * 120}-2.png"]
+    for mask, number in zip(masks, (1, 2), strict=True):
+        with Image.open(tmp_path / "out" / mask) as picture:
+            assert picture.getextrema() == (number, number)
+
+
 def test_images_of_one_stem_get_masks_of_their_own(tmp_path: Path) -> None:
     names = ["A.bmp", "a.jpg", "a.png", "a.png.tif", "b.png"]
     images = draw(tmp_path / "in", *names)
@@ -129,6 +151,7 @@ def test_other_files_and_sub_folders_are_passed_over(tmp_path: Path) -> None:
     images = draw(tmp_path / "in", "a.PNG")
     draw(images / "inner.png", "b.png")
     (images / "notes.txt").write_text("")
+    (images / "._a.PNG").write_bytes(b"\0\5\x16\7")  # a Mac's, beside the picture
     predict_folder(Canned("classify", LABELS, [(1, 0)]), images, tmp_path / "out")
     assert [entry["file"] for entry in read(tmp_path / "out")["images"]] == ["a.PNG"]
 

@@ -536,6 +536,9 @@ def test_what_is_no_detector_or_no_box_is_refused(
         train(get_spec("mobilesteelnet"), tiny_neu_det, run, epochs=1)
     with pytest.raises(TrainingError, match="neu-cls is a data set to classify"):
         train(get_spec("grace"), tiny_neu_cls, run, epochs=1)
+    sound = dataclasses.replace(tiny_neu_det, labels=())  # every picture of it
+    with pytest.raises(TrainingError, match="No picture of neu-det shows a defect"):
+        train(get_spec("grace"), sound, run, epochs=1)
     with pytest.raises(ConfigError, match="Unknown scale 'xxl'"):
         train(get_spec("grace"), tiny_neu_det, run, epochs=1, scale="xxl")
     with pytest.raises(ConfigError, match="Image size is 65 px: grace needs a multiple of 32"):
