@@ -45,6 +45,14 @@ def test_a_full_disk_leaves_what_was_there_and_says_which_file(
     ]
 
 
+@pytest.mark.parametrize("letter", ["a", "ü", "鋼"])
+def test_a_name_may_be_as_long_as_disks_take(letter: str, tmp_path: Path) -> None:
+    """255 bytes; the temporary name beside it is no longer."""
+    name = letter * (251 // len(letter.encode())) + ".png"
+    write_atomically(tmp_path / name, b"mask")
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ECONNREFUSED])
 def test_an_error_that_may_be_a_bug_is_no_refusal(number: int) -> None:
     assert refusal(OSError(number, "unforeseen", "a file")) is None
