@@ -519,10 +519,8 @@ def test_release_starts_the_next_run_and_is_named_as_its_parent(
 ) -> None:
     parent = read_release(finished.release).revision
     run = RunFolder.create(tmp_path, model="grace", scale="n", seed=3)
-    options = {"initial_weights": finished.release, "validate_every": 3}
-    record = train(get_spec("grace"), blind, run, epochs=2, **options)
+    record = train(get_spec("grace"), blind, run, epochs=1, initial_weights=finished.release)
     assert record.parent_revision == parent
-    assert [("mAP50" in row) for row in run.metrics()] == [False, True]  # the last always
 
 
 # ------------------------------------------------------------------------------------- refusals
