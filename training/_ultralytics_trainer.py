@@ -36,7 +36,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 
 from core.files import write_atomically
 from training._depthwise import quicken
-from training._loaders import drawing_by, end
+from training._loaders import draw_mosaics_from_all, drawing_by, end, fits_in_memory
 from training._network_state import modules_of, network_state
 from training.detector_recipe import ema_decay, fitness
 from training.distillation import SoftLoss, Teacher
@@ -128,10 +128,15 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Images letterboxed to the square, in validation too: so are they inspected later."""
         stride = max(int(self.model.stride.max()), 32)
+        arguments = copy(self.args)
+        if not fits_in_memory(Path(img_path), arguments.imgsz):
+            arguments.cache = None
         with redirect_stdout(io.StringIO()):  # a bar that no setting of ultralytics switches off
-            return build_yolo_dataset(
-                self.args, img_path, batch, self.data, mode=mode, rect=False, stride=stride
+            dataset = build_yolo_dataset(
+                arguments, img_path, batch, self.data, mode=mode, rect=False, stride=stride
             )
+        draw_mosaics_from_all(dataset, arguments)
+        return dataset
 
     def get_dataloader(
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
