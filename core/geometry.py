@@ -125,7 +125,7 @@ def percent_to_xyxy(percent: ArrayLike, width: int, height: int) -> NDArray[np.f
     return np.asarray(corners * (np.array([width, height, width, height]) / 100.0))
 
 
-def box_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
+def box_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Intersection over union of every box of `a` with every box of `b`.
 
     Args:
@@ -144,9 +144,7 @@ def box_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     area_a = (first[..., 2:] - first[..., :2]).clip(min=0).prod(axis=-1)
     area_b = (second[..., 2:] - second[..., :2]).clip(min=0).prod(axis=-1)
     union = area_a + area_b - shared
-    iou: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0).astype(
-        np.float32
-    )
+    iou: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return iou
 
 
