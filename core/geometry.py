@@ -54,9 +54,7 @@ class Letterbox:
         return clip_boxes(boxes, width, height)
 
 
-def letterbox(
-    image: Image, size: int, *, pad: int = LETTERBOX_GREY, is_grey: bool = False
-) -> tuple[Image, Letterbox]:
+def letterbox(image: Image, size: int, *, is_grey: bool = False) -> tuple[Image, Letterbox]:
     """Fit an image into a square: aspect kept, bilinear, centred, the rest filled with grey.
 
     Sides and padding are rounded as ultralytics rounds them (an odd pixel of padding goes to the
@@ -65,7 +63,6 @@ def letterbox(
     Args:
         image: (H, W, 3) uint8.
         size: side of the square, px.
-        pad: grey value of the padding.
         is_grey: all three channels are equal, and one is resized for all; the result is the same.
 
     Returns:
@@ -89,7 +86,7 @@ def letterbox(
             image[...] = resized
     if (new_width, new_height) == (size, size):
         return image, Letterbox(scale, left, top)
-    square = np.full((size, size, 3), pad, dtype=np.uint8)
+    square = np.full((size, size, 3), LETTERBOX_GREY, dtype=np.uint8)
     square[top : top + new_height, left : left + new_width] = image
     return square, Letterbox(scale, left, top)
 
