@@ -201,7 +201,7 @@ def _places(a: Opinion, b: Opinion, name: str) -> Iterator[_Difference]:
     """How two locators that see the same class differ in where it is."""
     models = (a.called, b.called)
     if a.task == b.task == "detect":
-        iou = box_iou(a.boxes[name], b.boxes[name]).astype(np.float64)
+        iou = box_iou(a.boxes[name], b.boxes[name])
         matched = [iou[i, j] for i, j in _greedy(iou)]
         if matched:
             yield _Difference("boxes", 1 - float(np.mean(matched)), (name,), models)

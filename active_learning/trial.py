@@ -18,6 +18,7 @@ from active_learning.calibrate import box_pairs, class_answers, pixel_pairs
 from active_learning.calibration import apply, apply_temperature, d_ece, ece
 from active_learning.uncertainty import ACQUISITION_THRESHOLD
 from core.errors import ConfigError, DatasetError
+from core.geometry import box_iou
 from core.types import Classification, DecodedImage, Detections, Prediction, Segmentation
 from core.verdicts import PRIMARY, Trial
 
@@ -231,14 +232,12 @@ def _looked_for(sample: Sample, said: Prediction, config: ReleaseConfig) -> Mapp
 
 
 def _boxes_found(sample: Sample, said: Detections, config: ReleaseConfig) -> dict[str, bool]:
-    from training.detection_metrics import iou
-
     shown = said.scores >= np.float32(config.score_threshold)
     found = {}
     for label in dict.fromkeys(label for label, _ in sample.boxes):
         truth = np.array([box for name, box in sample.boxes if name == label], np.float64)
         claimed = said.xyxy[shown & (said.class_ids == config.labels.index(label))]
-        overlaps = iou(claimed.astype(np.float64), truth)
+        overlaps = box_iou(claimed, truth)
         found[label] = bool(overlaps.max(initial=0.0) >= _GOLDEN_IOU)
     return found
 

@@ -181,7 +181,7 @@ def strongest_overlap(
     ids = np.asarray(class_ids)
     if len(p) < 2:
         return None
-    iou = box_iou(xyxy, xyxy).astype(np.float64)
+    iou = box_iou(xyxy, xyxy)
     weight = np.minimum(1, 2 * np.minimum(p[:, None], p[None]))
     clash = np.triu(iou * weight * (ids[:, None] != ids[None]), k=1)
     i, j = (int(k) for k in np.unravel_index(int(clash.argmax()), clash.shape))

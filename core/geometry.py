@@ -54,9 +54,7 @@ class Letterbox:
         return clip_boxes(boxes, width, height)
 
 
-def letterbox(
-    image: Image, size: int, *, pad: int = LETTERBOX_GREY, is_grey: bool = False
-) -> tuple[Image, Letterbox]:
+def letterbox(image: Image, size: int, *, is_grey: bool = False) -> tuple[Image, Letterbox]:
     """Fit an image into a square: aspect kept, bilinear, centred, the rest filled with grey.
 
     Sides and padding are rounded as ultralytics rounds them (an odd pixel of padding goes to the
@@ -65,7 +63,6 @@ def letterbox(
     Args:
         image: (H, W, 3) uint8.
         size: side of the square, px.
-        pad: grey value of the padding.
         is_grey: all three channels are equal, and one is resized for all; the result is the same.
 
     Returns:
@@ -89,7 +86,7 @@ def letterbox(
             image[...] = resized
     if (new_width, new_height) == (size, size):
         return image, Letterbox(scale, left, top)
-    square = np.full((size, size, 3), pad, dtype=np.uint8)
+    square = np.full((size, size, 3), LETTERBOX_GREY, dtype=np.uint8)
     square[top : top + new_height, left : left + new_width] = image
     return square, Letterbox(scale, left, top)
 
@@ -125,7 +122,7 @@ def percent_to_xyxy(percent: ArrayLike, width: int, height: int) -> NDArray[np.f
     return np.asarray(corners * (np.array([width, height, width, height]) / 100.0))
 
 
-def box_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
+def box_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Intersection over union of every box of `a` with every box of `b`.
 
     Args:
@@ -144,9 +141,7 @@ def box_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     area_a = (first[..., 2:] - first[..., :2]).clip(min=0).prod(axis=-1)
     area_b = (second[..., 2:] - second[..., :2]).clip(min=0).prod(axis=-1)
     union = area_a + area_b - shared
-    iou: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0).astype(
-        np.float32
-    )
+    iou: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return iou
 
 

@@ -56,15 +56,14 @@ def masked(text: str, settings: Settings | None = None) -> str:
     return SecretFormatter(logging.Formatter(), frozenset(_secrets_in(settings))).mask(text)
 
 
-def set_up_logging(
-    settings: Settings | None = None, *, level: int = logging.INFO, style: Style = "auto"
-) -> None:
+def set_up_logging(settings: Settings | None = None, *, style: Style = "auto") -> None:
     """Send log lines of every thread to stderr; called once, by an entry point.
+
+    Our own loggers speak from INFO on; libraries, some of which log every request with its headers,
+    from WARNING on.
 
     Args:
         settings: whose secrets are masked, besides everything that looks like a token.
-        level: of our own loggers; libraries, some of which log every request with its headers,
-            speak from WARNING on.
         style: "rich" for a terminal, "plain" for files; "auto" asks stderr what it is.
     """
     rich = style == "rich" or (style == "auto" and sys.stderr.isatty())
@@ -72,9 +71,9 @@ def set_up_logging(
     line = "%(message)s" if rich else "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     inner = logging.Formatter(line, datefmt="%Y-%m-%dT%H:%M:%S%z")
     handler.setFormatter(SecretFormatter(inner, frozenset(_secrets_in(settings))))
-    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in OURS:
-        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
     threading.excepthook = _log_thread_failure
 

@@ -134,9 +134,6 @@ _COMMON_DEFECT: Final[tuple[Mapping[str, str], ...]] = (
     {name: "scratches" for name in ("neu-det", "neu-cls", "neu-seg")}
     | {"x-sdd": "surface scratch"},
 )
-# Same family of defect from another mill, under a name of its own: fit to compare opinions, not to
-# mix training labels.
-_ONLY_SIMILAR: Final = frozenset({("x-sdd", "slag inclusion"), ("x-sdd", "surface scratch")})
 
 
 def classes(dataset: str) -> tuple[DefectClass, ...]:
@@ -208,14 +205,16 @@ def look(label: str) -> Look:
     return known.look if known else _ALL_LOOKS[zlib.crc32(label.encode()) % len(_ALL_LOOKS)]
 
 
-def translate(label: str, *, source: str, target: str, exact: bool = False) -> str | None:
+def translate(label: str, *, source: str, target: str) -> str | None:
     """The name in one data set of a class of another, by the common-defect table.
+
+    Slag inclusions and surface scratches of X-SDD are those of another mill: alike enough to
+    compare opinions, not to mix training labels.
 
     Args:
         label: canonical name in `source`.
         source: data set the label is from.
         target: data set whose name is wanted.
-        exact: only the same class, not a similar one from another mill.
 
     Returns:
         The canonical name in `target`, None if it has no such class.
@@ -229,9 +228,7 @@ def translate(label: str, *, source: str, target: str, exact: bool = False) -> s
     classes(target)  # an unknown target is an error, not "no such class"
     for row in _COMMON_DEFECT:
         if row.get(source) == label and target in row:
-            found = row[target]
-            similar = {(source, label), (target, found)} & _ONLY_SIMILAR
-            return None if exact and similar else found
+            return row[target]
     return None
 
 

@@ -28,6 +28,8 @@ def decode_boxes(
 ) -> Boxes:
     """Boxes in px of what was letterboxed, highest score first; one place may have two classes.
 
+    What is found in the padding alone is left out.
+
     Args:
         rows: (4 + C, A), centre x and y, width and height in px, and a score per class.
         frame: how a picture of width × height px was fitted into the network's square.
@@ -42,9 +44,11 @@ def decode_boxes(
         class_ids, anchors = class_ids[keep], anchors[keep]
     centre, size = rows[:2, anchors].T, rows[2:4, anchors].T
     xyxy = torch.cat((centre - size / 2, centre + size / 2), dim=1)
-    kept = suppress(xyxy, scores, class_ids)
-    boxes = frame.to_source(xyxy[kept].numpy(), width, height)
-    return boxes, scores[kept].numpy(), class_ids[kept].numpy()
+    boxes = torch.from_numpy(frame.to_source(xyxy.numpy(), width, height))
+    # What lies in the padding alone is cut down to a line: it is nowhere in the picture.
+    inside = torch.nonzero((boxes[:, 2:] > boxes[:, :2]).all(1))[:, 0]
+    kept = inside[suppress(xyxy[inside], scores[inside], class_ids[inside])]
+    return boxes[kept].numpy(), scores[kept].numpy(), class_ids[kept].numpy()
 
 
 def suppress(xyxy: Tensor, scores: Tensor, class_ids: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from core.geometry import box_iou
 from models._boxes import MAX_DETECTIONS, Boxes
 
 Floats = NDArray[np.float64]
@@ -66,7 +67,7 @@ def _fuse_class(
     fused = np.zeros((len(xyxy), 4))
     count = 0
     for box, weight, voice in zip(xyxy, pull, voices, strict=True):
-        overlap = _iou(box, fused[:count])
+        overlap = box_iou(box, fused[:count])[0]
         place = int(overlap.argmax()) if count else 0
         if not count or overlap[place] <= iou_threshold:
             place, count = count, count + 1
@@ -75,12 +76,3 @@ def _fuse_class(
         fused[place] = sums[place] / mass[place]
         best[place, voice] = max(best[place, voice], weight)
     return fused[:count], best[:count].sum(axis=1)
-
-
-def _iou(box: Floats, others: Floats) -> Floats:
-    """Intersection over union of one box with each of (m, 4); 0 without areas."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    common = (high - low).clip(min=0).prod(axis=1)
-    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - common
-    out: Floats = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return out

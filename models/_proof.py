@@ -153,7 +153,7 @@ def exported_runtime(folder: Path, cache: Path, runtime: str) -> OpenVINORuntime
             return OpenVINORuntime(
                 found / GRAPH,
                 precision=precision,
-                in_torch=partial(_in_torch, folder, config),
+                in_torch=partial(in_torch, folder, config),
             )
         except Exception as exc:  # whatever OpenVINO raises, the network can still run in torch
             logger.warning("the export in %s cannot be used: %s", found, _first_line(exc))
@@ -180,15 +180,9 @@ def accelerate(
     config = read_release(folder)
     precision = native_precision()
     try:
-        spec = get_spec(config.name)
-        model = convert(
-            prepare(load_network(folder, config), spec.fold),
-            feature_layer=spec.feature_layer,
-            size=config.image_size,
-            any_size=spec.task == "segment",
-        )
+        model = graph_of(folder, config)
         runtime = OpenVINORuntime(
-            model, precision=precision, in_torch=partial(_in_torch, folder, config)
+            model, precision=precision, in_torch=partial(in_torch, folder, config)
         )
         difference = compare(predictor, runtime, images[:PROOF_IMAGES], precision=precision)
         if not difference.is_small:
@@ -214,7 +208,27 @@ def accelerate(
     return True
 
 
-def _in_torch(folder: Path, config: ReleaseConfig) -> TorchRuntime:
+def graph_of(folder: Path, config: ReleaseConfig) -> Any:
+    """A release as an `openvino.Model` for one picture at a time.
+
+    Raises:
+        WeightsError: if its weights fail their hash or do not fit.
+    """
+    spec = get_spec(config.name)
+    return convert(
+        prepare(load_network(folder, config), spec.fold),
+        feature_layer=spec.feature_layer,
+        size=config.image_size,
+        any_size=spec.task == "segment",
+    )
+
+
+def in_torch(folder: Path, config: ReleaseConfig) -> TorchRuntime:
+    """The same release where torch runs it.
+
+    Raises:
+        WeightsError: as for `graph_of`.
+    """
     spec = get_spec(config.name)
     network = load_network(folder, config)
     return TorchRuntime(network, feature_layer=spec.feature_layer, fold=spec.fold)

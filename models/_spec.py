@@ -98,9 +98,9 @@ class ModelSpec:
     fold: Callable[[Any], None] | None = None
     reported: tuple[ReportedMetric, ...] = ()
     departures: tuple[str, ...] = ()
-    # module whose output Eigen-CAM reads, and whose pooled output is the image's embedding
+    # module whose pooled output is the image's embedding
     feature_layer: str = ""
     # modules whose maps a heat map is read from, where that is not the head's inputs (detectors) or
-    # the feature layer alone
+    # the feature layer alone (the others)
     explained_layers: tuple[str, ...] = ()
     coco_layers: Mapping[int, int] | None = None

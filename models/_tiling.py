@@ -60,7 +60,6 @@ def tile(
     *,
     native_px: int,
     image_size: int,
-    overlap: float = OVERLAP,
     most: int = MAX_TILES,
 ) -> Tiling | None:
     """How to cut a picture, or None where it is looked at as a whole.
@@ -70,7 +69,6 @@ def tile(
         height: of the picture, px.
         native_px: long side of the pictures that the network has learned from.
         image_size: px to which those were scaled, and the side of a tile.
-        overlap: of neighbouring tiles, as a share of a tile.
         most: tiles; the picture is shrunk further until so many are enough.
     """
     longest = max(width, height)
@@ -79,17 +77,17 @@ def tile(
     scale = image_size / native_px
     while True:
         wide, high = max(round(width * scale), 1), max(round(height * scale), 1)
-        xs, ys = _starts(wide, image_size, overlap), _starts(high, image_size, overlap)
+        xs, ys = _starts(wide, image_size), _starts(high, image_size)
         if len(xs) * len(ys) <= most:
             return Tiling(wide, high, min(wide, image_size), min(high, image_size), xs, ys)
         scale *= max(math.sqrt(most / (len(xs) * len(ys))), 0.5) * 0.99
 
 
-def _starts(length: int, size: int, overlap: float) -> tuple[int, ...]:
+def _starts(length: int, size: int) -> tuple[int, ...]:
     """Where tiles begin along a side: evenly spread, first and last flush with the borders."""
     if length <= size:
         return (0,)
-    count = 1 + math.ceil((length - size) / (size * (1 - overlap)))
+    count = 1 + math.ceil((length - size) / (size * (1 - OVERLAP)))
     return tuple(round(k * (length - size) / (count - 1)) for k in range(count))
 
 

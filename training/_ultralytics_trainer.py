@@ -36,7 +36,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 
 from core.files import write_atomically
 from training._depthwise import quicken
-from training._loaders import drawing_by, end
+from training._loaders import draw_mosaics_from_all, drawing_by, end, fits_in_memory
 from training._network_state import modules_of, network_state
 from training.detector_recipe import ema_decay, fitness
 from training.distillation import SoftLoss, Teacher
@@ -68,7 +68,6 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         arguments: ultralytics' training arguments.
         seed: of everything random.
         workers: processes that load images; 0 loads them in this one.
-        validate_every: epochs between two validations; the last epoch is always validated.
         checkpoint: what `save_model` stored, to go on from.
         on_epoch: called after each checkpoint with the epochs done, from 1.
         in_place: with the end of mosaics, leave pictures where they are, too.
@@ -87,7 +86,6 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         arguments: Mapping[str, Any],
         seed: int,
         workers: int,
-        validate_every: int,
         checkpoint: Mapping[str, Any] | None,
         progress: Callable[..., TrainingProgress],
         on_epoch: Callable[[int], None],
@@ -97,13 +95,13 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
     ) -> None:
         self._spec, self._run, self._seed = spec, run, seed
         self._splits, self._labels = splits, labels
-        self._validate_every, self._on_epoch = validate_every, on_epoch
-        self._checkpoint, self._teachers, self._teaching = checkpoint, teachers, teaching
+        self._checkpoint, self._on_epoch = checkpoint, on_epoch
+        self._teachers, self._teaching = teachers, teaching
         self._new_progress, self._in_place = progress, in_place
         self._progress: TrainingProgress | None = None
         self._sampler: Any = None
         self._attached: Any = None
-        self._batch, self._accumulate, self._validated = 0, 1, -1
+        self._batch, self._accumulate = 0, 1
         self._epoch_started = self._images_per_s = 0.0
         self.best_fitness: float | None = None
         self.start_epoch, self.accumulate = 0, 1
@@ -130,10 +128,15 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Images letterboxed to the square, in validation too: so are they inspected later."""
         stride = max(int(self.model.stride.max()), 32)
+        arguments = copy(self.args)
+        if not fits_in_memory(Path(img_path), arguments.imgsz):
+            arguments.cache = None
         with redirect_stdout(io.StringIO()):  # a bar that no setting of ultralytics switches off
-            return build_yolo_dataset(
-                self.args, img_path, batch, self.data, mode=mode, rect=False, stride=stride
+            dataset = build_yolo_dataset(
+                arguments, img_path, batch, self.data, mode=mode, rect=False, stride=stride
             )
+        draw_mosaics_from_all(dataset, arguments)
+        return dataset
 
     def get_dataloader(
         self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
@@ -237,7 +240,6 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         self._images_per_s = len(self.train_loader.sampler) / seconds
         if self._sampler is not None:
             self._sampler.on_epoch_end(self.epoch)
-        self.args.val = (self.epoch + 1) % self._validate_every == 0
 
     def _teardown(self) -> None:
         for name in ("train_loader", "test_loader"):  # not there if the set-up failed
@@ -256,7 +258,6 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
             if k.startswith("val/")
         }
         score = fitness(named)
-        self._validated = self.epoch
         if self.best_fitness is None or score > self.best_fitness:
             self.best_fitness = score
         return {**losses, **named}, score
@@ -267,10 +268,10 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
             f"train_{name.removesuffix('_loss')}": float(value)
             for name, value in self.tloss.items()
         }
-        validation = self.metrics if self._validated == self.epoch else {}
+        measured = {**losses, **self.metrics}
         rate = {"lr": self.optimizer.param_groups[0]["lr"], "images_per_s": self._images_per_s}
-        self._run.append_metrics(self.epoch + 1, {**losses, **validation, **rate})
-        told = " ".join(f"{name} {value:.4f}" for name, value in {**losses, **validation}.items())
+        self._run.append_metrics(self.epoch + 1, {**measured, **rate})
+        told = " ".join(f"{name} {value:.4f}" for name, value in measured.items())
         logger.info(
             "epoch %d/%d %s, %.1f images/s", self.epoch + 1, self.epochs, told, self._images_per_s
         )
@@ -280,8 +281,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Ultralytics asks here whether to repeat the epoch; a diverged run ends instead."""
         losses = {f"train_{name}": float(value) for name, value in self.tloss.items()}
-        if self._validated == epoch:
-            losses |= {name: v for name, v in self.metrics.items() if name.startswith("val_")}
+        losses |= {name: v for name, v in self.metrics.items() if name.startswith("val_")}
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise TrainingError(
@@ -297,7 +297,7 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
 
         In this order: a run killed in between repeats the epoch and writes the same weights again.
         """
-        if self._validated == self.epoch and self.best_fitness == self.fitness:
+        if self.best_fitness == self.fitness:
             self._save_best()
         criterion = modules_of(self.model.criterion)
         save_checkpoint(

@@ -73,6 +73,13 @@ class Split:
                 yield pixels.float().div_(255), [self.targets[row] for row in rows]
 
 
+def needed_mb(samples: Sequence[Sample], *, task: Task, image_size: int, exact: bool) -> float:
+    """Memory in megabytes that `load_split` takes at least, as if no image had colours."""
+    sizes = [_kept_size(s.width, s.height, image_size, task=task, exact=exact) for s in samples]
+    truths = [s.width * s.height for s in samples] if task == "segment" else []
+    return (sum(width * height for width, height in sizes) + sum(truths)) / 1e6
+
+
 def load_split(
     samples: Sequence[Sample],
     *,
@@ -102,12 +109,7 @@ def load_split(
 
     def load(sample: Sample) -> tuple[Tensor, Tensor]:
         image = decode(sample.path, limits=KEPT)
-        size = _input_size(image.width, image.height, image_size, task=task)
-        if not exact:
-            most = 2 * image_size / max(image.width, image.height)
-            size = (image.width, image.height)
-            if most < 1:
-                size = (max(1, round(size[0] * most)), max(1, round(size[1] * most)))
+        size = _kept_size(image.width, image.height, image_size, task=task, exact=exact)
         pixels = image.pixels
         if size != (image.width, image.height):
             pixels = np.asarray(PILImage.fromarray(pixels).resize(size, _FILTERS[task]))
@@ -128,8 +130,14 @@ def load_split(
     )
 
 
-def _input_size(width: int, height: int, side: int, *, task: Task) -> tuple[int, int]:
-    """(w, h) at which a predictor feeds an image: square to a classifier, aspect kept otherwise."""
-    if task == "classify":
-        return side, side
-    return fitted(width, height, side)
+def _kept_size(width: int, height: int, side: int, *, task: Task, exact: bool) -> tuple[int, int]:
+    """(w, h) at which an image is kept in memory.
+
+    Exact is as a predictor feeds it: square to a classifier, aspect kept otherwise.
+    """
+    if exact:
+        return (side, side) if task == "classify" else fitted(width, height, side)
+    most = 2 * side / max(width, height)
+    if most >= 1:
+        return width, height
+    return max(1, round(width * most)), max(1, round(height * most))

@@ -15,12 +15,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from core.geometry import box_iou
 from training.detection_metrics import (
     IOU_THRESHOLDS,
     MAX_DETECTIONS,
     Ranking,
     Scene,
-    iou,
     match,
     weighted_ap,
 )
@@ -167,7 +167,7 @@ def _nearest(scene: Scene, rows: Counts, truths: Counts) -> tuple[Floats, Counts
     """The largest IoU of each detection with some of the truths, and with which of all."""
     if not len(truths):
         return np.zeros(len(rows)), np.full(len(rows), -1)
-    overlap = iou(scene.boxes[rows], scene.truth[truths])
+    overlap = box_iou(scene.boxes[rows], scene.truth[truths])
     return overlap.max(1), truths[overlap.argmax(1)]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from core.geometry import box_iou
 from training.metrics import Counts, Floats, mean
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's; the first is mAP50's
@@ -111,7 +112,7 @@ def match(boxes: Floats, truth: Floats) -> NDArray[np.int64]:
     taken = np.full((len(IOU_THRESHOLDS), len(boxes)), -1, dtype=np.int64)
     if not len(truth) or not len(boxes):
         return taken
-    overlap = iou(boxes, truth)[:, ::-1]  # reversed: argmax then prefers the later truth
+    overlap = box_iou(boxes, truth)[:, ::-1]  # reversed: argmax then prefers the later truth
     free = np.ones((len(IOU_THRESHOLDS), len(truth)), dtype=np.bool_)
     for row in np.flatnonzero(overlap.max(1) >= IOU_THRESHOLDS[0]):
         fits = free & (overlap[row] >= IOU_THRESHOLDS[:, None])
@@ -120,18 +121,6 @@ def match(boxes: Floats, truth: Floats) -> NDArray[np.int64]:
         taken[levels, row] = len(truth) - 1 - best
         free[levels, best] = False
     return taken
-
-
-def iou(a: Floats, b: Floats) -> Floats:
-    """Intersection over union of every pair, (len(a), len(b)); 0 for boxes without area."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(2)
-    areas_a, areas_b = (np.clip(box[:, 2:] - box[:, :2], 0, None).prod(1) for box in (a, b))
-    union = areas_a[:, None] + areas_b[None] - common
-    out: Floats = np.zeros_like(common)
-    np.divide(common, union, out=out, where=union > 0)
-    return out
 
 
 def weighted_ap(ranking: Ranking, weights: Counts) -> Floats:

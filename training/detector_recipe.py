@@ -217,14 +217,15 @@ def _check_value(name: str, value: Any) -> None:
 
 
 def ema_decay(steps: int) -> Callable[[int], float]:
-    """How much of the average each of a run's `steps` keeps, given the steps done before it.
+    """How much of the average each of a run's `steps` keeps, given its number, from 1.
 
     d(t) = d (1 - e^(-t / w)) with the window w = EMA_SHARE · steps and d = 1 - 1/w, at most
-    EMA_SLOWEST: the average begins as the network itself and then spans a fixed share of the run.
+    EMA_SLOWEST: the average begins all but as the network itself and then spans a fixed share of
+    the run.
     """
     window = max(EMA_SHARE * steps, 1.0)
     slowest = min(1 - 1 / window, EMA_SLOWEST)
-    return lambda done: slowest * (1 - math.exp(-done / window))
+    return lambda step: slowest * (1 - math.exp(-step / window))
 
 
 def fitness(metrics: Mapping[str, float]) -> float:

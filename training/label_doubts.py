@@ -15,9 +15,8 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from core.geometry import regions
+from core.geometry import box_iou, regions
 from core.records import Box
-from training.detection_metrics import iou
 from training.metrics import Floats
 
 Kind = Literal["overlooked", "swapped", "badly placed", "not seen"]
@@ -100,11 +99,11 @@ def box_doubts(
     """
     near_claims = _touching(labelled.boxes, claimed.boxes)
     own = labelled.class_ids[:, None] == claimed.class_ids[None]
-    overlaps = iou(labelled.boxes, claimed.boxes)
+    overlaps = box_iou(labelled.boxes, claimed.boxes)
     others = np.where(
         labelled.class_ids[:, None] == sure.class_ids[None],
         0.0,
-        iou(labelled.boxes, sure.boxes),
+        box_iou(labelled.boxes, sure.boxes),
     )
     doubts = list(_overlooked(labelled, sure, names))
     for row, class_id in enumerate(labelled.class_ids):
@@ -137,7 +136,7 @@ def touched(labelled: Found, claimed: Found) -> NDArray[np.bool_]:
 def closest(labelled: Found, claimed: Found) -> Floats:
     """Highest IoU of each label (g,) with a claim of its class; 0 where there is none."""
     own = labelled.class_ids[:, None] == claimed.class_ids[None]
-    overlaps = np.where(own, iou(labelled.boxes, claimed.boxes), 0.0)
+    overlaps = np.where(own, box_iou(labelled.boxes, claimed.boxes), 0.0)
     return np.asarray(overlaps.max(axis=1, initial=0.0))
 
 
@@ -162,7 +161,7 @@ def _touching(first: Floats, second: Floats) -> NDArray[np.bool_]:
     areas, others = (np.clip(b[:, 2:] - b[:, :2], 0, None).prod(axis=1) for b in (first, second))
     smaller = np.minimum(areas[:, None], others[None])
     within = (common > 0) & (common >= _WITHIN * smaller)
-    return np.asarray(within | (iou(first, second) >= TOUCHING))
+    return np.asarray(within | (box_iou(first, second) >= TOUCHING))
 
 
 def rounded(xyxy: Sequence[float] | Floats) -> Box:

@@ -29,16 +29,15 @@ from models import get_spec
 from models._openvino import (
     GRAPH,
     OpenVINORuntime,
-    convert,
     export_folder,
     find_export,
     keep,
     native_precision,
 )
 from models._predictors import AnyPredictor, make_predictor
-from models._proof import PROOF_IMAGES, compare
-from models._release import load_network, read_release, write_config
-from models._runtime import Runtime, TorchRuntime, prepare
+from models._proof import PROOF_IMAGES, compare, graph_of, in_torch
+from models._release import read_release, write_config
+from models._runtime import Runtime
 from training.benchmark.speed import release_of
 from training.benchmark.speed_records import Parity, ParityRecord
 from training.datasets import Dataset, Sample
@@ -84,13 +83,7 @@ def quantise(
             f"{config.name} knows {', '.join(config.labels)}; {dataset.name} has "
             f"{', '.join(dataset.labels)}: they must be the same."
         )
-    spec = get_spec(config.name)
-    graph = convert(
-        prepare(load_network(folder, config), spec.fold),
-        feature_layer=spec.feature_layer,
-        size=config.image_size,
-        any_size=spec.task == "segment",
-    )
+    graph = graph_of(folder, config)
     watched = _Watched(_runtime(graph, folder, config, "fp32"))
     predictor = _predictor(config, watched)
     drawn = _drawn(dataset, config.protocol, images, seed)
@@ -107,8 +100,8 @@ def quantise(
         ignored_scope=nncf.IgnoredScope(names=sorted(last_steps(graph)), validate=False),
     )
     candidate = _runtime(quantised, folder, config, "int8")
-    in_torch = _predictor(config, _in_torch(folder, config))
-    difference = compare(in_torch, candidate, drawn[:PROOF_IMAGES], precision="int8")
+    plain = _predictor(config, in_torch(folder, config))
+    difference = compare(plain, candidate, drawn[:PROOF_IMAGES], precision="int8")
     target = export_folder(cache, config, "int8")
     keep(quantised, target, config=config, difference=difference)
     logger.info("quantised %s %s on %d images", config.name, config.revision, len(drawn))
@@ -202,17 +195,10 @@ def _runtimes(folder: Path, config: ReleaseConfig, cache: Path) -> dict[str, Cal
     """Where a release can run, torch first."""
 
     def exported() -> Runtime:
-        spec = get_spec(config.name)
-        graph = convert(
-            prepare(load_network(folder, config), spec.fold),
-            feature_layer=spec.feature_layer,
-            size=config.image_size,
-            any_size=spec.task == "segment",
-        )
-        return _runtime(graph, folder, config, native_precision())
+        return _runtime(graph_of(folder, config), folder, config, native_precision())
 
     found: dict[str, Callable[[], Runtime]] = {
-        "torch": partial(_in_torch, folder, config),
+        "torch": partial(in_torch, folder, config),
         f"OpenVINO {native_precision()}": exported,
     }
     int8 = find_export(config, cache, "int8")
@@ -222,13 +208,7 @@ def _runtimes(folder: Path, config: ReleaseConfig, cache: Path) -> dict[str, Cal
 
 
 def _runtime(graph: Any, folder: Path, config: ReleaseConfig, precision: Any) -> OpenVINORuntime:
-    return OpenVINORuntime(graph, precision=precision, in_torch=partial(_in_torch, folder, config))
-
-
-def _in_torch(folder: Path, config: ReleaseConfig) -> TorchRuntime:
-    spec = get_spec(config.name)
-    network = load_network(folder, config)
-    return TorchRuntime(network, feature_layer=spec.feature_layer, fold=spec.fold)
+    return OpenVINORuntime(graph, precision=precision, in_torch=partial(in_torch, folder, config))
 
 
 def _predictor(config: ReleaseConfig, runtime: Runtime) -> AnyPredictor:

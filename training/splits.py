@@ -23,7 +23,7 @@ Split = Literal["train", "val", "test"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-LEAK_FREE_SHARES = (0.7, 0.1, 0.2)
+LEAK_FREE_SHARES = (0.7, 0.1, 0.2)  # of train, val and test
 _TRIALS = 32  # random orders tried by `group_split`; the best balanced one is kept
 
 
@@ -118,13 +118,8 @@ def original_split(items: Sequence[Item], *, val: float, seed: int) -> Assignmen
     return assignment
 
 
-def group_split(
-    items: Sequence[Item],
-    *,
-    seed: int,
-    target: tuple[float, float, float] = LEAK_FREE_SHARES,
-) -> Assignment:
-    """Divide group by group, so that each class keeps the target shares as nearly as it can.
+def group_split(items: Sequence[Item], *, seed: int) -> Assignment:
+    """Divide group by group, so that each class keeps LEAK_FREE_SHARES as nearly as it can.
 
     Groups are placed one after the other, large ones first, each where it leaves the class counts
     nearest to their targets; of several random orders among equals the best is kept. This is
@@ -134,11 +129,10 @@ def group_split(
     Args:
         items: images with their groups.
         seed: of the random orders.
-        target: shares of train, val and test, summing to 1.
     """
     groups = sorted({item.group for item in items})
     counts = _group_counts(items, groups)
-    wanted = np.outer(np.asarray(target), counts.sum(axis=0))  # (3, C)
+    wanted = np.outer(np.asarray(LEAK_FREE_SHARES), counts.sum(axis=0))  # (3, C)
     orders = (np.random.default_rng((seed, trial)) for trial in range(_TRIALS))
     placement = min(
         (_place(counts, wanted, order) for order in orders),

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import psutil
 import torch
 
+from core.cpus import memory_granted_mb
 from core.errors import TrainingError
 from core.records import RunRecord
 from training import runs
@@ -22,7 +24,7 @@ from training._beginning import check_begin, first_record
 from training._depthwise import quicken
 from training._torch_loop import Loop
 from training._torch_parts import has_bf16, layout
-from training.batches import load_split
+from training.batches import load_split, needed_mb
 from training.initial import Origin, initialise
 from training.plan import make_plan
 from training.progress import run_log
@@ -77,7 +79,8 @@ def train_network(
 
     Raises:
         ConfigError: if there is no such scale.
-        TrainingError: if the run cannot start or be resumed, or its loss diverges.
+        TrainingError: if the run cannot start or be resumed, its images do not fit into memory, or
+            its loss diverges.
         WeightsError: if the initial weights do not fit.
         DatasetError: if a truth is not fit for the task.
     """
@@ -102,6 +105,7 @@ def train_network(
             f"{spec.name} would learn from batches of 1 image ({images} to train on, batch "
             f"{batch}), which have no statistics: it needs 2 at least."
         )
+    _check_memory(spec, dataset, protocol=protocol, image_size=image_size)
     torch.manual_seed(seed)
     network = spec.build(len(dataset.labels), scale)
     origin = (
@@ -155,3 +159,27 @@ def train_network(
             run.save_record(record)
         loop.fit(console)
         return release_best(run, spec)
+
+
+def _check_memory(
+    spec: ModelSpec, dataset: Dataset, *, protocol: Protocol, image_size: int
+) -> None:
+    """Refuse more images than there is memory for: the process would be killed without a word."""
+    parts = {part: dataset.split(protocol, part) for part in ("train", "val")}
+    needed = sum(
+        needed_mb(samples, task=spec.task, image_size=image_size, exact=part == "val")
+        for part, samples in parts.items()
+    )
+    free = _memory_free_mb()
+    if needed > free:
+        raise TrainingError(
+            f"{spec.name} learns from images in memory, and the {sum(map(len, parts.values()))} of "
+            f"{dataset.name} would take {needed / 1000:.1f} GB or more, of which {free / 1000:.1f} "
+            "are free: take fewer or smaller ones, or a machine with more."
+        )
+
+
+def _memory_free_mb() -> float:
+    """Memory in megabytes that may still be taken: what the machine has left, and is granted."""
+    left_mb, granted_mb = psutil.virtual_memory().available / 1e6, memory_granted_mb()
+    return float(left_mb) if granted_mb is None else float(min(left_mb, granted_mb))

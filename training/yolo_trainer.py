@@ -64,7 +64,6 @@ def train_detector(
     resume: bool = False,
     overrides: Mapping[str, Any] | None = None,
     workers: int = 0,
-    validate_every: int = 1,
     teachers: Sequence[Path] = (),
 ) -> RunRecord:
     """Train on the train split, choose the best epoch on val, write the release; test is not read.
@@ -87,7 +86,6 @@ def train_detector(
             `loss` of `training.detector_recipe`, `balance` and `balance_strength` of
             `training.balance`.
         workers: processes that load images; 0 loads them in this one.
-        validate_every: epochs between two validations; the last epoch is always validated.
         teachers: releases to learn from beside the labels, see `training.distillation`.
 
     Raises:
@@ -182,7 +180,6 @@ def train_detector(
                 arguments=arguments,
                 seed=seed,
                 workers=workers,
-                validate_every=validate_every,
                 checkpoint=checkpoint,
                 progress=partial(TrainingProgress, console=console),
                 on_epoch=keep_record,

@@ -154,6 +154,7 @@ def test_clipping_leaves_its_input_alone():
         pytest.param([0, 0, 10, 10], [10, 0, 20, 10], 0.0, id="touching"),
         pytest.param([0, 0, 10, 10], [20, 20, 30, 30], 0.0, id="apart on both axes"),
         pytest.param([3, 3, 3, 3], [3, 3, 3, 3], 0.0, id="without area"),
+        pytest.param([3, 3, 3, 5], [0, 0, 10, 10], 0.0, id="a line on a box"),
         pytest.param([0, 0, 0.5, 1], [0, 0, 0.5, 1], 1.0, id="the same, of half a pixel"),
         pytest.param([0, 0, 0.5, 1], [0, 0, 1, 1], 0.5, id="half a pixel of one"),
     ],

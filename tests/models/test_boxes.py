@@ -10,7 +10,8 @@ import pytest
 import torch
 from torchvision.ops import batched_nms
 
-from models._boxes import MAX_DETECTIONS, NMS_IOU, suppress
+from core.geometry import Letterbox
+from models._boxes import MAX_DETECTIONS, NMS_IOU, decode_boxes, suppress
 
 ROOT = Path(__file__).parents[2]
 _SERVES = """
@@ -46,6 +47,32 @@ def test_an_overlap_of_exactly_the_limit_leaves_both() -> None:
 def test_of_no_boxes_none_stay() -> None:
     none = torch.zeros(0)
     assert suppress(none.reshape(0, 4), none, none.long()).tolist() == []
+
+
+def test_what_is_found_in_the_padding_alone_is_no_finding() -> None:
+    """A picture of 200 x 100 px lies in rows 16 to 48 of a square of 64, 0.32 of its size."""
+    rows = torch.tensor(
+        [
+            # centre x and y, width and height, score; from left to right: in the padding above,
+            # in the picture, and half in the padding below
+            [32.0, 32.0, 16.0],
+            [8.0, 32.0, 48.0],
+            [16.0, 16.0, 16.0],
+            [12.0, 16.0, 16.0],
+            [0.9, 0.8, 0.7],
+        ]
+    )
+    boxes, scores, class_ids = decode_boxes(rows, Letterbox(0.32, 0, 16), 200, 100, 0.05)
+    # x: (32 - 8) / 0.32 = 75, y: (32 - 8 - 16) / 0.32 = 25; the last from (40 - 16) / 0.32 = 75
+    assert boxes.tolist() == [[75.0, 25.0, 125.0, 75.0], [25.0, 75.0, 75.0, 100.0]]
+    assert scores.tolist() == pytest.approx([0.8, 0.7])
+    assert class_ids.tolist() == [0, 0]
+
+
+def test_a_square_without_a_finding_in_the_picture_gives_none() -> None:
+    rows = torch.tensor([[32.0], [8.0], [16.0], [12.0], [0.9]])
+    boxes, scores, class_ids = decode_boxes(rows, Letterbox(0.32, 0, 16), 200, 100, 0.05)
+    assert (boxes.shape, scores.shape, class_ids.shape) == ((0, 4), (0,), (0,))
 
 
 def test_an_answer_needs_no_import_of_torchvision() -> None:

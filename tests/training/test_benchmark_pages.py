@@ -13,7 +13,13 @@ from training.benchmark import figures
 from training.benchmark.balance_choice import best_method
 from training.benchmark.page import render, sections
 from training.benchmark.plans import plan, select
-from training.benchmark.publish import draw_masks, easy_and_hard, page_text, write_page
+from training.benchmark.publish import (
+    draw_masks,
+    easy_and_hard,
+    page_text,
+    say_easy_and_hard,
+    write_page,
+)
 from training.benchmark.records import RowRecord, load_records, save_record
 from training.benchmark.rows import Row
 from training.benchmark.sheets import BALANCE, CLASSIFY, DETECT
@@ -361,10 +367,32 @@ def test_pages_without_a_record_say_that_nothing_was_run(tmp_path: Path) -> None
     assert list(tmp_path.glob("*.png")) == []
 
 
-def test_easy_and_hard_cases_come_from_the_outer_tenths() -> None:
-    # 40 scores, best first: the best tenth is 0 to 3, of which first, middle and last are shown;
-    # of the worst tenth, 36 to 39, likewise, the worst of all last.
-    assert easy_and_hard([1 - i / 40 for i in range(40)]) == [0, 2, 3, 36, 37, 39]
+@pytest.mark.parametrize(
+    ("images", "easy", "hard"),
+    [
+        # Best first: the best tenth is 0 to 3, of which first, middle and last are shown; of the
+        # worst tenth, 36 to 39, likewise, the worst of all last.
+        pytest.param(40, [0, 2, 3], [36, 37, 39], id="three of four"),
+        pytest.param(29, [0, 1], [27, 28], id="a tenth of two"),
+        pytest.param(12, [0], [11], id="a tenth of one"),
+        pytest.param(1, [0], [], id="one image, which is not shown twice"),
+    ],
+)
+def test_easy_and_hard_cases_come_from_the_outer_tenths(
+    images: int, easy: list[int], hard: list[int]
+) -> None:
+    assert easy_and_hard([1 - i / images for i in range(images)]) == (easy, hard)
+
+
+@pytest.mark.parametrize(
+    ("easy", "says"),
+    [
+        (3, "The first 3 are spread over the easiest tenth of the images, the others over the "),
+        (1, "The first is of the easiest tenth of the images, the others are of the "),
+    ],
+)
+def test_the_page_says_how_many_of_the_images_shown_are_easy(easy: int, says: str) -> None:
+    assert say_easy_and_hard(easy, "F1") == f"{says}hardest, by F1."
 
 
 def test_masks_are_drawn_beside_image_and_truth(

@@ -9,7 +9,6 @@ from training.detection_metrics import (
     IOU_THRESHOLDS,
     Ranking,
     best_confidence,
-    iou,
     operating_point,
 )
 
@@ -91,9 +90,3 @@ def test_the_operating_point_of_two_classes_in_three_resamples_worked_by_hand() 
     assert point["precision"] == pytest.approx([(1 / 2 + 1) / 2, 1, 1 / 2])
     assert point["recall"] == pytest.approx([(1 / 3 + 1) / 2, 1 / 2, 1 / 2])
     assert point["F1"] == pytest.approx([(2 / 5 + 1) / 2, 4 / 6, 1 / 2])
-
-
-def test_boxes_below_a_pixel_overlap_as_others_do_and_those_without_area_never() -> None:
-    boxes = np.array([[0, 0, 0.5, 1], [3, 3, 3, 5]], dtype=np.float64)
-    others = np.array([[0, 0, 1, 1], [0, 0, 0.5, 1], [3, 3, 3, 5]], dtype=np.float64)
-    assert iou(boxes, others).tolist() == [[0.5, 1.0, 0.0], [0.0, 0.0, 0.0]]

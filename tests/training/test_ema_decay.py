@@ -9,7 +9,7 @@ from training.detector_recipe import ema_decay
 
 def test_the_average_spans_a_twentieth_of_the_run():
     decay = ema_decay(2000)  # window 2000 / 20 = 100 steps, d = 1 - 1/100
-    assert decay(0) == 0.0  # the first average is the network itself
+    assert decay(1) == pytest.approx(0.99 * 0.00995017)  # 1 - e^-0.01: all but the network itself
     assert decay(100) == pytest.approx(0.99 * (1 - 0.36787944))  # e^-1
     assert decay(1_000_000) == pytest.approx(0.99)
 

@@ -214,6 +214,8 @@ def test_a_detectors_page_tells_what_it_loses_and_shows_labels_beside_findings(
     hard = [s for s in tiny_neu_det.samples if s.boxes[0][0] == "crazing"]
     rows = [f"| {Path(s.file).stem} | {s.group} | 1 | 1 | 0 |" for s in hard]
     assert any(row in text for row in rows)
+    # a tenth of twelve images is one, and one of each is shown
+    assert any(line.startswith("The first is of the easiest tenth of the images") for line in text)
     with PILImage.open(tmp_path / "mistakes-grace.png") as picture:
         assert picture.format == "PNG"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -137,6 +137,26 @@ def test_the_app_s_figures_name_memory_start_and_errors() -> None:
     assert "| 1 client | 23 | 30 | 3.2 | 43.0 | 60 | 0 |" in page
     assert "| 16 clients | 90 | 130 | – | 170.0 | 64 | 0 |" in page
     assert "| 4 clients | 300 | 400 | – | 12.0 | 8 | 1 |" in page
+
+
+def test_callers_of_whom_nobody_got_an_answer_are_told_and_spoil_no_record(tmp_path: Path) -> None:
+    def make() -> Callable[[], float]:
+        answers = iter([3.0])  # one, to begin with
+
+        def ask() -> float:
+            for answer in answers:
+                return answer
+            raise ConnectionError("it is full")
+
+        return ask
+
+    first = speed_app._ask_from(make, 1, 2, 60.0)
+    assert SPEED.app is not None
+    app = SPEED.app.model_copy(update={"clients": (first,)})
+    save(SPEED.model_copy(update={"app": app}), tmp_path / "speed.json")
+    page = write_page(tmp_path).read_text()
+    assert "| 1 client | – | – | – | 0.0 | 2 | 2 |" in page
+    assert "First error with 1 client: ConnectionError: it is full" in page
 
 
 def test_a_machine_that_was_not_left_alone_is_named() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,15 +19,16 @@ from torch import nn
 from core.errors import ConfigError, DatasetError, TrainingError, WeightsError
 from core.images import decode
 from core.records import RunRecord
-from core.types import Classification, Predictor
+from core.types import Classification, Predictor, Task
 from models import get_spec
 from models._predictors import make_predictor
 from models._release import read_release
 from models._spec import ModelSpec
 from tests.training.synthetic import TinyNetwork, draw_dataset
-from training import runs
+from training import runs, torch_trainer
 from training._torch_loop import _Best
-from training.datasets import Dataset
+from training.batches import needed_mb
+from training.datasets import Dataset, Sample
 from training.evaluate import evaluate
 from training.runs import RunFolder
 from training.torch_trainer import train_network
@@ -367,6 +369,42 @@ def test_batches_of_one_image_are_refused_before_a_run_begins(
     says = f"{images} to train on, batch {batch}"
     with pytest.raises(TrainingError, match=f"batches of 1 image .{says}., which have no stat"):
         train(tiny("classify"), dataset, tmp_path / "run", batch=batch)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "exact", "megabytes"),
+    [
+        # Kept at twice the size it is looked at, where larger: 2 x 100 = 200 of 1000 px.
+        pytest.param("classify", False, 0.2 * 0.1, id="to draw views from"),
+        pytest.param("classify", True, 0.1 * 0.1, id="as a classifier sees it"),
+        pytest.param("segment", True, 0.1 * 0.05 + 0.5, id="with its class map, as it is"),
+    ],
+)
+def test_what_an_image_takes_in_memory(task: Task, exact: bool, megabytes: float) -> None:
+    """Of 1000 x 500 px, in millions of pixels of one byte."""
+    sample = Sample("a.png", Path("a.png"), "a", 1000, 500, "a")
+    needed = needed_mb([sample], task=task, image_size=100, exact=exact)
+    assert needed == pytest.approx(megabytes)
+
+
+@pytest.mark.parametrize(
+    ("left", "granted_mb"),
+    [
+        pytest.param(1000, None, id="by the machine"),
+        pytest.param(1_000_000_000, 0.001, id="by a container on it"),
+    ],
+)
+def test_more_images_than_there_is_memory_for_are_refused_before_a_run_begins(
+    left: int, granted_mb: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = draw_dataset(tmp_path / "data", "segment", parts=("train",) * 4 + ("val",) * 2)
+    there = SimpleNamespace(available=left)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: there)
+    monkeypatch.setattr(torch_trainer, "memory_granted_mb", lambda: granted_mb)
+    says = "the 6 of .* would take 0.0 GB or more, of which 0.0 are free"
+    with pytest.raises(TrainingError, match=says):
+        train(tiny("segment"), dataset, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 
 

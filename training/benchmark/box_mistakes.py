@@ -12,7 +12,7 @@ from core.images import KEPT, decode
 from core.taxonomy import look
 from training import metrics
 from training.benchmark.page import words
-from training.benchmark.publish import EASY, easy_and_hard
+from training.benchmark.publish import easy_and_hard, say_easy_and_hard
 from training.detection_errors import KINDS, BoxErrors, find_errors, image_f1
 from training.detection_metrics import Scene, best_confidence, rank
 from training.evaluate import detection_scenes
@@ -46,7 +46,8 @@ def write_boxes(pages: Path, asked: Asked) -> Path:
     errors = find_errors(scenes, len(labels), weights)
     confidence = best_confidence(rank(scenes, len(labels)))
     scores = image_f1(scenes, len(labels), confidence)
-    chosen = easy_and_hard(scores)
+    easy, hard = easy_and_hard(scores)
+    chosen = [*easy, *hard]
     picture = f"{asked.stem}.png"
     draw_boxes(
         [(samples[i], scenes[i], f"F1 {100 * scores[i]:.0f} %") for i in chosen],
@@ -64,9 +65,11 @@ def write_boxes(pages: Path, asked: Asked) -> Path:
         *_gains(errors, labels),
         "## Easy and hard images",
         "",
-        f"The first {min(EASY, len(chosen))} are spread over the easiest tenth of the images, the "
-        "others over the hardest, by F1 at IoU 0.5 of what was found with a score of "
-        f"{confidence:.2f} or more, where the mean F1 of the classes is highest.",
+        say_easy_and_hard(
+            len(easy),
+            f"F1 at IoU 0.5 of what was found with a score of {confidence:.2f} or more, where the "
+            "mean F1 of the classes is highest",
+        ),
         "",
         f"![Labels above, findings below]({picture})",
         "",

@@ -127,10 +127,10 @@ def write_classes(pages: Path, asked: Asked, mistakes: Sequence[Mistake], *, hea
 
 def write_masks(pages: Path, asked: Asked) -> Path:
     """Write a segmenter's page and figure: easy and hard images, prediction beside truth."""
-    from training.benchmark.publish import EASY, draw_masks
+    from training.benchmark.publish import draw_masks, say_easy_and_hard
 
     picture = f"{asked.stem}.png"
-    shown = draw_masks(
+    easy, hard = draw_masks(
         asked.predictor,
         asked.dataset,
         pages / picture,
@@ -138,10 +138,10 @@ def write_masks(pages: Path, asked: Asked) -> Path:
         split=asked.split,
     )
     text = [
-        *asked.head(f"of which {len(shown)} are shown"),
-        f"The first {min(EASY, len(shown))} are spread over the easiest tenth of the images, the "
-        "others over the hardest, by the mean IoU of the classes that an image holds or was said "
-        "to hold.",
+        *asked.head(f"of which {len(easy) + len(hard)} are shown"),
+        say_easy_and_hard(
+            len(easy), "the mean IoU of the classes that an image holds or was said to hold"
+        ),
         "",
         f"![Image, prediction and truth]({picture})",
         "",
@@ -149,7 +149,7 @@ def write_masks(pages: Path, asked: Asked) -> Path:
         "| --- | --- | ---: |",
         *(
             f"| {Path(sample.file).stem} | {sample.group} | {100 * score:.0f} |"
-            for sample, score in shown
+            for sample, score in (*easy, *hard)
         ),
         "",
     ]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.types import Predictor
     from training.datasets import Dataset, Sample
 
-EASY, HARD = 3, 3  # images shown of each
+SHOWN = 3  # easy images, and hard ones
 
 
 def page_rows(table: Table, records: Mapping[str, RowRecord]) -> tuple[Row, ...]:
@@ -88,14 +88,15 @@ def draw_masks(
     *,
     protocol: Protocol = "leak-free",
     split: str = "test",
-) -> list[tuple[Sample, float]]:
+) -> tuple[list[tuple[Sample, float]], list[tuple[Sample, float]]]:
     """Show a segmenter's easiest and hardest images of a split beside the truth.
 
     Images are ordered by the mean IoU of their classes; those shown are spread over the easiest and
     the hardest tenth, so that no single strip fills the figure.
 
     Returns:
-        What is shown, from left to right, each with its mean IoU.
+        The easy images that are shown, and the hard ones, from left to right, each with its mean
+        IoU.
     """
     from training.benchmark.figures import draw_cases
     from training.evaluate import predictions
@@ -109,21 +110,35 @@ def draw_masks(
     scores = np.array(
         [_mean_iou(t, m, 1 + len(dataset.labels)) for t, m in zip(truths, maps, strict=True)]
     )
-    chosen = easy_and_hard(scores)
+    easy, hard = easy_and_hard(scores)
     cases = [
-        (f"mIoU {100 * scores[i]:.0f} %", _pixels(samples[i]), maps[i], truths[i]) for i in chosen
+        (f"mIoU {100 * scores[i]:.0f} %", _pixels(samples[i]), maps[i], truths[i])
+        for i in (*easy, *hard)
     ]
     draw_cases(cases, labels=dataset.labels, path=path)
-    return [(samples[i], float(scores[i])) for i in chosen]
+    told = [(sample, float(score)) for sample, score in zip(samples, scores, strict=True)]
+    return [told[i] for i in easy], [told[i] for i in hard]
 
 
-def easy_and_hard(scores: Iterable[float]) -> list[int]:
-    """Places of EASY images of the best tenth and HARD of the worst, evenly spread over each."""
+def easy_and_hard(scores: Iterable[float]) -> tuple[list[int], list[int]]:
+    """Places of images of the best tenth and of the worst, evenly spread over each.
+
+    Each are three, fewer where a tenth has not as many.
+    """
     order = np.argsort(-np.asarray(list(scores)), kind="stable")
     tenth = max(len(order) // 10, 1)
-    easy = np.linspace(0, tenth - 1, EASY).round().astype(int)
-    hard = len(order) - 1 - np.linspace(tenth - 1, 0, HARD).round().astype(int)
-    return [int(order[i]) for i in dict.fromkeys([*easy, *hard])]
+    places = list(dict.fromkeys(np.linspace(0, tenth - 1, SHOWN).round().astype(int).tolist()))
+    easy = [int(order[i]) for i in places]
+    return easy, [i for i in (int(order[-1 - k]) for k in reversed(places)) if i not in easy]
+
+
+def say_easy_and_hard(easy: int, by: str) -> str:
+    """Which of the images shown are which: so many easy ones come first."""
+    first = "is of" if easy == 1 else f"{easy} are spread over"
+    return (
+        f"The first {first} the easiest tenth of the images, the others "
+        f"{'are of' if easy == 1 else 'over'} the hardest, by {by}."
+    )
 
 
 def _mean_iou(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> float:

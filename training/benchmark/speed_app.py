@@ -229,14 +229,16 @@ def _ask_from(make: Callable[[], _Ask], clients: int, each: int, patience_s: flo
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(call, callers))
     wall_s = time.perf_counter() - started
-    p50, p95 = np.percentile(took, (50, 95)) if took else (float("nan"), float("nan"))
+    p50, p95 = (
+        (round(float(ms), 1) for ms in np.percentile(took, (50, 95))) if took else (None,) * 2
+    )
     return Clients(
         clients=clients,
         requests=len(took) + len(errors),
         errors=len(errors),
         first_error=errors[0] if errors else "",
-        p50_ms=round(float(p50), 1),
-        p95_ms=round(float(p95), 1),
+        p50_ms=p50,
+        p95_ms=p95,
         requests_per_s=round(len(took) / wall_s, 2),
         overhead_ms=round(float(np.median(beside)), 1) if beside else None,
     )

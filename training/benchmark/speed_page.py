@@ -179,13 +179,17 @@ def _callers(how: str, clients: Sequence[Clients]) -> Iterator[str]:
     yield f"| {how} | p50 (ms) | p95 (ms) | beside the answering (ms) | requests/s | n | errors |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     for c in clients:
-        who = f"{c.clients} client{'s' if c.clients > 1 else ''}"
+        p50, p95 = ("–" if ms is None else f"{ms:.0f}" for ms in (c.p50_ms, c.p95_ms))
         beside = "–" if c.overhead_ms is None else f"{c.overhead_ms:.1f}"
-        times = f"{c.p50_ms:.0f} | {c.p95_ms:.0f} | {beside} | {c.requests_per_s:.1f}"
-        yield f"| {who} | {times} | {c.requests} | {c.errors} |"
+        times = f"{p50} | {p95} | {beside} | {c.requests_per_s:.1f}"
+        yield f"| {_who(c)} | {times} | {c.requests} | {c.errors} |"
     for c in clients:
         if c.first_error:
-            yield f"\nFirst error with {c.clients} clients: {c.first_error}"
+            yield f"\nFirst error with {_who(c)}: {c.first_error}"
+
+
+def _who(c: Clients) -> str:
+    return f"{c.clients} client{'s' if c.clients > 1 else ''}"
 
 
 def _parity(parity: ParityRecord) -> Iterator[str]:

@@ -57,8 +57,8 @@ class Clients(Record):
     requests: int
     errors: int
     first_error: str = ""
-    p50_ms: float
-    p95_ms: float
+    p50_ms: float | None  # None: nobody got an answer
+    p95_ms: float | None
     requests_per_s: float
     overhead_ms: float | None = None  # median of what is not the answering itself
 
