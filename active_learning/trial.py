@@ -164,6 +164,7 @@ def _trial(
         predictor, dataset, protocol=PROTOCOL, split="test", seed=seed, resamples=resamples
     )
     metric = PRIMARY[config.task]
+    test = dataset.split(PROTOCOL, "test")
     wanted, found = golden_findings(predictor, config, dataset, golden)
     return Trial(
         evaluation=measured.evaluation,
@@ -174,8 +175,9 @@ def _trial(
             for label, drawn in measured.class_resamples[metric].items()
         },
         support=measured.support,
-        calibration_error=calibration_error(predictor, config, dataset.split(PROTOCOL, "test")),
+        calibration_error=calibration_error(predictor, config, test),
         latency_ms=latency_ms,
+        groups=len({sample.group for sample in test}),
         golden=wanted,
         golden_found=found,
     )

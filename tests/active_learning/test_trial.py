@@ -127,6 +127,7 @@ def test_both_releases_are_measured_on_the_same_frozen_images(tmp_path, tiny_neu
         0,
     )
     assert len(new.resamples) == len(old.resamples) == 20
+    assert new.groups == old.groups == len({sample.group for sample in test})
     assert new.golden == old.golden == (f"{test[0].file}: {test[0].label}",)
     assert (new.golden_found, old.golden_found) == (new.golden, ())
     assert new.latency_ms >= 0
