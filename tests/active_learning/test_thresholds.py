@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from active_learning import thresholds as module
 from active_learning.__main__ import app
+from active_learning._retraining_steps import describe_release
 from active_learning.thresholds import ThresholdFit, _histograms, best_thresholds, fit_thresholds
 from core.errors import ConfigError, DatasetError
 from core.types import DecodedImage
@@ -116,6 +117,20 @@ def test_thresholds_that_help_are_kept_and_evaluated_beside_the_most_probable_cl
     assert judged.metric("mIoU").value == pytest.approx(1.0)
     assert judged.metric("mIoU_argmax").value == pytest.approx(found.plain_miou)
     assert judged.settings["class_thresholds"] == kept
+
+
+def test_a_retrained_segmenter_gets_its_own_thresholds_before_it_is_measured(
+    segmenter, all_val, monkeypatch
+):
+    _says(monkeypatch, all_val.split("leak-free", "val"), shares=[0.4])
+    for what_training_images_tell in ("novelty_fitting.fit_novelty", "ordinary.fit_ordinary"):
+        name = f"active_learning.{what_training_images_tell}"
+        monkeypatch.setattr(name, lambda *_, device: None)
+    for _ in range(2):  # a pass that was killed begins anew
+        validation = describe_release(segmenter, all_val, device="cpu")
+        assert 0.2 < read_release(segmenter).class_thresholds["inclusion"] <= 0.4
+        assert validation.metric("mIoU").value == pytest.approx(1.0)
+        assert validation.metric("mIoU_argmax").value < 0.9
 
 
 def test_thresholds_that_do_not_help_are_taken_out(segmenter, all_val, monkeypatch):
