@@ -35,7 +35,7 @@ class Desk:
     def labelled_counts(self) -> dict[str, int]:
         """How many labels people have given to each class."""
         counts: Counter[str] = Counter()
-        for annotation in self.inbox.current():
+        for annotation in self.inbox.each():
             counts.update(all_labels_given(annotation))
         return dict(counts)
 
