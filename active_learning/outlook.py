@@ -159,4 +159,4 @@ def _drift(settings: Settings, desk: Desk, config: ReleaseConfig) -> Drift | Non
     if reference is None:
         return None
     incoming = Incoming(desk.ledger, window=settings.retraining.drift_window)
-    return compare(reference, incoming.latest(config.name))
+    return compare(reference, incoming.latest(config.name, config.revision))

@@ -99,21 +99,37 @@ def test_drift_is_that_of_the_latest_inspections_of_this_model(installation, led
     config = read_release(folder)
     write_config(folder, config.model_copy(update={"drift": reference.model_dump(mode="json")}))
     window = Incoming(ledger, window=installation.settings.retraining.drift_window)
-    window.add([(MODEL, Seen(0.95, 0.2, "crazing", 0.9))] * 120)
-    window.add([("grace", Seen(0.1, 0.2, "crazing", 0.9))] * 5)
+    window.add([(MODEL, config.revision, Seen(0.95, 0.2, "crazing", 0.9))] * 120)
+    window.add([("grace", config.revision, Seen(0.1, 0.2, "crazing", 0.9))] * 5)
     drift = look(installation, ledger).drift
     assert drift.n == 120
     assert drift.worst()[0] == "brightness"
     assert drift.psi["contrast"] == drift.psi["class"] == 0.0
 
 
+def test_what_the_release_before_has_said_is_no_drift(installation, ledger):
+    """It was half as sure as the new one is on its validation images, of the same steel."""
+    new = resolve(MODEL, installation.settings.paths)
+    reference = describe([(0.5, 0.2)] * 100, [("crazing", 0.9)] * 100)
+    told = {"drift": reference.model_dump(mode="json")}
+    write_config(new.folder, new.config.model_copy(update=told))
+    window = Incoming(ledger, window=installation.settings.retraining.drift_window)
+    window.add([(MODEL, "of before", Seen(0.5, 0.2, "nothing", 0.45))] * 200)
+    assert look(installation, ledger).drift.n == 0
+    window.add([(MODEL, new.config.revision, Seen(0.5, 0.2, "crazing", 0.9))] * 100)
+    found = look(installation, ledger).drift
+    assert (found.n, found.worst()[1]) == (100, 0.0)
+
+
 def test_the_window_keeps_the_latest_of_each_model(ledger):
     window = Incoming(ledger, window=3)
-    window.add([("a", Seen(k / 10, 0.0, "x", 0.0)) for k in range(5)])
-    window.add([("b", Seen(0.9, 0.0, "x", 0.0)), ("a", Seen(0.7, 0.0, "x", 0.0))])
-    assert [s.brightness for s in window.latest("a")] == [0.3, 0.4, 0.7]
-    assert [s.brightness for s in window.latest("b")] == [0.9]
-    assert window.latest("c") == ()
+    window.add([("a", "1", Seen(k / 10, 0.0, "x", 0.0)) for k in range(5)])
+    window.add([("b", "1", Seen(0.9, 0.0, "x", 0.0)), ("a", "1", Seen(0.7, 0.0, "x", 0.0))])
+    assert [s.brightness for s in window.latest("a", "1")] == [0.3, 0.4, 0.7]
+    assert [s.brightness for s in window.latest("b", "1")] == [0.9]
+    assert window.latest("a", "2") == window.latest("c", "1") == ()
+    window.add([("a", "2", Seen(0.8, 0.0, "x", 0.0))])
+    assert [s.brightness for s in window.latest("a", "1")] == [0.4, 0.7]
 
 
 def test_status_says_which_model_is_due_and_why(installation, ledger):
