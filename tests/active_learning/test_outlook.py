@@ -17,6 +17,7 @@ from core.records import Annotation
 from hub.registry import resolve
 from models._release import read_release, write_config
 from tests.active_learning.installation import DATASET, MODEL, installation
+from training.datasets import open_dataset
 
 __all__ = ["installation"]
 
@@ -74,6 +75,15 @@ def test_what_the_new_answers_name_is_counted_beside_what_training_has(installat
     assert set(found.training_labels) == set(installation.labels)
     assert found.due.now
     assert found.drift is None  # the release has no reference
+
+
+def test_answers_about_test_images_are_nothing_to_train_on(installation, ledger):
+    public = open_dataset(DATASET, installation.settings.paths.datasets)
+    installation.images = [s.sha256 for s in public.samples if "test" in s.splits.values()][:2]
+    installation.answer(installation.desk(ledger), 2)
+    found = look(installation, ledger)
+    assert (found.new_reviews, found.due.now) == (0, False)
+    assert found.due.why == "0 of 2 newly reviewed images."
 
 
 def test_an_answer_that_the_model_cannot_learn_from_is_not_new_for_it(installation, ledger):
