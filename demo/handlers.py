@@ -189,7 +189,7 @@ def ground(service: Service, shown: Shown, heat: Heat) -> Image:
     image = image_of(service, shown)
     if heat == "off":
         return image.pixels
-    return paint(image.pixels, service.heat(image, shown.inspection.model, heat))
+    return paint(image.pixels, service.heat(image, shown.inspection, heat))
 
 
 def image_of(service: Service, shown: Shown | Compared) -> DecodedImage:

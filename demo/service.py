@@ -192,10 +192,10 @@ class Service:
         return Look(image, prediction, inspection, config.title, usual)
 
     def heat(
-        self, image: DecodedImage, model: str, method: Literal["layer", "eigen"]
+        self, image: DecodedImage, said: Inspection, method: Literal["layer", "eigen"]
     ) -> FloatArray:
-        """Where a model looked, (H, W) in [0, 1]; raises what `choose` and `HeatMaps` raise."""
-        return self._heat(self.choose(model), image, method)
+        """Where the model of an answer looked, (H, W) in [0, 1]; raises as `choose`, `HeatMaps`."""
+        return self._heat(self.choose(said.model), image, method, revision=said.revision)
 
     def chosen(self, models: Sequence[str] | None) -> tuple[str, ...]:
         """Names for a comparison: those given, each once, or every served model.
