@@ -268,6 +268,20 @@ def test_of_1000_candidates_not_good_enough_at_most_5_per_cent_are_promoted(epsi
     assert 1 <= promoted <= 50  # never would mean that the gate is shut
 
 
+def test_of_ten_candidates_in_a_row_that_are_no_better_chance_passes_one_seldom_and_never_two():
+    passed = []
+    for seed in range(100):
+        world = World(seed=seed)
+        live, promoted = world.model(revision="a" * 12), 0
+        for number in range(10):
+            candidate = world.model(revision=f"{number:012d}")
+            if gate(candidate, live, rules=RULES).promote:
+                live, promoted = candidate, promoted + 1
+        passed.append(promoted)
+    assert max(passed) == 1
+    assert sum(passed) <= 25  # 10 · 2.5 % if each were held against the first
+
+
 def test_on_the_fewest_groups_that_are_judged_chance_passes_in_at_most_5_per_cent():
     assert 1 <= promotions(1000, gain=0.0, rules=RULES, groups=FEWEST_GROUPS) <= 50
 
