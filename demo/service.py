@@ -6,7 +6,6 @@ All methods may be called from any thread.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -324,8 +323,8 @@ class Service:
 
     def _threshold(self, given: float | None) -> float | None:
         threshold = self._settings.serving.score_threshold if given is None else given
-        if threshold is not None and not (math.isfinite(threshold) and 0 <= threshold <= 1):
-            raise InputError(f"Score threshold is {threshold:g}; it must lie in 0 to 1.")
+        if threshold is not None and not 0 <= threshold <= 1:  # whole numbers have no largest one
+            raise InputError(f"Score threshold is {threshold!s:.20}; it must lie in 0 to 1.")
         return threshold
 
 
