@@ -69,7 +69,6 @@ def compare_trials(
     golden: Sequence[str] = (),
     device: str,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> tuple[Trial, Trial]:
     """Measure two releases on the frozen leak-free test split.
 
@@ -80,7 +79,6 @@ def compare_trials(
         golden: names of images of the data set, of any split.
         device: where both run.
         resamples: of the bootstrap, the same for both.
-        seed: of the resamples.
 
     Raises:
         DatasetError: if a golden image is not in the data set, labels differ, or there is no test
@@ -106,7 +104,6 @@ def compare_trials(
             golden=golden,
             latency_ms=latency_ms,
             resamples=resamples,
-            seed=seed,
         )
         for predictor, folder, latency_ms in zip(
             predictors, (candidate, incumbent), times, strict=True
@@ -156,13 +153,10 @@ def _trial(
     golden: Sequence[str],
     latency_ms: float,
     resamples: int,
-    seed: int,
 ) -> Trial:
     from training.evaluate import measure
 
-    measured = measure(
-        predictor, dataset, protocol=PROTOCOL, split="test", seed=seed, resamples=resamples
-    )
+    measured = measure(predictor, dataset, protocol=PROTOCOL, split="test", resamples=resamples)
     metric = PRIMARY[config.task]
     test = dataset.split(PROTOCOL, "test")
     wanted, found = golden_findings(predictor, config, dataset, golden)
