@@ -21,7 +21,7 @@ from demo.batch_exports import batch_coco, batch_csv, batch_report
 from demo.batch_jobs import Batches, Progress
 from demo.batch_store import Answer, Job
 from demo.batch_view import histogram, remarks, rows, sentence, severity
-from demo.handlers import Shown
+from demo.handlers import Shown, uploaded
 from demo.service import Service
 from tests.demo import inspections
 from tests.demo.releases import EXAMPLES
@@ -132,6 +132,14 @@ def test_pictures_of_one_name_are_told_apart_by_archive_and_folder(
     )
     alone = batches.take(dropped[:1], model="grace", score_threshold=None)
     assert alone.names == ("coil 7.jpg", "north/001.jpg", "south/001.jpg")
+
+
+def test_a_name_that_no_file_can_have_is_told_without_what_is_no_text(batches: Batches) -> None:
+    sent = {"path": str(PICTURES[0]), "orig_name": "x/a\ud83db\n.jpg"}
+    path, name = uploaded({**sent, "meta": {"_type": "gradio.FileData"}})
+    assert name == "a_b_.jpg"
+    job = batches.take([(Path(path), name)], model="grace", score_threshold=None)
+    assert (job.title, job.names) == ("a_b_.jpg", ("a_b_.jpg",))
 
 
 def test_pictures_of_one_name_whose_folders_nobody_tells_are_numbered(batches: Batches) -> None:
