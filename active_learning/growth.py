@@ -24,6 +24,7 @@ from PIL import Image as PillowImage
 
 from active_learning.labelling import NO_DEFECT, all_labels_given, labels_given
 from core.errors import DatasetError, InputError
+from core.files import remove_stale
 from core.geometry import class_map_from_record
 from core.images import KEPT, ImageStore, decode
 from core.records import Annotation
@@ -196,7 +197,8 @@ def write(growth: Growth, base: Dataset, images: ImageStore, data_root: Path) ->
     """
     data_root.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{base.name}-", dir=data_root) as scratch:
+        remove_stale(data_root, f".{base.name}@*")  # what was being written by who was killed
+        with tempfile.TemporaryDirectory(prefix=f".{base.name}@", dir=data_root) as scratch:
             folder = Path(scratch) / "new"
             (folder / "images").mkdir(parents=True)
             (folder / "masks").mkdir()

@@ -327,6 +327,16 @@ def test_the_next_version_holds_the_new_image_and_can_be_opened(versions, answer
     assert [v.id for v in versions.lineage(version)] == [version.id, base.id]
 
 
+def test_what_a_kill_left_of_a_version_is_removed_once_it_is_old(versions, answer, data_root):
+    left, fresh = data_root / ".neu-det@left", data_root / ".neu-det@fresh"
+    for folder in (left, fresh):
+        (folder / "new" / "images").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    answer(picture(1))
+    versions.next_version("neu-det")
+    assert (left.exists(), fresh.exists()) == (False, True)
+
+
 def test_without_new_answers_there_is_no_new_version(versions, answer, data_root):
     root = versions.next_version("neu-det")
     assert (root.id, root.parent) == (open_dataset("neu-det", data_root).id, None)
