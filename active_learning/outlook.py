@@ -74,11 +74,10 @@ def outlook(settings: Settings, desk: Desk, release: Release) -> Outlook:
     """
     config = release.config
     runs = RetrainingRuns(desk.ledger, who=desk.queue.who)
-    last = next(iter(runs.newest(model=config.name, limit=1)), None)
+    latest = runs.newest(model=config.name)
+    last = latest[0] if latest else None
     versions = versions_of(settings, desk)
-    # A model that is served from another set by now has a run that tells nothing about this one.
-    of_set = last is not None and last.dataset == config.dataset
-    used = last.version if last and last.version and of_set else config.run.dataset_id
+    used = next((v for run in latest if (v := _learned_by(run, config))), config.run.dataset_id)
     tested = _tested(settings.paths.datasets, config.dataset)
     new = tuple(
         said
@@ -109,6 +108,16 @@ def outlook(settings: Settings, desk: Desk, release: Release) -> Outlook:
         drift=drift,
         open_run=open_run,
     )
+
+
+def _learned_by(run: RetrainingRun, config: ReleaseConfig) -> str | None:
+    """The version whose answers a run has made a candidate of, or is about to.
+
+    One that was given up before has taught nobody. A model that is served from another set by now
+    has runs that tell nothing about this one.
+    """
+    has_learned = run.is_open or run.candidate is not None
+    return run.version if has_learned and run.dataset == config.dataset else None
 
 
 def count_labels(annotations: tuple[Annotation, ...], task: Task) -> dict[str, int]:

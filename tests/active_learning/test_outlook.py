@@ -68,6 +68,32 @@ def test_a_run_on_another_set_does_not_tell_what_the_live_release_has_learned(in
     assert look(installation, ledger).new_reviews == 0
 
 
+def test_answers_of_a_run_that_was_given_up_without_a_candidate_are_still_new(
+    installation, ledger, clock
+):
+    desk = installation.desk(ledger)
+    installation.answer(desk, 2)
+    version = versions_of(installation.settings, desk).next_version(DATASET).id
+    runs = RetrainingRuns(ledger, who="tests")
+
+    def run(*phases, **changes):
+        with Leases(ledger).hold(LEASE, ttl_s=60) as lease:
+            made = runs.request(lease, model=MODEL, dataset=DATASET, why="due", incumbent="a")
+            made = runs.take_up(made, lease)
+            for phase in phases:
+                made = runs.reach(made, lease, phase, version=version, **changes)
+            assert look(installation, ledger).new_reviews == 0  # while it may still learn them
+            runs.end(made, lease, "refused", ("given up, or no better",))
+        clock.pass_s(25 * 3600)
+
+    run("snapshot", "training")
+    found = look(installation, ledger)
+    assert (found.new_reviews, found.due.now) == (2, True)
+    run("snapshot", "training", "evaluated", candidate="b" * 12)
+    run()  # the next one is given up at once
+    assert look(installation, ledger).new_reviews == 0
+
+
 def test_what_the_new_answers_name_is_counted_beside_what_training_has(installation, ledger):
     installation.answer(installation.desk(ledger), 2, label="scratches")
     found = look(installation, ledger)
