@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from core.ledger import Base
 from core.records import Annotation
 
-_AT_ONCE: Final = 1000  # ids in one question; a database takes some tens of thousands
+_AT_ONCE: Final = 200  # rows in one question; one with a mask may take a megabyte
 
 
 class AnnotationRow(Base):
@@ -47,14 +47,16 @@ class CursorRow(Base):
     last_id: Mapped[int]
 
 
-def standing_rows(session: Session, project: str | None) -> tuple[AnnotationRow, ...]:
+def standing_rows(session: Session, project: str | None) -> Iterator[AnnotationRow]:
     """The rows behind `Inbox.current` as this transaction sees them, in the same order.
 
     Args:
-        session: the transaction.
+        session: the transaction; some rows of it are in memory at a time.
         project: title of a project; None: all of them, still one row an image.
     """
-    return rows_of(session, standing_ids(session, project))
+    ids = standing_ids(session, project)
+    for start in range(0, len(ids), _AT_ONCE):
+        yield from rows_of(session, ids[start : start + _AT_ONCE])
 
 
 def standing_ids(session: Session, project: str | None) -> tuple[int, ...]:

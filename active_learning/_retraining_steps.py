@@ -282,10 +282,13 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
     from active_learning.calibrate import calibrate
     from active_learning.novelty_fitting import fit_novelty
     from active_learning.ordinary import fit_ordinary
+    from active_learning.thresholds import fit_thresholds
     from models import load
     from models._release import read_release, write_config
     from training.evaluate import evaluate
 
+    if dataset.task == "segment":  # first: the rest is of what they decide
+        fit_thresholds(release, dataset, device=device)
     calibrate(release, dataset, device=device)
     config = read_release(release)
     validation = evaluate(

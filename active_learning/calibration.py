@@ -166,13 +166,12 @@ def soften(logits: Floats, temperature: float) -> Floats:
 # --- measuring ---------------------------------------------------------------------------------
 
 
-def d_ece(scores: ArrayLike, correct: ArrayLike, *, bins: int = BINS) -> float:
+def d_ece(scores: ArrayLike, correct: ArrayLike) -> float:
     """Detection ECE over confidence: Σ |bin| / n · |precision - mean score| (Küppers et al. 2020).
 
     Args:
         scores: (n,), of detections.
         correct: (n,), whether each found a true defect at IoU 0.5.
-        bins: of equal width over [0, 1].
 
     Returns:
         In [0, 1]; 0 without detections.
@@ -181,7 +180,7 @@ def d_ece(scores: ArrayLike, correct: ArrayLike, *, bins: int = BINS) -> float:
     if not s.size:
         return 0.0
     gap = s - np.asarray(correct, dtype=np.float64)
-    return float(np.abs(np.bincount(_bin_of(s, bins), weights=gap)).sum() / s.size)
+    return float(np.abs(np.bincount(_bin_of(s), weights=gap)).sum() / s.size)
 
 
 def diagram(scores: ArrayLike, correct: ArrayLike) -> tuple[Claimed, ...]:
@@ -192,7 +191,7 @@ def diagram(scores: ArrayLike, correct: ArrayLike) -> tuple[Claimed, ...]:
         correct: (n,), whether each was right.
     """
     s, right = np.asarray(scores, np.float64), np.asarray(correct, np.bool_)
-    place = _bin_of(s, BINS)
+    place = _bin_of(s)
     return tuple(
         Claimed(
             tenth=int(k),
@@ -204,21 +203,20 @@ def diagram(scores: ArrayLike, correct: ArrayLike) -> tuple[Claimed, ...]:
     )
 
 
-def _bin_of(scores: Floats, bins: int) -> NDArray[np.int64]:
-    """The bin (n,) of each score; a score of 1 is in the last one."""
-    return np.minimum((scores * bins).astype(np.int64), bins - 1)
+def _bin_of(scores: Floats) -> NDArray[np.int64]:
+    """The bin (n,) of each score, BINS of equal width; a score of 1 is in the last one."""
+    return np.minimum((scores * BINS).astype(np.int64), BINS - 1)
 
 
-def ece(probabilities: ArrayLike, truth: ArrayLike, *, bins: int = BINS) -> float:
+def ece(probabilities: ArrayLike, truth: ArrayLike) -> float:
     """Expected calibration error of the best class (Guo et al. 2017, eq. 3).
 
     Args:
         probabilities: (n, C).
         truth: (n,), index of the true class.
-        bins: of equal width over [0, 1].
 
     Returns:
         In [0, 1]; 0 without images.
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    return d_ece(p.max(axis=-1), p.argmax(axis=-1) == np.asarray(truth), bins=bins)
+    return d_ece(p.max(axis=-1), p.argmax(axis=-1) == np.asarray(truth))

@@ -8,17 +8,42 @@ validation (docs/benchmarks/active-learning.md), so chance decides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from active_learning.query import Candidate, classes_worth_a_label, rank
 from core.records import Inspection, ReviewItem
+from core.types import Task
 
 NO_FINDING: Final = ""  # the class of an image on which no model finds anything
 BY_HAND: Final = 1.0  # priority of what a person has flagged: before every doubt of a model
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What of an item decides whether it is sent: some bytes, where its masks take megabytes."""
+
+    id: str
+    dedupe_key: str
+    priority: float
+    classes: tuple[str, ...]  # of `classes_seen`
+    tasks: frozenset[Task]  # of the models that have looked
+
+    @classmethod
+    def of(cls, item: ReviewItem) -> Waiting:
+        """The item without what models said of it."""
+        said = item.predictions
+        return cls(
+            id=item.id,
+            dedupe_key=item.dedupe_key,
+            priority=item.priority,
+            classes=classes_seen(said),
+            tasks=frozenset(inspection.task for inspection in said),
+        )
+
+
 def choose(
-    due: Sequence[ReviewItem],
+    due: Sequence[Waiting],
     budget: int,
     *,
     labelled_counts: Mapping[str, int],
@@ -38,14 +63,10 @@ def choose(
     if len(due) <= budget:
         return [item.id for item in due]
     first = [item.id for item in due if item.priority >= BY_HAND][:budget]
-    if {said.task for item in due for said in item.predictions} == {"detect"}:
+    if {task for item in due for task in item.tasks} == {"detect"}:
         random_share = 1.0
     taken = set(first)
-    pool = [
-        Candidate(item.id, item.priority, classes_seen(item.predictions))
-        for item in due
-        if item.id not in taken
-    ]
+    pool = [Candidate(item.id, item.priority, item.classes) for item in due if item.id not in taken]
     ranked = rank(
         pool,
         budget - len(first),

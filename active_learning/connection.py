@@ -10,7 +10,7 @@ from active_learning.label_studio_transport import shown_address
 from core.errors import ConfigError, LabelStudioError
 from core.settings import LabelStudioSettings
 
-TIMEOUT_S: Final = 5.0  # a person is waiting
+TIMEOUT_S: Final = 5.0  # of one answer; there are up to four, and a person is waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,15 @@ class Reach:
         return f"{self.project_address}/data?task={task_id}"
 
 
-def reach(settings: LabelStudioSettings, *, timeout_s: float = TIMEOUT_S) -> Reach:
+def reach(settings: LabelStudioSettings) -> Reach:
     """Ask Label Studio who we are and for our project; every failure is a sentence.
 
     Args:
         settings: address, token and project.
-        timeout_s: how long one answer may take; there are up to four.
     """
     url = shown_address(settings.url)
     try:
-        with LabelStudio(settings, timeout_s=timeout_s, read_retries=0) as studio:
+        with LabelStudio(settings, timeout_s=TIMEOUT_S, read_retries=0) as studio:
             who = studio.connect()
             project = studio.project_id(settings.project)
     except (ConfigError, LabelStudioError) as exc:

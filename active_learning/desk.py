@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from active_learning.inbox import Inbox
 from active_learning.labelling import Labelling, all_labels_given, labelling_of
-from active_learning.queue import OnPoint, ReviewQueue
+from active_learning.queue import ReviewQueue
 from core.errors import WeightsNotFoundError
 from core.images import ImageStore
 from core.ledger import Ledger, open_ledger
@@ -35,17 +35,16 @@ class Desk:
     def labelled_counts(self) -> dict[str, int]:
         """How many labels people have given to each class."""
         counts: Counter[str] = Counter()
-        for annotation in self.inbox.current():
+        for annotation in self.inbox.each():
             counts.update(all_labels_given(annotation))
         return dict(counts)
 
 
-def open_desk(settings: Settings, *, on_point: OnPoint | None = None) -> Desk:
+def open_desk(settings: Settings) -> Desk:
     """The desk that the settings describe.
 
     Args:
         settings: of this installation.
-        on_point: of `ReviewQueue`.
 
     Raises:
         WeightsNotFoundError: if no model is served: there is nothing to ask about.
@@ -60,7 +59,6 @@ def open_desk(settings: Settings, *, on_point: OnPoint | None = None) -> Desk:
         project=project,
         config_revision=labelling.revision,
         who=who,
-        on_point=on_point,
     )
     return Desk(ledger, queue, Inbox(ledger, project=project, who=who), labelling, mask_labels)
 

@@ -36,15 +36,14 @@ class Embedder:
     Args:
         release: folder of the release; its network is built when an image is not in the cache.
         cache: folder of the cache; files are named by revision and by the images they are of.
-        device: "cpu" or "cuda:N".
 
     Raises:
         WeightsNotFoundError: if there is no release.
     """
 
-    def __init__(self, release: Path, *, cache: Path, device: str = "cpu") -> None:
+    def __init__(self, release: Path, *, cache: Path) -> None:
         self.config = read_release(release)
-        self._release, self._cache, self._device = release, cache, device
+        self._release, self._cache = release, cache
         self._network: Predictor | None = None
 
     def samples(self, samples: Sequence[Sample]) -> Floats:
@@ -74,7 +73,7 @@ class Embedder:
 
     def _look(self, images: Sequence[DecodedImage]) -> list[NDArray[np.float32]]:
         if self._network is None:
-            self._network = load(self._release, device=self._device)
+            self._network = load(self._release)
         rows: list[NDArray[np.float32]] = []
         for start in range(0, len(images), _BATCH):
             for found in self._network(images[start : start + _BATCH], score_threshold=_THRESHOLD):

@@ -24,6 +24,7 @@ from PIL import Image as PillowImage
 
 from active_learning.labelling import NO_DEFECT, all_labels_given, labels_given
 from core.errors import DatasetError, InputError
+from core.files import remove_stale
 from core.geometry import class_map_from_record
 from core.images import KEPT, ImageStore, decode
 from core.records import Annotation
@@ -196,7 +197,8 @@ def write(growth: Growth, base: Dataset, images: ImageStore, data_root: Path) ->
     """
     data_root.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{base.name}-", dir=data_root) as scratch:
+        remove_stale(data_root, f".{base.name}@*")  # what was being written by who was killed
+        with tempfile.TemporaryDirectory(prefix=f".{base.name}@", dir=data_root) as scratch:
             folder = Path(scratch) / "new"
             (folder / "images").mkdir(parents=True)
             (folder / "masks").mkdir()
@@ -221,11 +223,17 @@ def unfit_for(annotation: Annotation, *, task: Task, labels: Sequence[str], data
     named = classes_given(annotation, task, labels)
     if not named and task == "classify":
         return "nobody said which class the image is"
-    if not named and not all(map(is_sound, all_labels_given(annotation))):
+    elsewhere = [name for name in all_labels_given(annotation) if not is_sound(name)]
+    if not named and elsewhere:
         how = "no box was drawn" if task == "detect" else "nothing was brushed"
         return f"a defect was named and {how}"
     strangers = sorted(set(named) - set(labels))
-    return f"{dataset} has no class {strangers[0]!r}" if strangers else ""
+    if strangers:
+        return f"{dataset} has no class {strangers[0]!r}"
+    # Where it is, nobody has shown: beside other marks it would be taught as background.
+    nowhere = sorted({*elsewhere} & {*labels} - {*named}) if task != "classify" else []
+    how = "has no box" if task == "detect" else "was not brushed"
+    return f"{nowhere[0]!r} was named and {how}" if nowhere else ""
 
 
 def classes_given(annotation: Annotation, task: Task, labels: Sequence[str]) -> list[str]:

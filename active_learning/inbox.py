@@ -13,7 +13,7 @@ the project alone that an answer came from, and each origin is read with a curso
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, get_args
@@ -144,8 +144,13 @@ class Inbox:
         The newest state of each annotation counts, and of several annotations of an image the
         newest; a skipped or deleted one says nothing.
         """
+        return tuple(self.each())
+
+    def each(self) -> Iterator[Annotation]:
+        """What `current` has, one after the other: all at once may take gigabytes."""
         with self.ledger.reading() as session:
-            return tuple(to_annotation(row) for row in standing_rows(session, self.project))
+            for row in standing_rows(session, self.project):
+                yield to_annotation(row)
 
     def times_answered(self) -> dict[str, int]:
         """How often an answer about each image was given: submitted, or updated since."""

@@ -1,6 +1,8 @@
 """What the latest inspections looked like: a rolling window in the ledger, four numbers each.
 
-No image and no name of one is kept here; the numbers are those of `active_learning.drift`.
+No image and no name of one is kept here; the numbers are those of `active_learning.drift`. Two of
+them are a release's opinion: once another one is live, they are no longer what its reference is
+about.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ class IncomingRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     at: Mapped[datetime]
     model: Mapped[str] = mapped_column(sa.String(50))
+    revision: Mapped[str] = mapped_column(sa.String(64), server_default="")  # "": not known
     brightness: Mapped[float]
     contrast: Mapped[float]
     label: Mapped[str] = mapped_column(sa.String(50))
@@ -42,8 +45,8 @@ class Incoming:
         self._ledger = ledger
         self._window = window
 
-    def add(self, seen: Sequence[tuple[str, Seen]]) -> None:
-        """Append inspections, each with the name of its model, and forget what left the window.
+    def add(self, seen: Sequence[tuple[str, str, Seen]]) -> None:
+        """Append inspections, each with model and revision, and forget what left the window.
 
         Raises:
             LedgerError: if the ledger cannot be written.
@@ -54,15 +57,16 @@ class Incoming:
                 IncomingRow(
                     at=now,
                     model=model,
+                    revision=revision,
                     brightness=one.brightness,
                     contrast=one.contrast,
                     label=one.label,
                     probability=one.probability,
                 )
-                for model, one in seen
+                for model, revision, one in seen
             )
             session.flush()
-            for model in {model for model, _ in seen}:
+            for model in {model for model, _, _ in seen}:
                 oldest = session.scalar(
                     sa.select(IncomingRow.id)
                     .where(IncomingRow.model == model)
@@ -77,15 +81,15 @@ class Incoming:
                         .where(IncomingRow.id <= oldest)
                     )
 
-    def latest(self, model: str) -> tuple[Seen, ...]:
-        """The window of a model, oldest first.
+    def latest(self, model: str, revision: str) -> tuple[Seen, ...]:
+        """What of a model's window a revision has seen, oldest first.
 
         Raises:
             LedgerError: if the ledger cannot be read.
         """
         query = (
             sa.select(IncomingRow)
-            .where(IncomingRow.model == model)
+            .where(IncomingRow.model == model, IncomingRow.revision == revision)
             .order_by(IncomingRow.id.desc())
             .limit(self._window)
         )

@@ -66,16 +66,13 @@ class _Seen:
     groups: tuple[str, ...]
 
 
-def measure(
-    release: Path, paths: PathSettings, *, images: int, device: str = "cpu"
-) -> NoveltyResult:
+def measure(release: Path, paths: PathSettings, *, images: int) -> NoveltyResult:
     """Ask a release about its test images and about strange ones.
 
     Args:
         release: folder of a release that was fitted.
         paths: where data sets and the cache lie.
         images: at most that many of each set, evenly drawn.
-        device: "cpu" or "cuda:N".
 
     Raises:
         DatasetError: if its data set or X-SDD is not prepared.
@@ -83,7 +80,7 @@ def measure(
     """
     from training.datasets import open_dataset
 
-    embedder = Embedder(release, cache=paths.cache / "features", device=device)
+    embedder = Embedder(release, cache=paths.cache / "features")
     config = embedder.config
     familiarity = read_familiarity(release, config)
     own = open_dataset(config.dataset, paths.datasets).split(config.protocol, "test")

@@ -281,7 +281,7 @@ class Orders:
         self._ledger.record(
             session,
             what,
-            who=who[:100],
+            who=who,
             entity=f"order:{row.id}",
             before=before,
             after=row.state,

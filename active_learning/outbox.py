@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from active_learning._review_rows import (
@@ -24,6 +25,7 @@ from active_learning._review_rows import (
     move,
     ranked,
 )
+from active_learning.choosing import Waiting
 from active_learning.leases import Lease, Leases
 from active_learning.queue import ReviewQueue
 from core.records import ReviewItem, ReviewState
@@ -31,6 +33,7 @@ from core.records import ReviewItem, ReviewState
 PUSH_LEASE: Final = "push"
 LEASE_S: Final = 60.0
 FIRST_WAIT_S: Final = 5.0
+_AT_ONCE: Final = 50  # items whose predictions are in memory together
 SETTLE_S: Final = 60.0  # how long a request whose answer was lost may still be at work
 
 
@@ -97,9 +100,15 @@ class Outbox:
                 self._move(session, row, "unknown", "recovered")
             return tuple(row.to_record() for row in rows)
 
-    def due(self) -> tuple[ReviewItem, ...]:
-        """Every pending item that may be sent now, for a ranking to choose from."""
-        return self._due("pending", limit=None)
+    def due(self) -> list[Waiting]:
+        """What tells of every pending item that may be sent now whether it should be."""
+        query = self._due("pending").execution_options(yield_per=_AT_ONCE)
+        found: list[Waiting] = []
+        with self._ledger.reading() as session:
+            for rows in session.scalars(query).partitions():
+                found += [Waiting.of(row.to_record()) for row in rows]
+                self.renew()  # tens of thousands take minutes
+        return found
 
     def claim(self, limit: int, *, ids: Collection[str] | None = None) -> tuple[ReviewItem, ...]:
         """pending → sending for the items of highest priority that are due.
@@ -169,7 +178,9 @@ class Outbox:
 
     def due_unknown(self, limit: int = 1000) -> tuple[ReviewItem, ...]:
         """Unknown items that have settled: ask the labelling tool for each by its dedupe key."""
-        return self._due("unknown", limit=limit)
+        with self._ledger.reading() as session:
+            rows = session.scalars(self._due("unknown").limit(limit))
+            return tuple(row.to_record() for row in rows)
 
     def resolve_unknown(self, item_id: str, *, task_id: int | None) -> ReviewItem:
         """unknown → sent if the labelling tool has the task, → pending (None) if it has not."""
@@ -197,10 +208,8 @@ class Outbox:
             session.flush()
             return row.to_record()
 
-    def _due(self, state: ReviewState, *, limit: int | None) -> tuple[ReviewItem, ...]:
-        query = ranked(self._queue.project, state).where(is_due(self._now())).limit(limit)
-        with self._ledger.reading() as session:
-            return tuple(row.to_record() for row in session.scalars(query))
+    def _due(self, state: ReviewState) -> sa.Select[ReviewItemRow]:
+        return ranked(self._queue.project, state).where(is_due(self._now()))
 
     @contextmanager
     def _step(self, name: str) -> Iterator[Session]:

@@ -74,13 +74,15 @@ def outlook(settings: Settings, desk: Desk, release: Release) -> Outlook:
     """
     config = release.config
     runs = RetrainingRuns(desk.ledger, who=desk.queue.who)
-    last = next(iter(runs.newest(model=config.name, limit=1)), None)
+    latest = runs.newest(model=config.name)
+    last = latest[0] if latest else None
     versions = versions_of(settings, desk)
-    # A model that is served from another set by now has a run that tells nothing about this one.
-    of_set = last is not None and last.dataset == config.dataset
-    used = last.version if last and last.version and of_set else config.run.dataset_id
+    used = next((v for run in latest if (v := _learned_by(run, config))), config.run.dataset_id)
+    tested = _tested(settings.paths.datasets, config.dataset)
     new = tuple(
-        said for said in versions.answers_since(config.dataset, used) if _can_learn(config, said)
+        said
+        for said in versions.answers_since(config.dataset, used)
+        if said.image_sha256 not in tested and _can_learn(config, said)
     )
     new_labels = count_labels(new, config.task)
     training_labels, missing = _training_labels(settings, versions, config)
@@ -108,6 +110,16 @@ def outlook(settings: Settings, desk: Desk, release: Release) -> Outlook:
     )
 
 
+def _learned_by(run: RetrainingRun, config: ReleaseConfig) -> str | None:
+    """The version whose answers a run has made a candidate of, or is about to.
+
+    One that was given up before has taught nobody. A model that is served from another set by now
+    has runs that tell nothing about this one.
+    """
+    has_learned = run.is_open or run.candidate is not None
+    return run.version if has_learned and run.dataset == config.dataset else None
+
+
 def count_labels(annotations: tuple[Annotation, ...], task: Task) -> dict[str, int]:
     """What annotations name, by class: boxes, classes of masks, or classes of images."""
     return dict(Counter(label for said in annotations for label in labels_given(said, task)))
@@ -133,25 +145,33 @@ def _training_labels(
     head = versions.head(config.dataset)
     try:
         counts = (
-            head.counts["train"]
-            if head
-            else _public_counts(settings.paths.datasets, config.dataset)
+            head.counts["train"] if head else _public(settings.paths.datasets, config.dataset)[0]
         )
     except DatasetError as exc:
         return {}, str(exc)
     return {label: n for label, n in counts.items() if label != _IMAGES}, ""
 
 
-def _public_counts(root: Path, name: str) -> dict[str, int]:
+def _tested(root: Path, name: str) -> frozenset[str]:
+    """Images, by hash, of a public set's test splits, of which no version learns."""
+    try:
+        return _public(root, name)[1]
+    except DatasetError:  # told by `_training_labels`
+        return frozenset()
+
+
+def _public(root: Path, name: str) -> tuple[dict[str, int], frozenset[str]]:
     index = root / name / SAMPLES_FILE
     stamp = index.stat().st_mtime_ns if index.is_file() else 0
-    return _counted(root, name, stamp)
+    return _read(root, name, stamp)
 
 
 @lru_cache(maxsize=16)
-def _counted(root: Path, name: str, stamp: int) -> dict[str, int]:
-    """Counts of a public set as it was at `stamp`; it is read once and asked for every minute."""
-    return open_dataset(name, root).counts(ACCEPTANCE)["train"]
+def _read(root: Path, name: str, stamp: int) -> tuple[dict[str, int], frozenset[str]]:
+    """Counts and test images of a public set as it was at `stamp`; asked for every minute."""
+    dataset = open_dataset(name, root)
+    tested = (s.sha256 for s in dataset.samples if "test" in s.splits.values())
+    return dataset.counts(ACCEPTANCE)["train"], frozenset(tested)
 
 
 def _drift(settings: Settings, desk: Desk, config: ReleaseConfig) -> Drift | None:
@@ -159,4 +179,4 @@ def _drift(settings: Settings, desk: Desk, config: ReleaseConfig) -> Drift | Non
     if reference is None:
         return None
     incoming = Incoming(desk.ledger, window=settings.retraining.drift_window)
-    return compare(reference, incoming.latest(config.name))
+    return compare(reference, incoming.latest(config.name, config.revision))

@@ -99,6 +99,7 @@ class QueueReader:
         places, states, classes = Counter[Place](), Counter[ReviewState](), Counter[str]()
         since_when: list[datetime] = []
         with self._lock, desk.ledger.reading() as session:
+            _plan_for_many(session)
             for place, state, main_class, images, oldest in session.execute(_counts(desk)):
                 places[place] += images
                 if place != "reviewed":
@@ -124,6 +125,7 @@ class QueueReader:
         """
         shown: dict[str, Place] = {}
         with desk.ledger.reading() as session:
+            _plan_for_many(session)
             for at in (place,) if place is not None else PLACES:
                 if left := limit - len(shown):
                     shown |= dict.fromkeys(session.scalars(_listed(desk, at).limit(left)), at)
@@ -178,6 +180,16 @@ class QueueReader:
 
 def _mark(session: Session) -> int:
     return session.scalar(sa.select(sa.func.max(EventRow.id))) or 0
+
+
+def _plan_for_many(session: Session) -> None:
+    """Have PostgreSQL match items and answers by their hashes in this transaction.
+
+    Without statistics, as after a restore, it takes both for a handful of rows and compares each
+    with each: three quarters of a minute with 30,000 items and 20,000 answers.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(sa.text("SET LOCAL enable_nestloop = off"))
 
 
 def _counts(desk: Desk) -> sa.Select[Any]:

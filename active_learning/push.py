@@ -16,9 +16,9 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from active_learning.choosing import choose
+from active_learning.choosing import Waiting, choose
 from active_learning.label_format import to_task_data
 from active_learning.label_studio import LabelStudio, Project
 from active_learning.labelling import Labelling
@@ -44,6 +44,7 @@ PATIENCE: Final = 3  # failures in a row after which Label Studio is left alone 
 AT_ONCE: Final = 20  # items asked about, or read back, in one request; a mask may take a megabyte
 # Of these the item is innocent: the token, the permission or the project is at fault.
 _NOT_THE_ITEM: Final = frozenset({401, 403, 404})
+_Item = TypeVar("_Item", ReviewItem, Waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +169,16 @@ class _Pass:
 
     def send(self, ranking: Ranking, is_stopped: Callable[[], bool]) -> str:
         """Send what is due."""
-        due = {item.id: item for item in self._outbox.due()}
+        due = self._outbox.due()
         chosen = choose(
-            tuple(due.values()),
+            due,
             ranking.budget,
             labelled_counts=ranking.labelled_counts,
             random_share=ranking.random_share,
             seed=ranking.seed,
         )
-        for items in _batches([due[item_id] for item_id in chosen]):
+        known = {item.id: item for item in due}
+        for items in _batches([known[item_id] for item_id in chosen]):
             try:
                 made = self._tasks_of(items)
             except (RequestNotSent, OutcomeUnknown) as exc:  # none was claimed: they wait as before
@@ -193,7 +195,7 @@ class _Pass:
 
     def _send_all(
         self,
-        items: Sequence[ReviewItem],
+        items: Sequence[Waiting],
         made: Mapping[str, Sequence[int]],
         is_stopped: Callable[[], bool],
     ) -> str:
@@ -241,7 +243,7 @@ class _Pass:
         self._sent(item, task_id)
         return ""
 
-    def _tasks_of(self, items: Sequence[ReviewItem]) -> dict[str, list[int]]:
+    def _tasks_of(self, items: Sequence[ReviewItem | Waiting]) -> dict[str, list[int]]:
         return self._studio.tasks_with(self._project.id, [item.dedupe_key for item in items])
 
     def _upload(self, shown: ShownImage) -> str:
@@ -326,6 +328,6 @@ class _Pass:
         return self._failures >= PATIENCE
 
 
-def _batches(items: Sequence[ReviewItem]) -> Iterator[Sequence[ReviewItem]]:
+def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
     for start in range(0, len(items), AT_ONCE):
         yield items[start : start + AT_ONCE]

@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -190,11 +191,16 @@ def _credentials(folder: Path) -> tuple[str, str]:
     """Password and token of this folder's server, drawn at its first start; for its owner alone."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "credentials"
-    if not file.exists():
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as out:
-            out.write(f"{secrets.token_urlsafe(12)}\n{secrets.token_hex(20)}\n")
-    password, token = file.read_text(encoding="ascii").split()
+    try:
+        password, token = file.read_text(encoding="ascii").split()
+    except (FileNotFoundError, ValueError):  # one that was cut off has started no server yet
+        password, token = secrets.token_urlsafe(12), secrets.token_hex(20)
+        handle, name = tempfile.mkstemp(prefix=".credentials.", dir=folder)  # its owner's alone
+        with os.fdopen(handle, "w", encoding="ascii") as out:
+            out.write(f"{password}\n{token}\n")
+            out.flush()
+            os.fsync(out.fileno())
+        Path(name).replace(file)
     return password, token
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PROTOCOL: Final = "leak-free"  # whose splits
 RESAMPLES: Final = 1000
 _BAND: Final = (10, 90)  # percentiles of the seeds, shaded in the plot
 
@@ -81,7 +82,6 @@ def simulate_dataset(
     seeds: int,
     sizes: tuple[int, int, int],
     split: str,
-    protocol: str = "leak-free",
 ) -> tuple[Simulation, ...]:
     """Simulate all strategies on a prepared data set.
 
@@ -93,7 +93,6 @@ def simulate_dataset(
         seeds: how many.
         sizes: first labels, labels a round, rounds.
         split: on which the learner is judged.
-        protocol: whose splits.
 
     Returns:
         One for each metric and split; the split that chooses comes first.
@@ -113,12 +112,12 @@ def simulate_dataset(
                 f"{name} is a set of boxes: its detectors begin at folded COCO arrays of YOLO11n; "
                 f"give their .npz, not {source}."
             )
-        pool = BoxPool(dataset, source, protocol=protocol, judged=(split,))
+        pool = BoxPool(dataset, source, protocol=PROTOCOL, judged=(split,))
         words = f"a YOLO11n's backbone and neck, trained on COCO ({source.name})"
         asked = [(s, m) for m in (MAP50, MAP50_95) for s in dict.fromkeys((CALIBRATED_ON, split))]
     else:
         embedder = Embedder(source, cache=settings.paths.cache / "features")
-        pool = open_pool(dataset, embedder, protocol=protocol, split=split)
+        pool = open_pool(dataset, embedder, protocol=PROTOCOL, split=split)
         config = embedder.config
         words = f"{config.name} {config.revision}, trained on {config.dataset}"
         asked = [(split, MACRO_F1)]
@@ -130,7 +129,7 @@ def simulate_dataset(
         plan,
         seeds=seeds,
         records=settings.paths.runs / "simulations",
-        identity={**facts, "split": split, "protocol": protocol},
+        identity={**facts, "split": split, "protocol": PROTOCOL},
     )
     return tuple(
         summarise(outcomes, pool, plan, facts=facts, split=judge, metric=metric)

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 GRID: Final = np.round(np.arange(0.05, 0.96, 0.01), 2)  # of thresholds
 _BINS: Final = 100  # of probability: one per hundredth
+# Of a class that no threshold finds, or that the images do not show: more likely than not. The
+# lowest of the grid would let it win, at a probability of 0.06, over another's of one half.
+_UNTAUGHT: Final = 0.5
 
 Counts = NDArray[np.int64]
 
@@ -90,6 +93,8 @@ def fit_thresholds(release: Path, dataset: Dataset, *, device: str = "cpu") -> T
 def best_thresholds(counts: Counts) -> NDArray[np.float64]:
     """The threshold of each class at which its IoU is highest; of equal ones the lowest.
 
+    A class whose IoU is 0 at all of them has 0.5.
+
     Args:
         counts: (2, n, _BINS), pixels by probability of each class: those of the class, then all.
 
@@ -101,7 +106,8 @@ def best_thresholds(counts: Counts) -> NDArray[np.float64]:
     hits, claimed = above[:, :, places]
     truth = counts[0].sum(-1)[:, None]
     iou = hits / np.maximum(truth + claimed - hits, 1)
-    return np.asarray(GRID[iou.argmax(-1)], np.float64)
+    best = np.where(iou.max(-1) > 0, GRID[iou.argmax(-1)], _UNTAUGHT)
+    return np.asarray(best, np.float64)
 
 
 def _histograms(maps: Tensor, truth: NDArray[np.uint8]) -> Counts:

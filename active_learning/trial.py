@@ -1,4 +1,4 @@
-"""Measuring a candidate beside the incumbent, for the gate: one pass over the test split each.
+"""Measuring a candidate beside the incumbent, for the gate: one look at the test split each.
 
 Both look at the same frozen images; calibration error, golden findings and metrics come from the
 same predictions. Latency is taken in turns, so that what else the machine does is shared.
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 
 PROTOCOL: Final = "leak-free"  # whose test split decides
 TIMED_IMAGES: Final = 12
+ROOM: Final = 500_000_000  # bytes: 2,500 pictures of 200 × 200 px, 25 of 4 megapixels
 _GOLDEN_IOU: Final = 0.5
 _GOLDEN_SHARE: Final = 0.5  # of a class's pixels that must be found
 
 
 class Remembering:
     """A predictor that looks at each image once and repeats itself when asked again.
+
+    Of class maps, which take five bytes a pixel, it remembers as many as `ROOM` holds; at the
+    other images it looks again.
 
     Args:
         predictor: who looks; always asked for everything it sees.
@@ -47,6 +51,7 @@ class Remembering:
         self._predictor = predictor
         self._said: dict[str, Prediction] = {}
         self._threshold: float | None = None
+        self._room = ROOM
 
     def __call__(
         self, images: Sequence[DecodedImage], *, score_threshold: float
@@ -55,11 +60,22 @@ class Remembering:
         if self._threshold not in (None, score_threshold):
             raise ValueError(f"Asked for scores from {self._threshold}, now {score_threshold}.")
         self._threshold = score_threshold
-        new = [image for image in images if image.sha256 not in self._said]
+        known = {i.sha256: self._said[i.sha256] for i in images if i.sha256 in self._said}
+        new = [image for image in images if image.sha256 not in known]
         if new:
             found = self._predictor(new, score_threshold=score_threshold)
-            self._said |= {i.sha256: p for i, p in zip(new, found, strict=True)}
-        return [self._said[image.sha256] for image in images]
+            for image, prediction in zip(new, found, strict=True):
+                known[image.sha256] = prediction
+                self._remember(image.sha256, prediction)
+        return [known[image.sha256] for image in images]
+
+    def _remember(self, sha256: str, prediction: Prediction) -> None:
+        size = 0
+        if isinstance(prediction, Segmentation):
+            size = prediction.class_map.nbytes + prediction.scores.nbytes
+        if size <= self._room:
+            self._room -= size
+            self._said[sha256] = prediction
 
 
 def compare_trials(
@@ -70,7 +86,6 @@ def compare_trials(
     golden: Sequence[str] = (),
     device: str,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> tuple[Trial, Trial]:
     """Measure two releases on the frozen leak-free test split.
 
@@ -81,7 +96,6 @@ def compare_trials(
         golden: names of images of the data set, of any split.
         device: where both run.
         resamples: of the bootstrap, the same for both.
-        seed: of the resamples.
 
     Raises:
         DatasetError: if a golden image is not in the data set, labels differ, or there is no test
@@ -107,7 +121,6 @@ def compare_trials(
             golden=golden,
             latency_ms=latency_ms,
             resamples=resamples,
-            seed=seed,
         )
         for predictor, folder, latency_ms in zip(
             predictors, (candidate, incumbent), times, strict=True
@@ -157,14 +170,12 @@ def _trial(
     golden: Sequence[str],
     latency_ms: float,
     resamples: int,
-    seed: int,
 ) -> Trial:
     from training.evaluate import measure
 
-    measured = measure(
-        predictor, dataset, protocol=PROTOCOL, split="test", seed=seed, resamples=resamples
-    )
+    measured = measure(predictor, dataset, protocol=PROTOCOL, split="test", resamples=resamples)
     metric = PRIMARY[config.task]
+    test = dataset.split(PROTOCOL, "test")
     wanted, found = golden_findings(predictor, config, dataset, golden)
     return Trial(
         evaluation=measured.evaluation,
@@ -175,8 +186,9 @@ def _trial(
             for label, drawn in measured.class_resamples[metric].items()
         },
         support=measured.support,
-        calibration_error=calibration_error(predictor, config, dataset.split(PROTOCOL, "test")),
+        calibration_error=calibration_error(predictor, config, test),
         latency_ms=latency_ms,
+        groups=len({sample.group for sample in test}),
         golden=wanted,
         golden_found=found,
     )

@@ -34,6 +34,7 @@ _MIGRATIONS: Final = Path(__file__).resolve().parent / "migrations"
 _READS: Final = "rollmark_reads"  # execution option of connections that only read
 _BUSY_TIMEOUT_S: Final = 15
 _MIGRATION_LOCK: Final = 7_260_311  # any number: PostgreSQL lets one process migrate at a time
+_WHO: Final = 100  # characters that are kept of who did something
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _COMPLETE: Final = {"psycopg": "psycopg[binary]"}  # what brings its own libraries along
 _SECRET: Final = re.compile("passw", re.IGNORECASE)  # names of a query's secrets
@@ -78,7 +79,7 @@ class EventRow(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     at: Mapped[datetime]
-    who: Mapped[str] = mapped_column(sa.String(100))
+    who: Mapped[str] = mapped_column(sa.String(_WHO))
     what: Mapped[str] = mapped_column(sa.String(50))
     entity: Mapped[str] = mapped_column(sa.String(150), index=True)
     before: Mapped[str | None] = mapped_column(sa.String(50))
@@ -171,7 +172,7 @@ class Ledger:
         session.add(
             EventRow(
                 at=self.clock.now(),
-                who=who,
+                who=who[:_WHO],  # a user at a machine, whose names may be long ones
                 what=what,
                 entity=entity,
                 before=before,

@@ -40,6 +40,7 @@ class Trial(Record):
     support: dict[str, int]  # test images that show each class
     calibration_error: float  # D-ECE or ECE of the calibrated probabilities
     latency_ms: float  # median of one image, both releases timed in turns
+    groups: int | None = None  # of related test images, which are drawn; older trials do not know
     golden: tuple[str, ...] = ()
     golden_found: tuple[str, ...] = ()
 

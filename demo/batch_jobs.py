@@ -1,17 +1,18 @@
 """Batches at work: one after the other in the background, stopped and gone on with at any picture.
 
-The page may be closed and the app restarted: what is done is on disk, and the rest is done then.
+The page may be closed and the app restarted: what is done is on disk, and the rest is done then. Of
+several apps with one data folder each batch has one at work; what that leaves behind, another one
+takes up within the hour.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,9 @@ from demo.unpack import BatchLimits, Picture, list_pictures, unpack
 logger = logging.getLogger(__name__)
 
 _TILE_QUALITY: Final = 80
-_REMEMBERED: Final = 8  # batches whose answers stay in memory
+_REMEMBERED: Final = 8  # batches whose answers stay in memory,
+_MOST_ANSWERS: Final = 10_000  # but no more of them: those of a segmenter take some 50 kB each
+_UNFINISHED: Final = ("waiting", "running")
 _RATE_WINDOW: Final = 50  # pictures
 _LOOK_ROUND_S: Final = 3600  # between two looks for batches that have had their time
 
@@ -74,7 +77,8 @@ class Batches:
         self.keep_days = settings.serving.keep_batches_days
         self.store = BatchStore(settings.paths.data / "jobs")
         self.comparisons = Comparisons(settings.paths.data / "comparisons", self.keep_days)
-        self._answers: OrderedDict[str, dict[int, Answer]] = OrderedDict()
+        self._answers: OrderedDict[str, _Remembered] = OrderedDict()
+        self._in_hand: str | None = None  # the batch that this app works on
         self._waiting: deque[str] = deque()
         self._stopping: set[str] = set()
         self._laid_down: set[str] = set()  # a full disk may refuse to note that
@@ -88,9 +92,6 @@ class Batches:
         with self._lock:
             if self._worker is not None:
                 return
-            for job in self.store.jobs():
-                if job.state in ("waiting", "running"):
-                    self._waiting.append(job.id)
             self._worker = threading.Thread(target=self._work, name="batches", daemon=True)
             self._worker.start()
         self._wake.set()
@@ -206,12 +207,27 @@ class Batches:
 
     def _remember(self, job_id: str) -> dict[int, Answer]:
         """The answers of a batch, kept in memory; call it with the lock held."""
-        if job_id not in self._answers:
-            self._answers[job_id] = self.store.answers(job_id)
-            while len(self._answers) > _REMEMBERED:
-                self._answers.popitem(last=False)
+        known = self._answers.get(job_id)
+        size = known.size if known and job_id == self._in_hand else self.store.size(job_id)
+        if known is None or known.size != size:  # another app may be at work on it
+            known = _Remembered(size, self.store.answers(job_id))
+        self._answers[job_id] = known
         self._answers.move_to_end(job_id)
-        return self._answers[job_id]
+        while len(self._answers) > 1 and self._is_too_much():
+            self._answers.popitem(last=False)
+        return known.answers
+
+    def _is_too_much(self) -> bool:
+        answers = sum(len(known.answers) for known in self._answers.values())
+        return len(self._answers) > _REMEMBERED or answers > _MOST_ANSWERS
+
+    def _take_up_what_is_left(self) -> None:
+        """Queue what an app that has ended left unfinished, however it ended."""
+        for job in self.store.jobs():
+            with self._lock:
+                is_known = job.id in self._waiting or job.id in self._laid_down
+                if job.state in _UNFINISHED and not is_known:
+                    self._waiting.append(job.id)
 
     def _work(self) -> None:
         while True:
@@ -219,6 +235,7 @@ class Batches:
             self._wake.clear()
             self.store.forget_old(self.keep_days)
             self.comparisons.forget_old()
+            self._take_up_what_is_left()
             while True:
                 with self._lock:
                     if not self._waiting:
@@ -232,6 +249,8 @@ class Batches:
                 except Exception:  # the thread has to live on
                     logger.exception("batch %s cannot go on", job_id[:6])
                     self._lay_down(job_id)
+                finally:
+                    self._in_hand = None
 
     def _job(self, job_id: str) -> Job:
         """A batch as it stands, whatever the disk could be told of it."""
@@ -248,15 +267,18 @@ class Batches:
             self.store.save(self.store.job(job_id).model_copy(update={"state": "stopped"}))
 
     def _work_on(self, job_id: str) -> None:
-        job = self.store.job(job_id)
-        with _alone(self.store.lock_file(job_id)) as is_ours:
+        with self.store.alone(job_id) as is_ours:
             if not is_ours:
                 logger.info("batch %s is being worked on by another app", job_id[:6])
+                return
+            job = self.store.job(job_id)
+            if job.state not in _UNFINISHED:  # it was queued twice, or another app was faster
                 return
             job = job.model_copy(update={"state": "running"})
             self.store.save(job)
             with self._lock:
                 done = set(self._remember(job_id))
+                self._in_hand = job_id
                 self._times.clear()
             for index in range(len(job.names)):
                 if index in done:
@@ -310,13 +332,9 @@ class Batches:
         PillowImage.fromarray(drawn).save(path, "WEBP", quality=_TILE_QUALITY)
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Whether this process alone works on a batch; a process that dies lets go."""
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """The answers of a batch, and how long their file was when they were read."""
+
+    size: int  # bytes
+    answers: dict[int, Answer]

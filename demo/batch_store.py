@@ -9,6 +9,7 @@ permission to see the batch.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
@@ -177,6 +178,13 @@ class BatchStore:
                 file.truncate(whole)  # the next answer would be glued to half a line
                 raise
 
+    def size(self, job_id: str) -> int:
+        """Length of the file of answers, in bytes: it grows with each."""
+        try:
+            return (self._root / job_id / _ANSWERS).stat().st_size
+        except OSError:
+            return 0
+
     def answers(self, job_id: str) -> dict[int, Answer]:
         """Every whole answer by the picture's index; a torn line is none."""
         found: dict[int, Answer] = {}
@@ -192,9 +200,16 @@ class BatchStore:
                     found[answer.index] = answer
         return found
 
-    def lock_file(self, job_id: str) -> Path:
-        """What the app that works on a batch keeps locked."""
-        return self._root / job_id / ".lock"
+    @contextmanager
+    def alone(self, job_id: str) -> Iterator[bool]:
+        """Whether this process alone works on a batch; a process that dies lets go."""
+        with (self._root / job_id / ".lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+            else:
+                yield True
 
     def forget_old(self, days: float) -> int:
         """Remove batches that were finished longer ago; how many. What a kill left goes, too."""

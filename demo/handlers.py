@@ -23,6 +23,7 @@ from demo.draw import Layers, overlay
 from demo.heat import Heat, paint
 from demo.service import AUTO, Comparison, Look, Service
 from demo.telling import told
+from demo.unpack import shown_name
 from demo.words import short
 
 logger = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ def ground(service: Service, shown: Shown, heat: Heat) -> Image:
     image = image_of(service, shown)
     if heat == "off":
         return image.pixels
-    return paint(image.pixels, service.heat(image, shown.inspection.model, heat))
+    return paint(image.pixels, service.heat(image, shown.inspection, heat))
 
 
 def image_of(service: Service, shown: Shown | Compared) -> DecodedImage:
@@ -219,7 +220,7 @@ def uploaded(picture: Any) -> tuple[str, str]:
     if not marked or picture["meta"].get("_type") != _FILE_TYPE or not picture.get("path"):
         raise InputError("No image was sent; upload one and send the file it became.")
     path = str(picture["path"])
-    return path, Path(str(picture.get("orig_name") or path)).name[:120]
+    return path, shown_name(str(picture.get("orig_name") or path))
 
 
 def answer_inspect(

@@ -15,6 +15,7 @@ import numpy as np
 from core.errors import InputError
 from core.types import DecodedImage, FloatArray, Image
 from demo.colours import rgb
+from demo.words import short
 from hub.registry import Release
 from models._committee import COMMITTEE
 
@@ -64,16 +65,34 @@ class HeatMaps:
             import pytorch_grad_cam  # noqa: F401
 
     def __call__(
-        self, release: Release, image: DecodedImage, method: Literal["layer", "eigen"]
+        self,
+        release: Release,
+        image: DecodedImage,
+        method: Literal["layer", "eigen"],
+        *,
+        revision: str,
     ) -> FloatArray:
         """Where the network of a release looked, (H, W) in [0, 1].
 
+        Args:
+            release: the live one.
+            image: that it looked at.
+            method: of explaining.
+            revision: whose answer is explained.
+
         Raises:
-            InputError: if it is the committee's, which has no network of its own.
+            InputError: if it is the committee's, which has no network of its own, or another one
+                has gone live since the answer: its heat would lie under findings that are not its.
             WeightsError: if its weights are damaged.
         """
-        if release.config.name == COMMITTEE:
+        config = release.config
+        if config.name == COMMITTEE:
             raise InputError(OF_COMMITTEE)
+        if config.revision != revision:
+            raise InputError(
+                f"{short(config.title)} {revision} has given this answer, and {config.revision} "
+                "is live by now: inspect the picture again."
+            )
         key = (_network(release), image.sha256, method)
         with self._lock:
             heat = self._maps.get(key)

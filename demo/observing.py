@@ -39,6 +39,7 @@ class Answered:
 
 
 _Noted = tuple[DecodedImage, Callable[[], Inspection], bytes | None]
+_Told = tuple[str, str, Seen]  # by which model and revision
 
 
 class Observer:
@@ -102,7 +103,7 @@ class Observer:
             for _ in seen:
                 self._queue.task_done()
 
-    def _take(self) -> list[tuple[str, Seen]]:
+    def _take(self) -> list[_Told]:
         """What one answer at least tells, and those that come within a moment; no picture."""
         seen = [self._look(self._queue.get())]
         while len(seen) < _BATCH:
@@ -112,7 +113,7 @@ class Observer:
                 break
         return seen
 
-    def _look(self, noted: _Noted) -> tuple[str, Seen]:
+    def _look(self, noted: _Noted) -> _Told:
         image, read, data = noted
         answered = Answered(image, read(), data)
         if self._beside is not None:
@@ -122,9 +123,10 @@ class Observer:
                 logger.error("an answer was not looked at beside: %s", exc)
             except Exception:  # the thread has to live on
                 logger.exception("an answer was not looked at beside")
-        return answered.inspection.model, observe(answered.image.pixels, answered.inspection)
+        said = answered.inspection
+        return said.model, said.revision, observe(answered.image.pixels, said)
 
-    def _write(self, seen: list[tuple[str, Seen]]) -> None:
+    def _write(self, seen: list[_Told]) -> None:
         try:
             Incoming(self._ledger(), window=self._window).add(seen)
         except RollmarkError as exc:

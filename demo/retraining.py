@@ -196,6 +196,7 @@ class Retrainings:
             InputError: if the release before is another one by now, or there is none.
             UnknownModelError: if no served model has that name.
             HubError: if the Hub refuses; this machine has moved then.
+            Overtaken: if somebody was faster by a moment; then nothing has changed.
             WeightsError: if the release before is damaged; then nothing has changed.
         """
         model = self._service.choose(model).config.name  # never a path
@@ -205,7 +206,8 @@ class Retrainings:
             raise InputError(
                 f"The release before is {found or 'none'} by now, not {expected}: look again."
             )
-        roll_back(model, self._settings, why=f"asked for by {who} on the page")
+        why = f"asked for by {who} on the page"
+        roll_back(model, self._settings, why=why, to=expected)  # two who ask at once go back one
         return channel.live, expected
 
     def put_live(self, model: str, revision: str, *, who: str) -> tuple[str, str]:

@@ -54,13 +54,15 @@ class ReviewDesk:
             note: in the person's own words.
 
         Raises:
-            InputError: if there is no such reason, or the note is too long.
+            InputError: if there is no such reason, or the note is too long or no text.
             LedgerError: if the item cannot be stored.
         """
         if reason not in REASONS:
             raise InputError(f"Unknown reason {reason[:60]!r}. Available: {', '.join(REASONS)}.")
         if len(note) > MAX_NOTE:
             raise InputError(f"The note has {len(note)} characters; at most {MAX_NOTE} are kept.")
+        if not _is_text(note):
+            raise InputError("The note holds signs that are no text; write it anew without them.")
         words = (_IN_WORDS[reason],)
         return self.add(image, [inspection], releases, reasons=words, priority=BY_HAND, note=note)
 
@@ -104,3 +106,8 @@ class ReviewDesk:
             if self._desk is None or self._desk[0] != classes:
                 self._desk = (classes, open_desk(self._settings))
             return self._desk[1]
+
+
+def _is_text(note: str) -> bool:
+    """Whether every database keeps it: none takes half of a pair of UTF-16, and not each a NUL."""
+    return "\0" not in note and not any("\ud800" <= sign <= "\udfff" for sign in note)

@@ -6,7 +6,6 @@ All methods may be called from any thread.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -192,10 +191,10 @@ class Service:
         return Look(image, prediction, inspection, config.title, usual)
 
     def heat(
-        self, image: DecodedImage, model: str, method: Literal["layer", "eigen"]
+        self, image: DecodedImage, said: Inspection, method: Literal["layer", "eigen"]
     ) -> FloatArray:
-        """Where a model looked, (H, W) in [0, 1]; raises what `choose` and `HeatMaps` raise."""
-        return self._heat(self.choose(model), image, method)
+        """Where the model of an answer looked, (H, W) in [0, 1]; raises as `choose`, `HeatMaps`."""
+        return self._heat(self.choose(said.model), image, method, revision=said.revision)
 
     def chosen(self, models: Sequence[str] | None) -> tuple[str, ...]:
         """Names for a comparison: those given, each once, or every served model.
@@ -324,8 +323,8 @@ class Service:
 
     def _threshold(self, given: float | None) -> float | None:
         threshold = self._settings.serving.score_threshold if given is None else given
-        if threshold is not None and not (math.isfinite(threshold) and 0 <= threshold <= 1):
-            raise InputError(f"Score threshold is {threshold:g}; it must lie in 0 to 1.")
+        if threshold is not None and not 0 <= threshold <= 1:  # whole numbers have no largest one
+            raise InputError(f"Score threshold is {threshold!s:.20}; it must lie in 0 to 1.")
         return threshold
 
 

@@ -81,13 +81,13 @@ def list_pictures(
             if any(member.flag_bits & _ENCRYPTED for member in wanted):
                 raise InputError(f"{name} is encrypted; unpack it and drop the pictures.")
             pictures += len(wanted)
-            others += [_shown(m.filename) for m in members if not _is_wanted(m)]
+            others += [shown_name(m.filename) for m in members if not _is_wanted(m)]
             total += sum(member.file_size for member in wanted)
         elif _is_picture(name):
             pictures += 1
             total += path.stat().st_size
         else:
-            others.append(_shown(name))
+            others.append(shown_name(name))
     if pictures == 0:
         raise InputError("There is no picture in it; PNG, JPEG, BMP, TIFF and WebP are read.")
     if pictures > limits.pictures:
@@ -113,7 +113,7 @@ def unpack(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> Iterator[P
         if _is_archive(name):
             found = _members(path, name, limits, within=f"{name}/" if len(files) > 1 else "")
         elif _is_picture(name):
-            found = iter([Picture(_shown(name), _shown(name), _read(path, limits))])
+            found = iter([Picture(shown_name(name), shown_name(name), _read(path, limits))])
         else:
             continue
         for picture in found:
@@ -130,7 +130,7 @@ def _members(path: Path, name: str, limits: BatchLimits, *, within: str) -> Iter
     with _opened(path, name, limits) as archive:
         for member in sorted(filter(_is_wanted, archive.infolist()), key=lambda m: m.filename):
             place = _printable(f"{within}{member.filename}".replace("\\", "/"))
-            yield Picture(_shown(member.filename), place, _extract(archive, member, limits))
+            yield Picture(shown_name(member.filename), place, _extract(archive, member, limits))
 
 
 def _extract(
@@ -213,7 +213,7 @@ def _is_wanted(member: zipfile.ZipInfo) -> bool:
     return not member.is_dir() and not is_link and not hidden and _is_picture(member.filename)
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """The file's own name, for people: without folders, and of a length that fits a table."""
     return _printable(PurePosixPath(name.replace("\\", "/")).name or "picture")
 

@@ -91,7 +91,14 @@ def activate(
         return resolve(config.name, paths)
 
 
-def rollback(name: str, paths: PathSettings, *, who: str | None = None, why: str = "") -> Release:
+def rollback(
+    name: str,
+    paths: PathSettings,
+    *,
+    who: str | None = None,
+    why: str = "",
+    to: str | None = None,
+) -> Release:
     """Return to the release that was live before; again and again, to the first.
 
     Args:
@@ -99,11 +106,13 @@ def rollback(name: str, paths: PathSettings, *, who: str | None = None, why: str
         paths: where releases and the ledger lie.
         who: on whose behalf; by default the user and host of this process.
         why: in a person's words, for the history.
+        to: the only revision that is returned to; None: whichever was before.
 
     Returns:
         The release that is live now.
 
     Raises:
+        Overtaken: if another revision than `to` was before; then nothing has changed.
         UnknownModelError: if there is no such model.
         WeightsNotFoundError: if there is none before the live one.
         WeightsError: if the one before is damaged; then nothing has changed.
@@ -120,6 +129,8 @@ def rollback(name: str, paths: PathSettings, *, who: str | None = None, why: str
                 f"{name} {channel.live} is the first release of this machine: none was before it."
             )
         target, *older = channel.previous
+        if to not in (target, None):
+            raise Overtaken(f"The release before {name} {channel.live} is {target}, not {to}.")
         read_whole(paths.releases / name / target)
         move = make_move("rolled back", channel.live, target, who, why)
         fresh = Channel(live=target, previous=tuple(older), moves=(*channel.moves, move))

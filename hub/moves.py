@@ -106,7 +106,9 @@ def _described(folder: Path, evaluations: Sequence[Evaluation]) -> Iterator[Path
         yield Path(scratch) / "release"
 
 
-def roll_back(name: str, settings: Settings, *, why: str = "", here: bool = False) -> Moved:
+def roll_back(
+    name: str, settings: Settings, *, why: str = "", here: bool = False, to: str | None = None
+) -> Moved:
     """Return to the release before the live one, here and, with a namespace, on the Hub.
 
     A machine that never promoted this model follows the Hub; then the Hub's channel moves alone.
@@ -116,9 +118,11 @@ def roll_back(name: str, settings: Settings, *, why: str = "", here: bool = Fals
         settings: where releases lie, and the Hub's namespace.
         why: for the history.
         here: leave the Hub as it is.
+        to: the only revision that this machine returns to; None: whichever was before.
 
     Raises:
         HubError: if the Hub refuses, or has nothing to go back to; this machine has moved then.
+        Overtaken: if another revision than `to` was before; then nothing has changed.
         UnknownModelError: if there is no such model.
         WeightsNotFoundError: if there is no release before the live one.
         WeightsError: if the one before is damaged; then nothing has changed.
@@ -129,7 +133,7 @@ def roll_back(name: str, settings: Settings, *, why: str = "", here: bool = Fals
         moved = withdraw(name, settings.hub)
         _tell(name, paths, "rolled back", moved, why)
         return Moved(None, moved)
-    done = rollback(name, paths, why=why)
+    done = rollback(name, paths, why=why, to=to)
     local = (channel.live if channel is not None else None, done.config.revision)
     if not with_hub:
         return Moved(local, None)

@@ -128,17 +128,13 @@ def parse_channel(data: bytes, repo: str) -> HubChannel:
         ) from exc
 
 
-def read_file(
-    api: HfApi, repo: str, name: str, commit: str, *, kind: str = "model"
-) -> bytes | None:
+def read_file(api: HfApi, repo: str, name: str, commit: str) -> bytes | None:
     """A file at a commit, or None if it is not there; raises huggingface_hub's errors."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     with tempfile.TemporaryDirectory(prefix="hub-", dir=scratch()) as folder:
         try:
-            path = api.hf_hub_download(
-                repo, name, revision=commit, repo_type=kind, local_dir=folder
-            )
+            path = api.hf_hub_download(repo, name, revision=commit, local_dir=folder)
         except LocalEntryNotFoundError:
             raise  # the Hub is away; only its own word makes a file missing
         except EntryNotFoundError:

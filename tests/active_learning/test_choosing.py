@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from active_learning.choosing import BY_HAND, choose, classes_seen
+from active_learning.choosing import BY_HAND, Waiting, choose, classes_seen
 from core.records import FoundBox, ImageFacts, Inspection, ReviewItem
 from core.types import Task
 
@@ -43,7 +43,7 @@ def item(number: int, priority: float, *tasks: Task) -> ReviewItem:
 
 def chosen(due: list[ReviewItem], budget: int, *, seed: int = 0) -> list[int]:
     options = {"labelled_counts": {}, "random_share": 0.0, "seed": seed}
-    return [int(name) for name in choose(due, budget, **options)]
+    return [int(name) for name in choose([Waiting.of(one) for one in due], budget, **options)]
 
 
 def test_all_are_sent_where_the_budget_allows():
@@ -76,7 +76,7 @@ def test_what_a_person_has_flagged_goes_before_every_doubt_of_a_model():
     due = [item(k, BY_HAND).model_copy(update={"predictions": (seen,)}) for k in range(1, 5)]
     due += [item(k, 0.99, "classify") for k in range(5, 40)]
     options = {"labelled_counts": {"crazing": 10_000}, "random_share": 0.2, "seed": 0}
-    sent = choose(due, 5, **options)
+    sent = choose([Waiting.of(one) for one in due], 5, **options)
     assert [int(name) for name in sent[:4]] == [1, 2, 3, 4]
     assert len(set(sent)) == 5
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
 import pytest
 
+from active_learning import _answer_rows
+from active_learning import inbox as inbox_module
+from active_learning._answer_rows import AnnotationRow, to_annotation
 from active_learning.inbox import Arrival, Cursor, Taken
 from core.errors import InputError
 from core.records import Annotation
@@ -55,6 +59,22 @@ def test_of_two_answers_about_one_image_the_newer_holds(inbox):
     assert labels(inbox) == ["newer"]
     inbox.take([arrival(5, 4, "deleted")])
     assert labels(inbox) == ["older"]
+
+
+def test_answers_can_be_read_with_a_few_in_memory_at_a_time(inbox, monkeypatch):
+    inbox.take([arrival(n, n, image=f"{n:064d}", task=n) for n in range(1, 10)])
+    monkeypatch.setattr(_answer_rows, "_AT_ONCE", 2)
+    read: list[weakref.ref[AnnotationRow]] = []
+    together = []
+
+    def counted(row):
+        read.append(weakref.ref(row))
+        together.append(sum(one() is not None for one in read))
+        return to_annotation(row)
+
+    monkeypatch.setattr(inbox_module, "to_annotation", counted)
+    assert [said.task_id for said in inbox.each()] == list(range(1, 10))
+    assert max(together) <= 4  # two of this question, and two of the one before
 
 
 def test_a_skipped_answer_says_nothing_until_it_is_given(inbox):

@@ -17,6 +17,7 @@ from core.records import Annotation
 from hub.registry import resolve
 from models._release import read_release, write_config
 from tests.active_learning.installation import DATASET, MODEL, installation
+from training.datasets import open_dataset
 
 __all__ = ["installation"]
 
@@ -67,6 +68,32 @@ def test_a_run_on_another_set_does_not_tell_what_the_live_release_has_learned(in
     assert look(installation, ledger).new_reviews == 0
 
 
+def test_answers_of_a_run_that_was_given_up_without_a_candidate_are_still_new(
+    installation, ledger, clock
+):
+    desk = installation.desk(ledger)
+    installation.answer(desk, 2)
+    version = versions_of(installation.settings, desk).next_version(DATASET).id
+    runs = RetrainingRuns(ledger, who="tests")
+
+    def run(*phases, **changes):
+        with Leases(ledger).hold(LEASE, ttl_s=60) as lease:
+            made = runs.request(lease, model=MODEL, dataset=DATASET, why="due", incumbent="a")
+            made = runs.take_up(made, lease)
+            for phase in phases:
+                made = runs.reach(made, lease, phase, version=version, **changes)
+            assert look(installation, ledger).new_reviews == 0  # while it may still learn them
+            runs.end(made, lease, "refused", ("given up, or no better",))
+        clock.pass_s(25 * 3600)
+
+    run("snapshot", "training")
+    found = look(installation, ledger)
+    assert (found.new_reviews, found.due.now) == (2, True)
+    run("snapshot", "training", "evaluated", candidate="b" * 12)
+    run()  # the next one is given up at once
+    assert look(installation, ledger).new_reviews == 0
+
+
 def test_what_the_new_answers_name_is_counted_beside_what_training_has(installation, ledger):
     installation.answer(installation.desk(ledger), 2, label="scratches")
     found = look(installation, ledger)
@@ -74,6 +101,15 @@ def test_what_the_new_answers_name_is_counted_beside_what_training_has(installat
     assert set(found.training_labels) == set(installation.labels)
     assert found.due.now
     assert found.drift is None  # the release has no reference
+
+
+def test_answers_about_test_images_are_nothing_to_train_on(installation, ledger):
+    public = open_dataset(DATASET, installation.settings.paths.datasets)
+    installation.images = [s.sha256 for s in public.samples if "test" in s.splits.values()][:2]
+    installation.answer(installation.desk(ledger), 2)
+    found = look(installation, ledger)
+    assert (found.new_reviews, found.due.now) == (0, False)
+    assert found.due.why == "0 of 2 newly reviewed images."
 
 
 def test_an_answer_that_the_model_cannot_learn_from_is_not_new_for_it(installation, ledger):
@@ -99,21 +135,37 @@ def test_drift_is_that_of_the_latest_inspections_of_this_model(installation, led
     config = read_release(folder)
     write_config(folder, config.model_copy(update={"drift": reference.model_dump(mode="json")}))
     window = Incoming(ledger, window=installation.settings.retraining.drift_window)
-    window.add([(MODEL, Seen(0.95, 0.2, "crazing", 0.9))] * 120)
-    window.add([("grace", Seen(0.1, 0.2, "crazing", 0.9))] * 5)
+    window.add([(MODEL, config.revision, Seen(0.95, 0.2, "crazing", 0.9))] * 120)
+    window.add([("grace", config.revision, Seen(0.1, 0.2, "crazing", 0.9))] * 5)
     drift = look(installation, ledger).drift
     assert drift.n == 120
     assert drift.worst()[0] == "brightness"
     assert drift.psi["contrast"] == drift.psi["class"] == 0.0
 
 
+def test_what_the_release_before_has_said_is_no_drift(installation, ledger):
+    """It was half as sure as the new one is on its validation images, of the same steel."""
+    new = resolve(MODEL, installation.settings.paths)
+    reference = describe([(0.5, 0.2)] * 100, [("crazing", 0.9)] * 100)
+    told = {"drift": reference.model_dump(mode="json")}
+    write_config(new.folder, new.config.model_copy(update=told))
+    window = Incoming(ledger, window=installation.settings.retraining.drift_window)
+    window.add([(MODEL, "of before", Seen(0.5, 0.2, "nothing", 0.45))] * 200)
+    assert look(installation, ledger).drift.n == 0
+    window.add([(MODEL, new.config.revision, Seen(0.5, 0.2, "crazing", 0.9))] * 100)
+    found = look(installation, ledger).drift
+    assert (found.n, found.worst()[1]) == (100, 0.0)
+
+
 def test_the_window_keeps_the_latest_of_each_model(ledger):
     window = Incoming(ledger, window=3)
-    window.add([("a", Seen(k / 10, 0.0, "x", 0.0)) for k in range(5)])
-    window.add([("b", Seen(0.9, 0.0, "x", 0.0)), ("a", Seen(0.7, 0.0, "x", 0.0))])
-    assert [s.brightness for s in window.latest("a")] == [0.3, 0.4, 0.7]
-    assert [s.brightness for s in window.latest("b")] == [0.9]
-    assert window.latest("c") == ()
+    window.add([("a", "1", Seen(k / 10, 0.0, "x", 0.0)) for k in range(5)])
+    window.add([("b", "1", Seen(0.9, 0.0, "x", 0.0)), ("a", "1", Seen(0.7, 0.0, "x", 0.0))])
+    assert [s.brightness for s in window.latest("a", "1")] == [0.3, 0.4, 0.7]
+    assert [s.brightness for s in window.latest("b", "1")] == [0.9]
+    assert window.latest("a", "2") == window.latest("c", "1") == ()
+    window.add([("a", "2", Seen(0.8, 0.0, "x", 0.0))])
+    assert [s.brightness for s in window.latest("a", "1")] == [0.4, 0.7]
 
 
 def test_status_says_which_model_is_due_and_why(installation, ledger):

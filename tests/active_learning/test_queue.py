@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import signal
+import weakref
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -15,13 +16,14 @@ import pytest
 import sqlalchemy as sa
 
 from active_learning._review_rows import EDGES, dedupe_key, locked, move
+from active_learning.choosing import Waiting
 from active_learning.leases import Leases
 from active_learning.outbox import pushing
 from active_learning.queue import ReviewQueue
 from core.errors import IllegalTransition, InputError, LeaseHeld, LeaseLost, LedgerError
 from core.images import ImageStore
 from core.ledger import open_ledger
-from core.records import REVIEW_STATES, ImageFacts, Inspection
+from core.records import REVIEW_STATES, ImageFacts, Inspection, ReviewItem
 from tests.databases import HandClock, in_children
 
 STEEL = b"bytes of a steel image"
@@ -274,19 +276,37 @@ def test_a_change_and_its_event_are_written_together_or_not_at_all(queue, ledger
 
 
 def test_the_highest_priority_goes_first_then_the_oldest(queue, clock):
+    names: dict[str, str] = {}
     for name, priority in (("a", 0.2), ("b", 0.9), ("c", 0.2), ("d", 0.5)):
-        add(queue, name.encode(), priority=priority, reasons=[name])
+        names[add(queue, name.encode(), priority=priority, reasons=[name]).id] = name
         clock.pass_s(1)
     with pushing(queue) as outbox:
-        assert [item.reasons[0] for item in outbox.due()] == ["b", "d", "a", "c"]
+        assert [names[item.id] for item in outbox.due()] == ["b", "d", "a", "c"]
         first = outbox.claim(2)
         assert [(item.reasons[0], item.state, item.attempts) for item in first] == [
             ("b", "sending", 1),
             ("d", "sending", 1),
         ]
-        c = next(item for item in outbox.due() if item.reasons == ("c",))
+        c = next(item for item in outbox.due() if names[item.id] == "c")
         assert outbox.claim(5, ids=[c.id])[0].id == c.id
         assert [item.reasons[0] for item in outbox.claim(5)] == ["a"]
+
+
+def test_what_models_said_of_all_that_waits_is_never_in_memory_together(queue, monkeypatch):
+    for seed in range(9):
+        add(queue, bytes([seed]))
+    read: list[weakref.ref[ReviewItem]] = []
+    together = []
+
+    def of(item: ReviewItem) -> Waiting:
+        read.append(weakref.ref(item))
+        together.append(sum(one() is not None for one in read))
+        return Waiting(item.id, item.dedupe_key, item.priority, (), frozenset())
+
+    monkeypatch.setattr(Waiting, "of", of)
+    with pushing(queue) as outbox:
+        assert len(outbox.due()) == 9
+    assert max(together) <= 2  # one goes when the next is there
 
 
 def test_a_queue_moves_only_items_of_its_own_project(queue, ledger, images):

@@ -128,5 +128,5 @@ def test_a_run_is_carried_while_somebody_holds_the_lease_and_has_it_in_hand(runs
 
 def test_the_window_forgets_the_oldest_on_every_database(ledger):
     window = Incoming(ledger, window=2)
-    window.add([("a", Seen(k / 10, 0.0, "x", 0.0)) for k in range(4)])
-    assert [s.brightness for s in window.latest("a")] == [0.2, 0.3]
+    window.add([("a", "1", Seen(k / 10, 0.0, "x", 0.0)) for k in range(4)])
+    assert [s.brightness for s in window.latest("a", "1")] == [0.2, 0.3]

@@ -1,8 +1,9 @@
-"""`make label-studio`: where it listens."""
+"""`make label-studio`: where it listens, and with which credentials."""
 
 from __future__ import annotations
 
 import socket
+import stat
 
 import pytest
 import typer
@@ -40,3 +41,13 @@ def test_a_port_that_is_taken_is_told_before_anything_is_made(tmp_path, monkeypa
         "`.venv/bin/python -m active_learning.serve_label_studio --port N`.\n"
     )
     assert not (tmp_path / "data").exists()
+
+
+def test_credentials_that_a_kill_left_empty_are_drawn_anew_for_their_owner_alone(tmp_path):
+    (tmp_path / "credentials").touch(0o644)
+    password, token = serve_label_studio._credentials(tmp_path)
+    assert len(password) == 16
+    assert len(token) == 40
+    assert serve_label_studio._credentials(tmp_path) == (password, token)
+    assert stat.S_IMODE((tmp_path / "credentials").stat().st_mode) == 0o600
+    assert [file.name for file in tmp_path.iterdir()] == ["credentials"]

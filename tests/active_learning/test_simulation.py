@@ -210,7 +210,7 @@ def embedder(tmp_path, monkeypatch, tiny_x_sdd):
     write_folder(tmp_path / "r", run=run_record, task="classify")
     asked = {sample.sha256: np.full(7, 1 / 7) for sample in tiny_x_sdd.samples}
     network = _Ruler("classify", tiny_x_sdd.labels, asked)
-    monkeypatch.setattr(embedding, "load", lambda folder, *, device: network)
+    monkeypatch.setattr(embedding, "load", lambda folder: network)
     made = Embedder(tmp_path / "r", cache=tmp_path / "cache")
     return made, network
 

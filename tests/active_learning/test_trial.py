@@ -42,6 +42,18 @@ def test_each_image_is_looked_at_once(tiny_neu_cls):
         predictor(images, score_threshold=0.2)
 
 
+def test_class_maps_are_remembered_as_far_as_there_is_room(tiny_neu_seg, monkeypatch):
+    images = [decode(sample.path) for sample in tiny_neu_seg.samples[:3]]
+    maps = {image.sha256: np.zeros((200, 200), np.uint8) for image in images}
+    inner = Canned("segment", tiny_neu_seg.labels, maps)
+    monkeypatch.setattr(module, "ROOM", 2 * 200 * 200 * 5)  # a map and its scores are 5 B a pixel
+    predictor = Remembering(inner)
+    first = predictor(images, score_threshold=0.1)
+    again = predictor(images, score_threshold=0.1)
+    assert inner.asked == 4  # the third one twice
+    assert [one is other for one, other in zip(first, again, strict=True)] == [True, True, False]
+
+
 def test_boxes_are_golden_findings_where_one_is_shown_and_overlaps_by_half(tmp_path, tiny_neu_det):
     dataset = tiny_neu_det
     config = config_of(tmp_path, dataset, "grace", score_threshold=0.25)
@@ -127,6 +139,7 @@ def test_both_releases_are_measured_on_the_same_frozen_images(tmp_path, tiny_neu
         0,
     )
     assert len(new.resamples) == len(old.resamples) == 20
+    assert new.groups == old.groups == len({sample.group for sample in test})
     assert new.golden == old.golden == (f"{test[0].file}: {test[0].label}",)
     assert (new.golden_found, old.golden_found) == (new.golden, ())
     assert new.latency_ms >= 0

@@ -127,8 +127,13 @@ def test_a_new_group_is_drawn_by_its_name_one_in_eight_to_val():
         (said(NEW, label="rust"), "neu-det has no class 'rust'"),
         (brushed(4, "scratches"), "a defect was named and no box was drawn"),
         (said(NEW, boxes=(), choice="scratches"), "a defect was named and no box was drawn"),
+        (said(NEW, choice="crazing"), "'crazing' was named and has no box"),
+        (
+            brushed(4, "crazing").model_copy(update={"boxes": (("scratches", BOX),)}),
+            "'crazing' was named and has no box",
+        ),
     ],
-    ids=["class", "mask alone", "choice alone"],
+    ids=["class", "mask alone", "choice alone", "another choice", "another class brushed"],
 )
 def test_what_cannot_train_the_set_is_left_out_with_a_reason(annotation, reason):
     assert grow(SMALL, SMALL, [annotation], groups={}).left_out == {NEW: reason}
@@ -149,6 +154,26 @@ def test_an_image_on_which_a_person_saw_nothing_is_kept_without_boxes(annotation
     assert (growth.samples[-1].sha256, growth.samples[-1].boxes) == (NEW, ())
 
 
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        said(NEW, choice="scratches"),
+        said(NEW, choice="rust"),
+        brushed(4, "rust").model_copy(update={"boxes": (("scratches", BOX),)}),
+    ],
+    ids=["named twice", "chosen", "brushed"],
+)
+def test_what_a_set_has_no_class_for_may_be_marked_in_other_ways(annotation):
+    growth = grow(SMALL, SMALL, [annotation], groups={})
+    assert growth.samples[-1].boxes == (("scratches", BOX),)
+
+
+def test_a_classifier_learns_the_class_of_an_image_whatever_else_is_marked_on_it():
+    base = replace(SMALL, task="classify")
+    growth = grow(base, base, [said(NEW, choice="crazing")], groups={})
+    assert (growth.left_out, growth.samples[-1].label) == ({}, "crazing")
+
+
 def test_a_class_alone_does_not_take_the_boxes_of_a_training_image_away():
     growth = grow(SMALL, SMALL, [said(f"{1:064d}", boxes=(), choice="crazing")], groups={})
     assert growth.samples == SMALL.samples
@@ -160,8 +185,12 @@ def test_a_class_alone_does_not_take_the_boxes_of_a_training_image_away():
         (said(NEW), "a defect was named and nothing was brushed"),
         (said(NEW, boxes=(), choice="scratches"), "a defect was named and nothing was brushed"),
         (brushed(4, "rust"), "neu-seg has no class 'rust'"),
+        (
+            brushed(4, "patches").model_copy(update={"boxes": (("scratches", BOX),)}),
+            "'scratches' was named and was not brushed",
+        ),
     ],
-    ids=["boxes alone", "choice alone", "class"],
+    ids=["boxes alone", "choice alone", "class", "another class boxed"],
 )
 def test_what_cannot_train_a_segmenter_is_left_out_with_a_reason(annotation, reason):
     base = Dataset("neu-seg", "segment", ("patches", "scratches"), Path(), SMALL.samples)
@@ -296,6 +325,16 @@ def test_the_next_version_holds_the_new_image_and_can_be_opened(versions, answer
     assert (version.parent, version.reviewed, version.dataset) == (base.id, 1, "neu-det")
     assert versions.head("neu-det") == version
     assert [v.id for v in versions.lineage(version)] == [version.id, base.id]
+
+
+def test_what_a_kill_left_of_a_version_is_removed_once_it_is_old(versions, answer, data_root):
+    left, fresh = data_root / ".neu-det@left", data_root / ".neu-det@fresh"
+    for folder in (left, fresh):
+        (folder / "new" / "images").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    answer(picture(1))
+    versions.next_version("neu-det")
+    assert (left.exists(), fresh.exists()) == (False, True)
 
 
 def test_without_new_answers_there_is_no_new_version(versions, answer, data_root):

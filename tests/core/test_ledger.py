@@ -111,6 +111,14 @@ def test_times_come_back_in_utc_and_need_a_zone(ledger, clock):
         note(ledger, 2)
 
 
+def test_who_did_something_may_have_a_long_name(ledger):
+    """A user of 32 letters at a machine of 64, with the number of its process."""
+    who = f"{'u' * 32}@{'m' * 64}:1234567"
+    with ledger.session() as session:
+        ledger.record(session, "noted", who=who, entity="x:1")
+    assert ledger.events()[0].who == who[:100]
+
+
 # --- migrations --------------------------------------------------------------------------------
 
 

@@ -121,7 +121,8 @@ class Retrained:
                 strict=True,
             )
         ]
-        Incoming(self.ledger, window=500).add([(model, one) for one in seen])
+        told = [(model, config.revision, one) for one in seen]
+        Incoming(self.ledger, window=500).add(told)
 
 
 def decision(

@@ -158,6 +158,11 @@ def test_status_says_what_is_loaded(client: Client) -> None:
             ("auto", 1.5), "Score threshold is 1.5; it must lie in 0 to 1.", id="out of range"
         ),
         pytest.param(
+            ("auto", 10**400),
+            "Score threshold is 10000000000000000000; it must lie in 0 to 1.",
+            id="larger than any float",
+        ),
+        pytest.param(
             ("auto", "high"),
             "Score threshold is 'high'; a number in 0 to 1 is wanted.",
             id="no number",

@@ -16,12 +16,12 @@ import pytest
 
 from core.errors import InputError, UnknownModelError
 from core.settings import PathSettings, Settings
-from demo import batch_markup
+from demo import batch_jobs, batch_markup
 from demo.batch_exports import batch_coco, batch_csv, batch_report
 from demo.batch_jobs import Batches, Progress
 from demo.batch_store import Answer, Job
 from demo.batch_view import histogram, remarks, rows, sentence, severity
-from demo.handlers import Shown
+from demo.handlers import Shown, uploaded
 from demo.service import Service
 from tests.demo import inspections
 from tests.demo.releases import EXAMPLES
@@ -134,6 +134,14 @@ def test_pictures_of_one_name_are_told_apart_by_archive_and_folder(
     assert alone.names == ("coil 7.jpg", "north/001.jpg", "south/001.jpg")
 
 
+def test_a_name_that_no_file_can_have_is_told_without_what_is_no_text(batches: Batches) -> None:
+    sent = {"path": str(PICTURES[0]), "orig_name": "x/a\ud83db\n.jpg"}
+    path, name = uploaded({**sent, "meta": {"_type": "gradio.FileData"}})
+    assert name == "a_b_.jpg"
+    job = batches.take([(Path(path), name)], model="grace", score_threshold=None)
+    assert (job.title, job.names) == ("a_b_.jpg", ("a_b_.jpg",))
+
+
 def test_pictures_of_one_name_whose_folders_nobody_tells_are_numbered(batches: Batches) -> None:
     """A browser sends the files of a folder without the folders within it."""
     dropped = [(PICTURES[0], name) for name in ("1.jpg", "1.jpg", "2.jpg", "1.jpg")]
@@ -163,6 +171,35 @@ def test_a_batch_that_an_earlier_app_left_goes_on_where_it_was(
     assert progress.answers[0] == first  # not done twice
     assert sorted(progress.answers) == [0, 1, 2]
     assert len(answers.read_text().splitlines()) == 3
+
+
+def test_what_another_app_works_on_is_told_as_it_goes_and_taken_up_where_that_ends(
+    batches: Batches, service: Service, paths: PathSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_jobs, "_LOOK_ROUND_S", 0.05)
+    job = batches.take(files(), model="grace", score_threshold=None)  # its worker never starts
+    batches.store.save(job.model_copy(update={"state": "running"}))
+    beside = Batches(service, Settings(paths=paths))
+    with batches.store.alone(job.id):  # as while it works
+        beside.start()
+        for done in (1, 2):
+            batches.store.append(job.id, Answer(index=done - 1, error="of the other app"))
+            assert beside.progress(job.id).done == done
+        time.sleep(0.2)  # it looks around some times
+        assert beside.progress(job.id).done == 2
+    progress = finished(beside, job)
+    assert [progress.answers[k].error for k in range(3)] == ["of the other app"] * 2 + [None]
+
+
+def test_answers_of_many_batches_stay_in_memory_up_to_a_number(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_jobs, "_MOST_ANSWERS", 7)
+    jobs = [batches.take(files(), model="grace", score_threshold=None) for _ in range(4)]
+    for job in jobs:
+        assert finished(batches, job).done == 3
+    assert list(batches._answers) == [jobs[2].id, jobs[3].id]
+    assert batches.progress(jobs[0].id).done == 3  # read again
 
 
 def test_a_batch_that_the_disk_refuses_stops_and_can_go_on(

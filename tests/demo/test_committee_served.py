@@ -75,5 +75,6 @@ def test_a_damaged_tuning_costs_the_tuning_and_not_the_answer(
 
 
 def test_the_committee_has_no_heat_map(service: Service) -> None:
+    answer = service.inspect(PICTURE, "committee")
     with pytest.raises(InputError, match="choose one of its members"):
-        service.heat(service.decode(PICTURE), "committee", "layer")
+        service.heat(answer.image, answer.inspection, "layer")

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from core.errors import InputError
 from core.settings import PathSettings, ServingSettings, Settings
 from core.types import DecodedImage, FloatArray
 from demo import handlers
@@ -88,7 +89,8 @@ def test_only_the_last_networks_and_maps_are_kept(bundled: PathSettings) -> None
     pixels = np.zeros((8, 8, 3), np.uint8)
     for number in range(18):
         image = type(service.decode(PICTURE))(pixels, sha256=f"{number:064d}")
-        assert maps(release, image, "eigen").shape == (8, 8)
+        heat = maps(release, image, "eigen", revision=release.config.revision)
+        assert heat.shape == (8, 8)
     assert len(maps._maps) == 16
     assert len(maps._explainers) == 1
 
@@ -109,8 +111,20 @@ def test_a_size_that_was_chosen_anew_is_explained_anew(
     record = tmp_path / "bundled" / "mobilesteelnet" / "config.json"
     for size in (64, 64, 96):
         record.write_text(json.dumps(json.loads(record.read_text()) | {"image_size": size}))
-        maps(resolve("mobilesteelnet", paths), image, "eigen")
+        release = resolve("mobilesteelnet", paths)
+        maps(release, image, "eigen", revision=release.config.revision)
     assert seen == [64, 96]
+
+
+def test_an_answer_is_not_explained_by_a_release_that_went_live_after_it(
+    bundled: PathSettings,
+) -> None:
+    service = Service(Settings(paths=bundled, serving=ServingSettings(runtime="torch")))
+    shown = inspected(service, PICTURE)
+    live = shown.inspection.revision
+    before = shown.inspection.model_copy(update={"revision": "0" * 12})
+    with pytest.raises(InputError, match=f"0{{12}} has given this answer, and {live} is live"):
+        handlers.redraw(service, replace(shown, inspection=before), Layers(), heat="layer")
 
 
 def test_a_picture_that_is_gone_is_said_in_the_legend_s_place(

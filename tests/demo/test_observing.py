@@ -25,7 +25,7 @@ from tests.demo.releases import PICTURE
 def seen(service: Service, model: str) -> int:
     service._observer.settle()
     ledger = service.review.open(service.releases()).ledger
-    return len(Incoming(ledger, window=500).latest(model))
+    return len(Incoming(ledger, window=500).latest(model, service.choose(model).config.revision))
 
 
 def test_every_inspection_enters_the_window_of_its_model(service: Service) -> None:
@@ -41,7 +41,8 @@ def test_a_score_threshold_that_somebody_moved_is_no_drift(service: Service) -> 
     usual = service.inspect(picture(0), "grace").inspection.detections
     service._observer.settle()
     ledger = service.review.open(service.releases()).ledger
-    moved, own = Incoming(ledger, window=500).latest("grace")
+    revision = service.choose("grace").config.revision
+    moved, own = Incoming(ledger, window=500).latest("grace", revision)
     assert moved == own
     assert own.probability == max(box.probability for box in usual)
 

@@ -331,6 +331,10 @@ def test_a_flagged_image_is_one_item_with_what_the_model_said(service: Service) 
             "The note has 501 characters; at most 500 are kept",
             id="note",
         ),
+        pytest.param(
+            {"reason": "wrong", "note": "half a \ud83d"}, "signs that are no text", id="half a pair"
+        ),
+        pytest.param({"reason": "wrong", "note": "a\0b"}, "signs that are no text", id="a NUL"),
     ],
 )
 def test_a_flag_that_cannot_be_kept_says_why(

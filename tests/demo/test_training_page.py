@@ -92,6 +92,21 @@ def test_nobody_goes_back_to_another_release_than_he_was_told(retrainings: Retra
         retrainings.go_back("mobilesteelnet", "a" * 12, who="ann")
 
 
+def test_the_way_back_is_asked_for_by_the_revision_that_the_person_was_told(
+    retrainings: Retrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def roll_back(*_: object, why: str, to: str | None = None) -> None:
+        asked.append(to)
+
+    monkeypatch.setattr("demo.retraining.roll_back", roll_back)
+    back_to = retrainings.picture("grace").back_to
+    assert back_to is not None
+    retrainings.go_back("grace", back_to, who="ann")
+    assert asked == [back_to]
+
+
 def test_what_may_be_done_next_follows_from_the_run_in_hand(retrainings: Retrainings) -> None:
     def offered(model: str) -> tuple[str, str]:
         deed = deeds.main(retrainings.picture(model))

@@ -107,6 +107,15 @@ def test_rolling_back_again_and_again_passes_every_release_down_to_the_bundled_o
         rollback("grace", paths)
 
 
+def test_two_who_ask_for_the_same_way_back_at_once_go_back_once(paths, release):
+    for weights in (b"a", b"b", b"c"):
+        activate(release(weights), paths)
+    assert rollback("grace", paths, to=B).config.revision == B
+    with pytest.raises(Overtaken, match=f"before grace {B} is {A}, not {B}"):
+        rollback("grace", paths, to=B)
+    assert resolve("grace", paths).config.revision == B
+
+
 def test_rolling_back_needs_neither_the_bundled_release_nor_the_run_any_more(paths, release):
     bundled = write_folder(paths.bundled / "grace", b"bundled").revision
     folder = release(b"a")

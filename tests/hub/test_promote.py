@@ -9,8 +9,8 @@ import pytest
 
 from core.errors import PromotionRefused
 from core.verdicts import Decision, Trial
-from hub.promote import GateRules, gate
-from tests.hub.trials import LABELS, World, trial
+from hub.promote import FEWEST_GROUPS, GateRules, gate
+from tests.hub.trials import GROUPS, LABELS, World, trial
 
 RULES = GateRules(
     epsilon=0.0, class_margin=0.03, min_support=10, calibration_margin=0.02, latency_factor=1.25
@@ -131,6 +131,20 @@ def test_with_an_epsilon_equal_is_enough():
     assert not gate(worse, trial(), rules=rules).promote
 
 
+def test_a_test_split_of_a_few_groups_proves_no_gain():
+    # The same numbers that are promoted elsewhere: resamples of one group are all alike.
+    told = "mAP50_95 went from 70.0 % to 72.0 % (+2.0 points, 95 % interval +2.0 to +2.0)"
+    for groups, split in ((1, "1 group"), (11, "11 groups")):
+        refused = judged(groups=groups)
+        assert (refused.promote, failed(refused)) == (False, ["metric"])
+        assert refused.reasons == (
+            f"{told}: the test split is {split} of related images, and on fewer than 12 chance "
+            "looks like a gain.",
+        )
+    assert judged(groups=12).promote
+    assert judged(groups=None).promote  # as an older release has measured it
+
+
 def test_the_sentence_of_a_refusal_names_the_class_and_its_numbers():
     decision = judged(classes={"crazing": (0.30, (0.29, 0.30, 0.30, 0.31))})
     assert decision.reasons == ("Falls by more than 3.0 points: crazing 40.0 % → 30.0 %.",)
@@ -235,11 +249,11 @@ def test_a_trial_and_a_decision_survive_being_stored():
 # --- chance ------------------------------------------------------------------------------------
 
 
-def promotions(runs: int, *, gain: float, rules: GateRules) -> int:
+def promotions(runs: int, *, gain: float, rules: GateRules, groups: int = GROUPS) -> int:
     """How many of so many candidates with this true gain are promoted."""
     promoted = 0
     for seed in range(runs):
-        world = World(seed=seed)
+        world = World(seed=seed, groups=groups)
         incumbent = world.model(revision="a" * 12)
         candidate = world.model(gain=gain, revision="b" * 12)
         promoted += gate(candidate, incumbent, rules=rules).promote
@@ -252,6 +266,29 @@ def promotions(runs: int, *, gain: float, rules: GateRules) -> int:
 def test_of_1000_candidates_not_good_enough_at_most_5_per_cent_are_promoted(epsilon):
     promoted = promotions(1000, gain=-epsilon, rules=replace(RULES, epsilon=epsilon))
     assert 1 <= promoted <= 50  # never would mean that the gate is shut
+
+
+def test_of_ten_candidates_in_a_row_that_are_no_better_chance_passes_one_seldom_and_never_two():
+    passed = []
+    for seed in range(100):
+        world = World(seed=seed)
+        live, promoted = world.model(revision="a" * 12), 0
+        for number in range(10):
+            candidate = world.model(revision=f"{number:012d}")
+            if gate(candidate, live, rules=RULES).promote:
+                live, promoted = candidate, promoted + 1
+        passed.append(promoted)
+    assert max(passed) == 1
+    assert sum(passed) <= 25  # 10 · 2.5 % if each were held against the first
+
+
+def test_on_the_fewest_groups_that_are_judged_chance_passes_in_at_most_5_per_cent():
+    assert 1 <= promotions(1000, gain=0.0, rules=RULES, groups=FEWEST_GROUPS) <= 50
+
+
+def test_on_two_groups_chance_would_pass_in_more_than_10_per_cent(monkeypatch):
+    monkeypatch.setattr("hub.promote.FEWEST_GROUPS", 0)
+    assert promotions(1000, gain=0.0, rules=RULES, groups=2) > 100
 
 
 def test_a_candidate_truly_better_gets_through_more_often_the_better_it_is():

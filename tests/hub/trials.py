@@ -49,30 +49,32 @@ def trial(
         "support": dict.fromkeys(given, 50),
         "calibration_error": 0.05,
         "latency_ms": 20.0,
+        "groups": 60,
     }
     return Trial(**{**fields, **changes})
 
 
 @cache
-def _weights() -> NDArray[np.float32]:
+def _weights(groups: int) -> NDArray[np.float32]:
     """(resamples, images), as the evaluation draws them."""
-    groups = [str(i // PER_GROUP) for i in range(GROUPS * PER_GROUP)]
-    return resample_weights(groups, resamples=RESAMPLES, seed=0).astype(np.float32)
+    names = [str(i // PER_GROUP) for i in range(groups * PER_GROUP)]
+    return resample_weights(names, resamples=RESAMPLES, seed=0).astype(np.float32)
 
 
 class World:
-    """A test split of 300 images in 60 groups, and models that are right on each by chance.
+    """A test split of groups of five images, and models that are right on each by chance.
 
     How hard an image is, is shared by all models and alike within a group: that is what pairing and
     resampling by groups are for. A model's metric is the mean over six classes of its hit rate.
     """
 
-    def __init__(self, *, seed: int) -> None:
+    def __init__(self, *, seed: int, groups: int = GROUPS) -> None:
         self.rng = np.random.default_rng(seed)
-        n = GROUPS * PER_GROUP
-        self.weights = _weights()
+        n = groups * PER_GROUP
+        self.groups = groups
+        self.weights = _weights(groups)
         self.labels = np.array([(i // PER_GROUP) % len(LABELS) for i in range(n)])
-        hardness = np.repeat(self.rng.normal(0, 1, GROUPS), PER_GROUP) + self.rng.normal(0, 1, n)
+        hardness = np.repeat(self.rng.normal(0, 1, groups), PER_GROUP) + self.rng.normal(0, 1, n)
         self.p = 0.7 + 0.12 * np.clip(hardness, -2, 2)  # in [0.46, 0.94]
         self.p -= self.p.mean() - 0.7
 
@@ -91,6 +93,7 @@ class World:
         evaluation = {"revision": revision, "metrics": (metric,)}
         return trial(
             evaluation=evaluation,
+            groups=self.groups,
             resamples=drawn.mean(1).tolist(),
             classes={k: (v, r.tolist()) for k, v, r in zip(LABELS, values, drawn.T, strict=True)},
         )
@@ -100,5 +103,5 @@ class World:
         member = self.labels[:, None] == np.arange(len(LABELS))
         hits = self.weights @ (member & right[:, None]).astype(np.float32)
         there = np.maximum(self.weights @ member.astype(np.float32), 1)
-        values = (member & right[:, None]).sum(0) / member.sum(0)
+        values = (member & right[:, None]).sum(0) / np.maximum(member.sum(0), 1)
         return [float(v) for v in values], hits / there
