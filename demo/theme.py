@@ -96,7 +96,7 @@ def theme() -> Any:
 
 def head() -> str:
     """What goes into the page's head: the scripts of the whole page."""
-    return "".join(f"<script>{script(name)}</script>" for name in ("keys", "focus"))
+    return "".join(f"<script>{script(name)}</script>" for name in ("language", "keys", "focus"))
 
 
 def script(name: str) -> str:

@@ -450,6 +450,16 @@ def test_nothing_is_fetched_from_another_host(browser: Browser, address: str) ->
     context.close()
 
 
+def test_the_page_is_called_english_in_every_browser(browser: Browser, address: str) -> None:
+    """A German browser's page was called German, and its English read out as German."""
+    context = browser.new_context(locale="de-DE")
+    page = context.new_page()
+    page.goto(address)
+    expect(page.get_by_text("Einstellungen")).to_be_visible(timeout=TIMEOUT_MS)  # Gradio's own word
+    expect(page.locator("html")).to_have_attribute("lang", "en", timeout=TIMEOUT_MS)
+    context.close()
+
+
 def test_a_narrow_screen_shows_the_verdict_before_the_settings(
     browser: Browser, address: str
 ) -> None:
