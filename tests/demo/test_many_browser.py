@@ -193,6 +193,10 @@ def test_the_batch_page_in_light_dark_and_narrow(
         page.screenshot(path=folder / f"batch-{view}.png")
         cut_off = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
         assert page.locator("#batch-gallery .what").evaluate_all(cut_off) == 0  # with its number
+        for columns in (width, 1024, 768):
+            page.set_viewport_size({"width": columns, "height": height})
+            assert page.locator("#batch-large .scroll").evaluate_all(cut_off) == 0, columns
+        page.set_viewport_size({"width": width, "height": height})
         if width > 1000:  # as for the other pages
             assert serious_barriers(page) == []
         page.context.close()
