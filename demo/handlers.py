@@ -223,6 +223,19 @@ def uploaded(picture: Any) -> tuple[str, str]:
     return path, shown_name(str(picture.get("orig_name") or path))
 
 
+def uploaded_files(sent: Any) -> list[tuple[Path, str]]:
+    """Path and name of every file that was dropped.
+
+    Raises:
+        InputError: if there is none.
+    """
+    each = sent if isinstance(sent, list) else [sent]
+    files = [uploaded(one) for one in each if one]
+    if not files:
+        raise InputError("Nothing was dropped; choose pictures, a folder or a zip archive.")
+    return [(Path(path), name) for path, name in files]
+
+
 def answer_inspect(
     service: Service, image: Any, model: Any, score_threshold: Any
 ) -> dict[str, Any]:

@@ -19,7 +19,10 @@ from typing import Final
 
 from core.errors import InputError, RollmarkError
 from core.types import DecodedImage
+from demo.handlers import draw_tile
+from demo.samples import picture_address
 from demo.service import Look, Service
+from demo.words import headline
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,14 @@ Feed = Callable[["LiveView"], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """An answer in small; the picture itself, which may be large, is not kept for it."""
+
+    tile: str  # address of the drawn picture
+    text: str  # what was found
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """How a live view stands."""
 
@@ -41,7 +52,8 @@ class Seen:
     dropped: int
     unreadable: int
     per_s: float  # answers, of late or just before the end
-    strip: tuple[Look, ...]  # the newest first
+    newest: Look | None  # None before the first answer
+    strip: tuple[Past, ...]  # the newest first
     error: str  # the last thing that went wrong; "" if nothing did
     is_over: bool  # nothing more will be offered, and all is answered
 
@@ -69,7 +81,8 @@ class LiveView:
         self._newest: Offered | None = None
         self._condition = threading.Condition()
         self._offered = self._answered = self._dropped = self._unreadable = 0
-        self._strip: deque[Look] = deque(maxlen=STRIP)
+        self._last: Look | None = None
+        self._strip: deque[Past] = deque(maxlen=STRIP)
         self._times: deque[float] = deque()  # of the answers in the window
         self._began: float | None = None  # with the first picture
         self._ended: float | None = None
@@ -106,6 +119,7 @@ class LiveView:
                 self._dropped,
                 self._unreadable,
                 self._rate(),
+                self._last,
                 tuple(reversed(self._strip)),
                 self._error,
                 self._closed or (self._fed and self._newest is None and not self._busy),
@@ -165,6 +179,7 @@ class LiveView:
     def _answer(self, picture: Offered) -> None:
         try:
             look = self._service.inspect(picture, self._model)
+            past = Past(picture_address(draw_tile(look)), headline(look.inspection).text)
         except RollmarkError as exc:
             with self._condition:
                 self._unreadable += isinstance(exc, InputError)
@@ -177,7 +192,8 @@ class LiveView:
         with self._condition:
             self._answered += 1
             self._times.append(self._clock())
-            self._strip.append(look)
+            self._last = look
+            self._strip.append(past)
 
 
 class LiveViews:

@@ -239,13 +239,16 @@ def _place_row(
     if row.box is None:
         return ""
     edges = ", ".join(f"{edge:.0f}" for edge in row.box)
-    covered = f" ({area(row.area_px, pitch)})" if row.area_px is not None else ""
+    figures = [size(row.box, pitch)]
+    if row.area_px is not None:
+        figures.append(f"({area(row.area_px, pitch)})")
+    lengths = " ".join(f"<span>{escape(figure)}</span>" for figure in figures)
     where = place(row.box, inspection.image.width, inspection.image.height)
     pressed = f' data-number="{row.number}"' if can_pick else ""
     return (
         f"<tr{pressed}><td>{_pick(row) if can_pick else row.number}</td>"
         f"<td>{_class_cell(row.label)}</td>{_bar_cell(row)}"
-        f'<td class="figure">{escape(size(row.box, pitch) + covered)}</td>'
+        f'<td class="figure">{lengths}</td>'
         f'<td title="x1, y1, x2, y2 in px: {edges}">{escape(where)}</td></tr>'
     )
 

@@ -70,11 +70,12 @@ def theme() -> Any:
         block_info_text_color_dark="*neutral_300",
         input_background_fill="white",
         input_background_fill_dark="*neutral_800",
-        input_border_color="*neutral_400",
+        input_border_color="*neutral_500",
         input_border_color_dark="*neutral_500",
         input_border_width="1px",
         checkbox_border_color="*neutral_500",
         checkbox_border_color_dark="*neutral_300",
+        checkbox_border_color_selected_dark="*neutral_300",
         checkbox_border_color_hover="*neutral_700",
         checkbox_border_color_hover_dark="*neutral_100",
         button_primary_background_fill="*primary_600",
@@ -96,7 +97,7 @@ def theme() -> Any:
 
 def head() -> str:
     """What goes into the page's head: the scripts of the whole page."""
-    return "".join(f"<script>{script(name)}</script>" for name in ("keys", "focus"))
+    return "".join(f"<script>{script(name)}</script>" for name in ("language", "keys", "focus"))
 
 
 def script(name: str) -> str:

@@ -178,8 +178,8 @@ def verdict(decision: Decision | None) -> str:
     rows = "".join(_class_row(change) for change in decision.classes)
     table = (
         '<div class="scroll-x" tabindex="0" role="region" aria-label="Every class">'
-        '<table class="models"><thead><tr><th scope="col">Class</th><th scope="col">Before</th>'
-        '<th scope="col">After</th><th scope="col">Change (95 %)</th>'
+        '<table class="models changes"><thead><tr><th scope="col">Class</th>'
+        '<th scope="col">Before</th><th scope="col">After</th><th scope="col">Change (95 %)</th>'
         f'<th scope="col">Test images</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
     return f'{head}<ul class="checks">{checks}</ul>{table}'
@@ -324,7 +324,7 @@ def _sentence(text: str) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _points(value: float) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
@@ -131,7 +130,7 @@ class _Page:
     def take(self, sent: Any, model: str | None, own: list[str]) -> tuple[Any, ...]:
         """Start a batch of what was dropped; one that is refused leaves the page as it is."""
         try:
-            files = _uploaded(sent)
+            files = handlers.uploaded_files(sent)
             job = self.batches.take(files, model=model or AUTO, score_threshold=None)
         except Exception as exc:
             refused = markup.failed(handlers.sentence_of(exc))
@@ -222,15 +221,29 @@ class _Page:
         return min(max(0, first + by * PAGE), last)
 
     def open(self, own: list[str], request: gr.Request) -> tuple[Any, ...]:
-        """The models, this browser's batches, and the one that the address asks for."""
+        """The models, this browser's batches, and the one to show.
+
+        That is the one that the address asks for, or else one of this browser's that is being
+        worked on: whoever reloads the page meanwhile finds it again at once.
+        """
         offered = handlers.model_choices(self.service)
         models = gr.Dropdown(choices=offered, value=AUTO if offered else None)
         asked = str(request.query_params.get("batch") or "")
+        if not asked and "comparison" not in request.query_params:
+            asked = self._at_work(own)
         tab = gr.Tabs(selected="batch") if asked else gr.skip()
         timer = gr.Timer(active=bool(asked))
         return models, self._earlier(own, asked), asked, tab, timer
 
     # ------------------------------------------------------------------------------ parts
+
+    def _at_work(self, own: Sequence[str]) -> str:
+        """The newest of these batches that waits or is being looked at; "" if none is."""
+        for job_id in own:
+            with suppress(RollmarkError):
+                if self.batches.store.job(str(job_id)).state in ("waiting", "running"):
+                    return str(job_id)
+        return ""
 
     def _earlier(self, own: Sequence[str], shown: str) -> Any:
         choices: list[tuple[str, str]] = []
@@ -332,16 +345,3 @@ def build(service: Service, batches: Batches, own: Any, blocks: Any, tabs: Any) 
         page.open, page.own, [page.model, page.earlier, page.job, tabs, page.timer], **hidden
     )
     turn_to(opened)
-
-
-def _uploaded(sent: Any) -> list[tuple[Path, str]]:
-    """Path and name of every file that was dropped.
-
-    Raises:
-        InputError: if there is none.
-    """
-    each = sent if isinstance(sent, list) else [sent]
-    files = [handlers.uploaded(one) for one in each if one]
-    if not files:
-        raise InputError("Nothing was dropped; choose pictures, a folder or a zip archive.")
-    return [(Path(path), name) for path, name in files]

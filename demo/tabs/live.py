@@ -17,7 +17,7 @@ from demo import handlers, markup
 from demo.draw import Layers
 from demo.handlers import PRIVATE
 from demo.live_feeds import folder_feed, video_feed
-from demo.live_session import Feed, LiveViews, Seen
+from demo.live_session import Feed, LiveViews, Past, Seen
 from demo.samples import picture_address
 from demo.service import AUTO, Look, Service
 from demo.words import count, headline, short
@@ -167,21 +167,20 @@ class _Page:
         if found is None:
             return (gr.skip(),) * 4
         seen = found.seen()
-        if not seen.strip:
+        if seen.newest is None:
             came = f"Looking at the first of {count(seen.offered, 'picture')} …"
             text = seen.error or (came if seen.offered else "Waiting for the first picture …")
             head = markup.failed(text) if seen.error else markup.sentence(text)
             return head, *(gr.skip(),) * 3
         if tuple(told) == (view, seen.answered):
             return live_head(seen), *(gr.skip(),) * 3
-        newest = seen.strip[0]
-        large = _large(newest, short(newest.title))
+        large = _large(seen.newest, short(seen.newest.title))
         return live_head(seen), large, _strip(seen.strip), (view, seen.answered)
 
 
 def live_head(seen: Seen) -> str:
     """What the newest answer says, and how many pictures were looked at, dropped or unreadable."""
-    what = headline(seen.strip[0].inspection).text if seen.strip else ""
+    what = headline(seen.newest.inspection).text if seen.newest else ""
     counts = f"Looked at {seen.answered} of {count(seen.offered, 'picture')}"
     if seen.dropped:
         counts += f", {seen.dropped} dropped while the model was busy"
@@ -255,10 +254,9 @@ def _large(look: Look, model_title: str) -> str:
     )
 
 
-def _strip(looks: tuple[Look, ...]) -> str:
+def _strip(answers: tuple[Past, ...]) -> str:
     tiles = "".join(
-        f'<li><img src="{escape(picture_address(handlers.draw_tile(look)))}" alt="">'
-        f"<span>{escape(headline(look.inspection).text)}</span></li>"
-        for look in looks
+        f'<li><img src="{escape(past.tile)}" alt=""><span>{escape(past.text)}</span></li>'
+        for past in answers
     )
     return f'<ul class="strip" aria-label="The last answers, the newest first">{tiles}</ul>'

@@ -25,6 +25,7 @@ _DROP = """([selector, name, type]) => {
   const event = {dataTransfer, bubbles: true, cancelable: true};
   target.dispatchEvent(new DragEvent("drop", event));
 }"""
+_HIDDEN_PX = "element => element.scrollWidth - element.clientWidth"
 SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 TABS = ("Inspect", "Compare", "Models")
 
@@ -447,6 +448,25 @@ def test_nothing_is_fetched_from_another_host(browser: Browser, address: str) ->
     page.goto(address)
     expect(page.locator("#inspect-verdict .says")).to_be_visible(timeout=TIMEOUT_MS)
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    context.close()
+
+
+@pytest.mark.parametrize("width", [390, 768, 1000])
+def test_no_column_of_the_findings_is_cut_off(browser: Browser, address: str, width: int) -> None:
+    """On a screen 768 px wide the places lay beyond the edge, and half of a region's size."""
+    page = open_app(browser, address, "light", width, 900)
+    expect(page.locator("#inspect-findings tbody tr").first).to_be_visible()
+    assert page.locator("#inspect-findings .scroll").evaluate(_HIDDEN_PX) == 0
+    page.context.close()
+
+
+def test_the_page_is_called_english_in_every_browser(browser: Browser, address: str) -> None:
+    """A German browser's page was called German, and its English read out as German."""
+    context = browser.new_context(locale="de-DE")
+    page = context.new_page()
+    page.goto(address)
+    expect(page.get_by_text("Einstellungen")).to_be_visible(timeout=TIMEOUT_MS)  # Gradio's own word
+    expect(page.locator("html")).to_have_attribute("lang", "en", timeout=TIMEOUT_MS)
     context.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -160,6 +161,27 @@ def test_an_answer_is_drawn_once_however_often_the_page_asks(
         _, large, strip, told = _Page._shown(page, view_id, told)
         assert (large[:18], strip[:17]) == ('<img class="large"', '<ul class="strip"')
         assert _Page._shown(page, view_id, told)[1:] == (gr.skip(),) * 3
+    view.close()
+
+
+def test_of_the_pictures_before_the_newest_only_their_tiles_are_kept(
+    service: Service, tmp_path: Path
+) -> None:
+    """Eight large pictures of each of four views were gigabytes."""
+    view = LiveView(service, "grace")
+    held: list[Any] = []
+    for n, path in enumerate(copies(tmp_path, ["a.jpg", "b.jpg"]), start=1):
+        view.offer(path)
+        wait(partial(_is_answered, view, n))
+        newest = view.seen().newest
+        assert newest is not None
+        held.append(weakref.ref(newest.image.pixels))
+        del newest
+    seen = view.seen()
+    assert [past.tile[:23] for past in seen.strip] == ["data:image/webp;base64,"] * 2
+    wait(lambda: held[0]() is None)
+    assert seen.newest is not None
+    assert held[1]() is seen.newest.image.pixels
     view.close()
 
 

@@ -111,16 +111,58 @@ def test_a_batch_is_found_again_by_its_link_after_the_page_was_closed(
     again.context.close()
 
 
-def test_a_batch_that_one_page_stops_and_lets_go_on_does_so_on_every_page(
-    browser: Browser, address: str, tmp_path: Path
-) -> None:
-    Image.new("L", (1600, 1600), 90).save(tmp_path / "plate.png")  # in many tiles: it takes time
+@pytest.fixture
+def plates(tmp_path: Path) -> Path:
+    """A zip of thirty pictures of many tiles each: a batch that takes time."""
+    Image.new("L", (1600, 1600), 90).save(tmp_path / "plate.png")
     with zipfile.ZipFile(tmp_path / "coils.zip", "w") as archive:
         for k in range(30):
             archive.write(tmp_path / "plate.png", f"{k}.png")
+    return tmp_path / "coils.zip"
+
+
+def test_a_page_that_is_opened_again_meanwhile_shows_the_batch_that_is_looked_at(
+    browser: Browser, address: str, plates: Path
+) -> None:
+    """Whoever reloaded the page had to look for it in the list of their batches."""
+    page = open_app(browser, address, *VIEWS["light"])
+    select_tab(page, "Batch")
+    page.locator("#batch-files input[type=file]").set_input_files(plates)
+    sentence = page.locator("#batch-head .sentence")
+    expect(sentence).to_contain_text("Looking: ")
+    page.reload()
+    expect(sentence).to_be_visible(timeout=TIMEOUT_MS)
+    expect(sentence).to_contain_text("Looking: ")
+    expect(page.locator("#batch-gallery .shot").first).to_be_visible()
+    page.locator("#batch-stop").click()
+    expect(sentence).to_contain_text("Stopped after ")
+    page.context.close()
+
+
+def test_nothing_moves_while_a_batch_is_uploaded_and_looked_at(
+    browser: Browser, address: str, coil: Path
+) -> None:
+    page = open_app(browser, address, *VIEWS["light"])
+    select_tab(page, "Batch")
+    slowly = {"offline": False, "latency": 20, "downloadThroughput": -1, "uploadThroughput": 60_000}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slowly)
+    places: set[tuple[float, ...]] = set()
+    page.locator("#batch-files input[type=file]").set_input_files(coil)
+    done = page.locator("#batch-head .sentence", has_text="13 pictures: ")
+    while not done.count():
+        parts = map(page.locator, ("#batch-files", "#batch-order", "#batch-gallery"))
+        places.add(tuple(box["y"] for part in parts if (box := part.bounding_box())))
+        page.wait_for_timeout(50)
+    assert len(places) == 1
+    page.context.close()
+
+
+def test_a_batch_that_one_page_stops_and_lets_go_on_does_so_on_every_page(
+    browser: Browser, address: str, plates: Path
+) -> None:
     mine = open_app(browser, address, *VIEWS["light"])
     select_tab(mine, "Batch")
-    mine.locator("#batch-files input[type=file]").set_input_files(tmp_path / "coils.zip")
+    mine.locator("#batch-files input[type=file]").set_input_files(plates)
     link = mine.locator("#batch-head a").get_attribute("href")
     other = mine.context.new_page()
     other.goto(f"{address}/{link}")
@@ -193,6 +235,10 @@ def test_the_batch_page_in_light_dark_and_narrow(
         page.screenshot(path=folder / f"batch-{view}.png")
         cut_off = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
         assert page.locator("#batch-gallery .what").evaluate_all(cut_off) == 0  # with its number
+        for columns in (width, 1024, 768):
+            page.set_viewport_size({"width": columns, "height": height})
+            assert page.locator("#batch-large .scroll").evaluate_all(cut_off) == 0, columns
+        page.set_viewport_size({"width": width, "height": height})
         if width > 1000:  # as for the other pages
             assert serious_barriers(page) == []
         page.context.close()

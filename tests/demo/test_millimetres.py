@@ -71,9 +71,10 @@ def test_an_area_is_told_in_square_millimetres() -> None:
 
 def test_the_table_of_findings_has_millimetres() -> None:
     shown = markup.findings_table(segmentation(), can_pick=True, pitch=PITCH)
-    assert "4.0 × 5.0 mm (20 mm²)" in shown
+    assert "<span>4.0 × 5.0 mm</span> <span>(20 mm²)</span>" in shown  # each stays whole
     assert "x1, y1, x2, y2 in px: 10, 20, 50, 40" in shown  # of the picture, as in every file
-    assert "40 × 20 px (800 px²)" in markup.findings_table(segmentation(), can_pick=True)
+    in_px = markup.findings_table(segmentation(), can_pick=True)
+    assert "<span>40 × 20 px</span> <span>(800 px²)</span>" in in_px
 
 
 def test_millimetres_stand_at_the_end_of_each_line_of_a_csv() -> None:
@@ -127,7 +128,7 @@ def test_every_page_takes_the_pitch_from_the_settings(measuring: Service) -> Non
         answers=Latest(), service=measuring, drawing=SimpleNamespace(buttons=[]), _working=str
     )
     *_, answer = inspect._Page.look(page, ANNA, str(PICTURE), "strip.jpg", "grace", 0.0)
-    assert " mm</td>" in answer[3]
+    assert " mm</span></td>" in answer[3]
     assert "width_mm" in _downloaded(panel._hand_out(answer[0], [], "off", "csv"))
 
     compared = Compared(str(PICTURE), "a.jpg", (segmentation(),), ("SME",), (LABELS,), {})

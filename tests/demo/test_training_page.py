@@ -276,6 +276,12 @@ def test_the_page_fits_and_has_no_serious_barrier(
     choose(page, "GRACE")
     expect(page.locator("#training-verdict .headline")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= VIEWS[view][1]
+    for table in page.locator("#training-verdict thead, #training-history thead").all():
+        expect(table).to_be_visible()  # numbers without a heading tell nobody anything
+    for text in page.locator("#training-curve svg text").all():
+        box = text.bounding_box()
+        assert box is not None
+        assert box["height"] >= 12  # letters of some 10 px
     page.wait_for_timeout(800)  # transitions
     write = os.environ.get("ROLLMARK_WRITE_SCREENSHOTS") == "1"
     folder = SCREENSHOTS if write else tmp_path
