@@ -261,10 +261,10 @@ class Batches:
 
     def _lay_down(self, job_id: str) -> None:
         """Let a batch that failed stand as stopped: a person sees it, and may have it go on."""
-        with self._lock:
+        with self._lock:  # or who lets it go on at once would be overwritten
             self._laid_down.add(job_id)
-        with suppress(RollmarkError, OSError):
-            self.store.save(self.store.job(job_id).model_copy(update={"state": "stopped"}))
+            with suppress(RollmarkError, OSError):
+                self.store.save(self.store.job(job_id).model_copy(update={"state": "stopped"}))
 
     def _work_on(self, job_id: str) -> None:
         with self.store.alone(job_id) as is_ours:

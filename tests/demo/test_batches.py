@@ -223,6 +223,30 @@ def test_a_batch_that_the_disk_refuses_stops_and_can_go_on(
     assert finished(batches, job).done == 3
 
 
+def test_a_batch_goes_on_that_is_asked_to_while_it_is_laid_down(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it stopped was written after that it waits, and it stood for good."""
+    append, save = batches.store.append, batches.store.save
+
+    def is_full(job_id: str, answer: Answer) -> None:
+        raise OSError(28, "No space left on device")
+
+    def slowly(job: Job) -> None:
+        if job.state == "stopped":
+            time.sleep(0.3)
+        save(job)
+
+    monkeypatch.setattr(batches.store, "append", is_full)
+    monkeypatch.setattr(batches.store, "save", slowly)
+    job = batches.take(files(), model="grace", score_threshold=None)
+    batches.start()
+    wait(lambda: batches.progress(job.id).job.state == "stopped")
+    monkeypatch.setattr(batches.store, "append", append)
+    batches.go_on(job.id)
+    assert finished(batches, job).done == 3
+
+
 def test_pictures_of_a_full_disk_do_not_count_as_failed(
     batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
