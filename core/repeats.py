@@ -76,7 +76,6 @@ def find_repeats(
     length: float,
     width: float,
     picture: float | None = None,
-    false_alarms: float = FALSE_ALARMS,
 ) -> tuple[Repeat, ...]:
     """What comes again along a strip, the surest first; no mark belongs to two rows.
 
@@ -97,7 +96,6 @@ def find_repeats(
         width: of the strip.
         picture: length of each of the pictures that make up the strip. Distances of whole pictures
             are left out: they may be how defects were cut out, one in the middle of each.
-        false_alarms: rows of chance that are borne in a strip.
 
     Raises:
         ValueError: if the strip has no length or width.
@@ -123,7 +121,7 @@ def find_repeats(
             best = min(
                 filter(None, rows), key=lambda row: (row.false_alarms, row.period), default=None
             )
-            if best is None or best.false_alarms > false_alarms:
+            if best is None or best.false_alarms > FALSE_ALARMS:
                 break
             found.append(best)
             taken.update(best.marks)
@@ -158,7 +156,10 @@ def _row(
     strip: _Strip,
     share: float,
 ) -> Repeat | None:
-    """What comes again at the distance of two marks; None if they cannot be one turn apart."""
+    """What comes again at the distance of two marks; None if they cannot be one turn apart.
+
+    None, too, if no third mark lies where it should.
+    """
     first, second = (marks[k] for k in pair)
     period = second.along - first.along
     extent = (first.length + second.length) / 2
@@ -190,6 +191,8 @@ def _row(
             if near is not None and lane[near] not in hits.values():
                 hits[turn] = lane[near]
                 line.add(turn, along[near])
+    if len(hits) == len(pair):
+        return None
     chance = 1 - (1 - min(2 * margin / strip.length, 1)) ** len(lane)
     turns = sorted(hits)
     return Repeat(
@@ -232,9 +235,7 @@ class _Line:
 
 
 def _deviation(line: _Line, points: Sequence[tuple[int, float]]) -> float:
-    """Standard error of the slope; infinite for two points."""
-    if len(points) < 3:
-        return math.inf
+    """Standard error of the slope, of three points or more."""
     rest = math.fsum((place - line.at(turn)) ** 2 for turn, place in points)
     return math.sqrt(rest / (len(points) - 2) / line.spread)
 
@@ -252,21 +253,6 @@ def _nearest(along: Sequence[float], expected: float, margin: float) -> int | No
 
 def tail(trials: int, hits: int, chance: float) -> float:
     """Probability of at least `hits` in so many trials of one chance each."""
-    if hits <= 0:
-        return 1.0
-    if chance <= 0 or hits > trials:
-        return 0.0
-    if chance >= 1:
-        return 1.0
-    # By logarithms: numbers of combinations of many trials are beyond a float.
-    ways = math.lgamma(trials + 1)
-    return math.fsum(
-        math.exp(
-            ways
-            - math.lgamma(k + 1)
-            - math.lgamma(trials - k + 1)
-            + k * math.log(chance)
-            + (trials - k) * math.log1p(-chance)
-        )
-        for k in range(hits, trials + 1)
-    )
+    from scipy.special import bdtrc
+
+    return float(bdtrc(hits - 1, trials, chance))
