@@ -70,6 +70,16 @@ def prepare(network: nn.Module, fold: Callable[[Any], None] | None = None) -> nn
     return network
 
 
+def halve(network: nn.Module) -> nn.Module:
+    """The same network in fp16, its batch norms in fp32: their variances may be beyond 65504."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kept = [{k: v.clone() for k, v in norm.state_dict().items()} for norm in norms]
+    network.half()
+    for norm, state in zip(norms, kept, strict=True):
+        norm.float().load_state_dict(state)
+    return network
+
+
 class TorchRuntime:
     """A frozen network on one device; one forward pass at a time.
 
@@ -98,7 +108,7 @@ class TorchRuntime:
         precision = "fp16" if self._half else "bf16" if self._bf16 else "fp32"
         self.name = f"torch {precision} on {device}"
         if self._half:
-            network.half()
+            halve(network)
         exact = getattr(network, "decode_in_fp32", None)
         if callable(exact) and (self._half or self._bf16):
             exact()

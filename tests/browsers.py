@@ -14,6 +14,9 @@ TIMEOUT_MS = 60_000  # a busy machine answers late; an idle one within a second
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 # A camera that shows a moving pattern, and nobody who has to allow it.
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+# No animation is running but those that never end, such as a turning wheel.
+AT_REST = """() => document.getAnimations().every(one =>
+    one.playState !== "running" || one.effect.getComputedTiming().endTime === Infinity)"""
 VIEWS = {  # theme, width and height in px
     "light": ("light", 1440, 900),
     "dark": ("dark", 1440, 900),
@@ -62,7 +65,11 @@ def select_tab(page: Page, name: str) -> None:
 
 
 def serious_barriers(page: Page) -> list[Any]:
-    """What keeps people out of a page, by axe: rule and elements."""
+    """What keeps people out of a page, by axe: rule and elements.
+
+    Colours are judged where they come to rest: halfway from dim to bright a button has no contrast.
+    """
+    page.wait_for_function(AT_REST)
     return [
         (each["id"], [node["html"][:120] for node in each["nodes"]])
         for each in Axe().run(page).response["violations"]

@@ -89,14 +89,20 @@ def write_release(
 def _half_state(network: nn.Module) -> dict[str, Tensor]:
     """State dict fit for safetensors: floats as fp16, integers as they are, nothing shared.
 
+    Statistics of a batch norm that are beyond fp16 stay as they are: a sum of products, as in
+    StarNet's blocks, has variances above 65504 in sound runs, and the norm divides by them.
+
     Raises:
-        WeightsError: if a value is not finite or does not fit fp16 (|x| > 65504).
+        WeightsError: if a value is not finite or, learned, does not fit fp16 (|x| > 65504).
     """
+    learned = {name for name, _ in network.named_parameters()}
     state = {}
     for name, tensor in network.state_dict().items():
         value = tensor.detach().cpu()
         if value.is_floating_point():
-            value = value.half()
+            half = value.half()
+            if name in learned or half.isfinite().all():
+                value = half
             if not value.isfinite().all():
                 raise WeightsError(f"{name} holds values fp16 cannot: the run has diverged.")
         state[name] = value.contiguous().clone()

@@ -58,3 +58,19 @@ def test_a_detector_that_runs_in_bf16_decodes_in_fp32_and_one_in_fp32_is_left_al
         assert isinstance(made.model[-1].dfl, InFp32) == reduced
         output, _ = runtime(torch.zeros(1, 3, 64, 64))
         assert (output.dtype, output.shape) == (torch.float32, (1, 10, 84))
+
+
+def test_a_network_in_fp16_answers_where_a_variance_is_beyond_it() -> None:
+    # 3 · 256 = 768, less the mean 512, over the root of 65536: 1. In fp16 the variance is inf.
+    norm = nn.BatchNorm2d(1, eps=1e-9).eval()
+    network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), norm, nn.Conv2d(1, 1, 1, bias=False))
+    with torch.no_grad():
+        network[0].weight.fill_(3.0)
+        network[2].weight.fill_(2.0)
+        norm.running_mean.fill_(512.0)
+        norm.running_var.fill_(65536.0)
+    _runtime.halve(network)
+    assert network[0].weight.dtype == torch.float16
+    answer = network(torch.full((1, 1, 2, 2), 256.0, dtype=torch.float16))
+    assert answer.dtype == torch.float16
+    assert torch.equal(answer, torch.full((1, 1, 2, 2), 2.0, dtype=torch.float16))

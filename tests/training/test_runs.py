@@ -252,6 +252,20 @@ def test_diverged_weights_are_not_released(run: RunFolder) -> None:
     assert not run.release.exists()
 
 
+def test_a_variance_beyond_fp16_is_released_as_it_is(run: RunFolder) -> None:
+    network = small_network()
+    with torch.no_grad():
+        network[1].running_var[2] = 70000.0  # of a sound run; fp16 ends at 65504
+    config = write_release(run.release, network, record=run.load_record(), title="G", task="detect")
+    again = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    load_weights(again, run.release, config)
+    assert again[1].running_var[2].item() == 70000.0
+    with torch.no_grad():
+        network[1].running_var[2] = torch.inf
+    with pytest.raises(WeightsError, match=r"1\.running_var holds values fp16 cannot"):
+        write_release(run.release, network, record=run.load_record(), title="G", task="detect")
+
+
 def test_release_can_be_described_anew_without_touching_its_weights(run: RunFolder) -> None:
     config = write_release(
         run.release, small_network(), record=run.load_record(), title="G", task="detect"
