@@ -85,6 +85,11 @@ class ServingSettings(Group):
         description="The same from one row of pixels to the next, where the pixels of a line-scan "
         "camera are not square; empty: as MM_PER_PX; millimetres.",
     )
+    tolerances: PathToBe | None = Field(
+        None,
+        description="File that says up to which size a class may stay on the steel; empty: every "
+        "likely defect is one; a path.",
+    )
     keep_batches_days: float = Field(
         7,
         gt=0,

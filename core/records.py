@@ -217,21 +217,29 @@ class Channel(Record):
 
 
 class FoundBox(Record):
-    """One finding of a detector; `score` is raw, `probability` calibrated."""
+    """One finding of a detector; `score` is raw, `probability` calibrated.
+
+    `tolerated`: the mill's rules let it stay; written only where it is so.
+    """
 
     label: str
     score: float
     probability: float
     box: Box
+    tolerated: bool = Field(False, exclude_if=lambda tolerated: not tolerated)
 
 
 class FoundSegment(Record):
-    """One connected region of a class map; `score` is its mean pixel probability."""
+    """One connected region of a class map; `score` is its mean pixel probability.
+
+    `tolerated` as in `FoundBox`.
+    """
 
     label: str
     area_px: int
     box: Box
     score: float
+    tolerated: bool = Field(False, exclude_if=lambda tolerated: not tolerated)
 
 
 class MaskRLE(Record):

@@ -14,7 +14,7 @@ from core.taxonomy import is_sound, title
 from demo.batch_jobs import Progress
 from demo.batch_store import Answer
 from demo.roll_marks import coming_again_in
-from demo.words import NOT_SURE, NOTHING, count, findings, headline, labels_found, number
+from demo.words import NOT_SURE, NOTHING, TOLERATED, count, findings, headline, labels_found, number
 
 Order = Literal["severity", "doubt", "arrival"]
 ORDER_TITLES: Final[dict[Order, str]] = {
@@ -50,8 +50,8 @@ def rows(progress: Progress, order: Order) -> list[Row]:
 def severity(inspection: Inspection) -> float:
     """Probability that the picture shows a defect, its findings taken as independent.
 
-    1 - prod(1 - p) over the findings; of a classifier what its classes for sound steel leave over,
-    and where it knows defects alone the probability of its surest class.
+    1 - prod(1 - p) over the findings that are not tolerated; of a classifier what its classes for
+    sound steel leave over, and where it knows defects alone the probability of its surest class.
     """
     found = findings(inspection)
     if not found:
@@ -59,7 +59,7 @@ def severity(inspection: Inspection) -> float:
     if inspection.task == "classify":
         sound = [finding.probability for finding in found if is_sound(finding.label)]
         return 1 - min(sum(sound), 1.0) if sound else found[0].probability
-    return 1 - math.prod(1 - finding.probability for finding in found)
+    return 1 - math.prod(1 - finding.probability for finding in found if not finding.tolerated)
 
 
 def histogram(answers: Sequence[Answer]) -> dict[str, int]:
@@ -81,11 +81,14 @@ def sentence(progress: Progress) -> str:
         return f"Looking: {progress.done} of {count(total, 'picture')}{left}."
     if job.state == "stopped":
         return f"Stopped after {progress.done} of {count(total, 'picture')}; nothing is lost."
-    verdicts = Counter(a.inspection.verdict for a in progress.answers.values() if a.inspection)
+    seen = [answer.inspection for answer in progress.answers.values() if answer.inspection]
+    verdicts = Counter(inspection.verdict for inspection in seen)
+    staying = sum(headline(inspection).text == TOLERATED for inspection in seen)
     parts = (
         (verdicts["defect"], "with findings"),
         (verdicts["review"], "not sure"),
-        (verdicts["accept"], "without a finding"),
+        (staying, "within tolerance"),
+        (verdicts["accept"] - staying, "without a finding"),
         (progress.failed, "unreadable"),
     )
     said = ", ".join(f"{n} {what}" for n, what in parts if n)
@@ -143,7 +146,7 @@ def _words(inspection: Inspection) -> str:
     text = headline(inspection).text
     if text == NOT_SURE:
         return "Not sure"
-    if text == NOTHING:
+    if text in (NOTHING, TOLERATED):
         return text
     best = max(findings(inspection), key=lambda finding: finding.probability)
     return f"{title(best.label)} {number(best.probability)}"

@@ -242,6 +242,8 @@ def _place_row(
     figures = [size(row.box, pitch)]
     if row.area_px is not None:
         figures.append(f"({area(row.area_px, pitch)})")
+    if row.tolerated:
+        figures.append("tolerated")
     lengths = " ".join(f"<span>{escape(figure)}</span>" for figure in figures)
     where = place(row.box, inspection.image.width, inspection.image.height)
     pressed = f' data-number="{row.number}"' if can_pick else ""

@@ -18,6 +18,7 @@ from active_learning.courier import Courier
 from active_learning.inspection import to_inspection
 from active_learning.novelty import novelty_of
 from active_learning.status import last_run
+from active_learning.tolerance import read_tolerances
 from active_learning.uncertainty import ACQUISITION_THRESHOLD
 from core.errors import InputError, RollmarkError
 from core.images import decode
@@ -31,7 +32,7 @@ from demo.heat import HeatMaps
 from demo.loaded import LoadedModels
 from demo.observing import Observer
 from demo.review import ReviewDesk
-from demo.shadow import Shadow
+from demo.shadow import Shadow, encoded
 from demo.side_by_side import in_order
 from demo.words import short
 from hub.registry import Release
@@ -76,12 +77,13 @@ class Service:
         settings: where releases lie, how large an image may be, how many networks stay in memory.
 
     Raises:
-        ConfigError: if they name a model that there is not.
+        ConfigError: if they name a model that there is not, or tolerances that cannot be read.
     """
 
     def __init__(self, settings: Settings) -> None:
         choosing.check_auto_model(settings.serving.auto_model)
         self._settings, self.pitch = settings, settings.serving.pitch
+        self.tolerances = read_tolerances(settings.serving.tolerances, self.pitch)
         self._models = LoadedModels(settings.paths, settings.serving)
         self.review = ReviewDesk(settings)
         self.courier = Courier(settings, lambda: self.review.open(self.releases()))
@@ -157,7 +159,7 @@ class Service:
             WeightsNotFoundError: if no model is served at all.
         """
         look = self._look(image or source, model, score_threshold)
-        self._observer.note(look.image, look.usual, _encoded(source, self._settings))
+        self._observer.note(look.image, look.usual, encoded(source, self._settings))
         if isinstance(source, DecodedImage):
             return look
         queued = self._doubts.settle(source, [look.inspection], self.releases())
@@ -181,13 +183,15 @@ class Service:
         read = partial(
             to_inspection, prediction, release=config, novelty=novelty, review_threshold=limit
         )
-        inspection = read(score_threshold=threshold)
+        inspection = seen = read(score_threshold=threshold)
+        if self.tolerances is not None:
+            inspection = self.tolerances.judge(seen)
         logger.info(
             "inspected %s with %s %s: %s",
             *(image.sha256[:12], config.name, config.revision, inspection.verdict),
         )
         is_usual = threshold in (None, config.score_threshold)
-        usual = (lambda: inspection) if is_usual else partial(read, score_threshold=None)
+        usual = (lambda: seen) if is_usual else partial(read, score_threshold=None)
         return Look(image, prediction, inspection, config.title, usual)
 
     def heat(
@@ -310,6 +314,9 @@ class Service:
             logger.warning("nothing to load: %s", exc)
             return
         others = [r for r in self.releases() if r.config.name != first.config.name]
+        known = {label for release in (first, *others) for label in release.config.labels}
+        for label in sorted(set(self.tolerances.labels if self.tolerances else ()) - known):
+            logger.warning("no served model knows the class %s that has a tolerance", label)
         self._models.preload(
             (first, *others[: self._settings.serving.max_models - 1]),
             on_first=lambda: self._doubts.get_ready(self.releases()),  # none came before
@@ -326,16 +333,6 @@ class Service:
         if threshold is not None and not 0 <= threshold <= 1:  # whole numbers have no largest one
             raise InputError(f"Score threshold is {threshold!s:.20}; it must lie in 0 to 1.")
         return threshold
-
-
-def _encoded(source: Path | bytes | DecodedImage, settings: Settings) -> bytes | None:
-    """The bytes of a picture that a candidate in the shadow looks at, too; else nothing is read."""
-    if settings.retraining.shadow is None or isinstance(source, DecodedImage):
-        return None
-    try:
-        return source.read_bytes() if isinstance(source, Path) else source
-    except OSError:  # cleared since it was decoded
-        return None
 
 
 def judge(looks: Sequence[Look]) -> Committee:

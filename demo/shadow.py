@@ -17,7 +17,7 @@ from active_learning.inspection import to_inspection
 from active_learning.uncertainty import ACQUISITION_THRESHOLD, ASK_FROM
 from core.records import Inspection, ReleaseConfig
 from core.settings import Settings
-from core.types import Predictor
+from core.types import DecodedImage, Predictor
 from demo.observing import Answered
 from demo.words import short
 from models import choose_device, load
@@ -28,6 +28,16 @@ logger = logging.getLogger(__name__)
 _SUFFIX: Final = " (candidate)"
 # Given image, inspections, reasons and priority: puts an image into the review queue.
 Queue = Callable[[bytes, tuple[Inspection, ...], tuple[str, ...], float], object]
+
+
+def encoded(source: Path | bytes | DecodedImage, settings: Settings) -> bytes | None:
+    """The bytes of a picture that a candidate in the shadow looks at, too; else nothing is read."""
+    if settings.retraining.shadow is None or isinstance(source, DecodedImage):
+        return None
+    try:
+        return source.read_bytes() if isinstance(source, Path) else source
+    except OSError:  # cleared since it was decoded
+        return None
 
 
 class Shadow:

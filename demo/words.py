@@ -18,6 +18,7 @@ from core.taxonomy import title
 
 NOT_SURE: Final = "Not sure: a person should look"
 NOTHING: Final = "Nothing found"
+TOLERATED: Final = "Within tolerance"
 SOURCES: Final[dict[Source, str]] = {  # where a release came from
     "bundled": "bundled",
     "local": "promoted here",
@@ -39,6 +40,7 @@ class Finding:
     probability: float
     box: Box | None = None  # px of the source image
     area_px: int | None = None  # of a region of a mask
+    tolerated: bool = False  # the mill's rules let it stay
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +61,34 @@ def findings(inspection: Inspection) -> tuple[Finding, ...]:
         return tuple(Finding(k, label, p) for k, (label, p) in enumerate(ranked, start=1))
     if inspection.task == "segment":
         return tuple(
-            Finding(k, s.label, s.score, s.box, s.area_px)
+            Finding(k, s.label, s.score, s.box, s.area_px, s.tolerated)
             for k, s in enumerate(inspection.segments, start=1)
         )
     boxes = sorted(inspection.detections, key=lambda found: -found.probability)
-    return tuple(Finding(k, d.label, d.probability, d.box) for k, d in enumerate(boxes, start=1))
+    return tuple(
+        Finding(k, d.label, d.probability, d.box, tolerated=d.tolerated)
+        for k, d in enumerate(boxes, start=1)
+    )
 
 
 def headline(inspection: Inspection) -> Headline:
     """The verdict: "Scratches, 0.93 probable · 2 places", "Nothing found", or a call for a person.
 
-    The detail names the other classes that were found, or what an unsure model leans to.
+    The detail names the other classes that were found, what an unsure model leans to, and how many
+    places may stay.
     """
     summaries = summarise(inspection)
+    staying = sum(finding.tolerated for finding in findings(inspection))
     if inspection.verdict == "review":
         leaning = f"Most likely {'; '.join(summaries)}." if summaries else "Nothing stands out."
         return Headline(NOT_SURE, leaning)
+    if inspection.verdict == "accept" and staying:
+        return Headline(TOLERATED, f"{'; '.join(summaries)}.")
     if inspection.verdict == "accept" or not summaries:
         return Headline(NOTHING, "No defect is probable enough to be shown.")
     others = f"Also {'; '.join(summaries[1:])}." if len(summaries) > 1 else ""
-    return Headline(summaries[0], others)
+    may_stay = f"{count(staying, 'place')} within tolerance." if staying else ""
+    return Headline(summaries[0], " ".join(filter(None, (others, may_stay))))
 
 
 def summarise(inspection: Inspection) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from core.geometry import mask_record, regions
-from core.records import FoundBox, ImageFacts, Inspection
+from core.records import FoundBox, ImageFacts, Inspection, Verdict
 from core.types import Image
 
 LABELS = ("inclusion", "patches", "scratches")
@@ -23,6 +23,15 @@ def detection(
 ) -> Inspection:
     boxes = tuple(FoundBox(label=label, score=p, probability=p, box=box) for label, p, box in found)
     return _inspection("detect", detections=boxes, **more)
+
+
+def tolerated(inspection: Inspection, *places: int, verdict: Verdict = "accept") -> Inspection:
+    """The same where the rules let these detections stay."""
+    found = tuple(
+        box.model_copy(update={"tolerated": k in places})
+        for k, box in enumerate(inspection.detections)
+    )
+    return inspection.model_copy(update={"detections": found, "verdict": verdict})
 
 
 def segmentation() -> Inspection:

@@ -404,6 +404,26 @@ def test_a_batch_says_how_it_stands() -> None:
     assert histogram(list(progress.answers.values())) == {"scratches": 2}
 
 
+def test_what_may_stay_is_counted_apart_and_is_not_severe() -> None:
+    progress = by_hand()
+    scratched = progress.answers[1]
+    assert scratched.inspection is not None
+    one = inspections.tolerated(scratched.inspection, 0, verdict="defect")
+    assert severity(one) == pytest.approx(0.5)  # what is left of 0.9 and 0.5
+    both = scratched.model_copy(
+        update={"inspection": inspections.tolerated(scratched.inspection, 0, 1)}
+    )
+    progress = Progress(progress.job, {**progress.answers, 1: both}, None)
+    assert sentence(progress) == (
+        "4 pictures: 1 with findings, 1 within tolerance, 1 without a finding, 1 unreadable."
+    )
+    assert [(row.index, row.text) for row in rows(progress, "severity")][:2] == [
+        (3, "Scratches 0.90"),
+        (0, "Nothing found"),
+    ]
+    assert [row.text for row in rows(progress, "arrival")][1] == "Within tolerance"
+
+
 def test_the_csv_has_a_line_a_finding_and_no_formula() -> None:
     lines = batch_csv(by_hand()).splitlines()
     assert lines[1] == "a.png,accept,0.1,,,,,,,,grace,abc123,"

@@ -4,7 +4,7 @@ import pytest
 
 from core.records import ImageFacts
 from demo import markup
-from tests.demo.inspections import detection
+from tests.demo.inspections import detection, tolerated
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_a_strip_says_how_it_is_folded(width: int, height: int, said: str) -> No
         update={"image": ImageFacts(sha256="f" * 64, width=width, height=height)}
     )
     assert f"23 ms · {said}, read them one after the other" in markup.verdict(strip, "GRACE")
+
+
+def test_a_row_says_that_its_finding_may_stay() -> None:
+    two = detection(("scratches", 0.9, (10, 10, 20, 50)), ("scratches", 0.8, (50, 50, 52, 58)))
+    table = markup.findings_table(tolerated(two, 1, verdict="defect"), can_pick=False)
+    first, second = table.partition("<tbody>")[2].split("</tr>")[:2]
+    assert "<span>10 × 40 px</span></td>" in first
+    assert "<span>2 × 8 px</span> <span>tolerated</span></td>" in second

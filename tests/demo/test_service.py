@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,27 @@ def test_auto_that_names_no_model_at_all_is_told_at_once(paths: PathSettings) ->
     settings = Settings(paths=paths, serving=ServingSettings(auto_model="yolov99"))
     with pytest.raises(ConfigError, match="AUTO_MODEL is 'yolov99': it must be empty or one of "):
         Service(settings)
+
+
+def test_what_may_stay_is_judged_by_the_mills_rules_and_drift_knows_nothing_of_them(
+    paths: PathSettings, service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = tmp_path / "tolerances.toml"
+    rules.write_text("[scratches]\nup_to_px = 170\n[scratch]\nup_to_px = 1\n")  # one is misspelt
+    serving = ServingSettings(tolerances=rules)
+    tolerant = Service(Settings(paths=paths, serving=serving))
+    look = tolerant.inspect(PICTURE)  # a scratch of 30 × 170 px
+    assert look.inspection.detections[0].tolerated
+    assert look.inspection.verdict == "accept"
+    assert look.inspection.reasons[0] == "scratches: 1 of 1 place within the tolerance of 170 px"
+    assert (look.usual().verdict, look.usual().detections[0].tolerated) == ("defect", False)
+    assert not service.inspect(PICTURE).inspection.detections[0].tolerated
+    tolerant.preload().join()
+    assert "no served model knows the class scratch that has a tolerance" in caplog.text
+    assert "class scratches" not in caplog.text
+    rules.write_text("[scratches]\nup_to_mm = 5\n")
+    with pytest.raises(ConfigError, match="does not say how much steel a pixel shows"):
+        Service(Settings(paths=paths, serving=serving))
 
 
 def test_without_any_release_the_error_says_what_to_do(paths: PathSettings) -> None:

@@ -16,7 +16,7 @@ from demo.words import (
     short,
     summarise,
 )
-from tests.demo.inspections import classification, detection, segmentation
+from tests.demo.inspections import classification, detection, segmentation, tolerated
 
 TWO_SCRATCHES = detection(
     ("scratches", 0.6, (0, 0, 10, 10)),
@@ -48,6 +48,17 @@ def test_improbable_places_are_told_apart(chances: list[float], text: str) -> No
 
 def test_nothing_found_is_said_in_two_words() -> None:
     assert headline(detection(verdict="accept")).text == "Nothing found"
+
+
+def test_what_may_stay_is_told_and_is_not_called_nothing() -> None:
+    line = headline(tolerated(TWO_SCRATCHES, 0, 1, 2))
+    assert line.text == "Within tolerance"
+    assert line.detail == (
+        "Scratches, 0.93 probable · 2 places; Inclusion, 0.70 probable · 1 place."
+    )
+    line = headline(tolerated(TWO_SCRATCHES, 0, verdict="defect"))
+    assert line.text == "Scratches, 0.93 probable · 2 places"
+    assert line.detail == "Also Inclusion, 0.70 probable · 1 place. 1 place within tolerance."
 
 
 def test_an_unsure_model_calls_for_a_person_and_says_what_it_leans_to() -> None:
