@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from active_learning._agreement_command import agreement
 from active_learning._cli import AsJson, desk_of_settings, show
 from active_learning._recheck_command import recheck
 from core.ending import run_command
@@ -108,6 +109,7 @@ def status(as_json: AsJson = False) -> None:
 
 
 app.command()(recheck)
+app.command()(agreement)
 
 
 @app.command()

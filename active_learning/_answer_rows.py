@@ -71,6 +71,18 @@ def standing_ids(session: Session, project: str | None) -> tuple[int, ...]:
     return tuple(number for _, number in sorted(newest.items()))
 
 
+def repeated_ids(session: Session, project: str) -> tuple[tuple[int, ...], ...]:
+    """Of each image with several answers that stand their ids, the oldest first."""
+    row = AnnotationRow
+    query = sa.select(row.image_sha256, row.id).where(
+        row.id.in_(newest_states(project)), row.kind == "annotated"
+    )
+    found: dict[str, list[int]] = {}
+    for image, number in session.execute(query.order_by(row.updated_at, row.id)):
+        found.setdefault(image, []).append(number)
+    return tuple(tuple(ids) for _, ids in sorted(found.items()) if len(ids) > 1)
+
+
 def rows_of(session: Session, ids: Sequence[int]) -> tuple[AnnotationRow, ...]:
     """The rows with these ids, in their order."""
     found: dict[int, AnnotationRow] = {}

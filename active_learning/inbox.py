@@ -26,6 +26,8 @@ from active_learning._answer_rows import (
     AnnotationRow,
     CursorRow,
     newest_states,
+    repeated_ids,
+    rows_of,
     standing_rows,
     to_annotation,
 )
@@ -151,6 +153,12 @@ class Inbox:
         with self.ledger.reading() as session:
             for row in standing_rows(session, self.project):
                 yield to_annotation(row)
+
+    def answered_repeatedly(self) -> Iterator[tuple[Annotation, ...]]:
+        """Of each image with several answers that stand all of them, the oldest first."""
+        with self.ledger.reading() as session:
+            for ids in repeated_ids(session, self.project):
+                yield tuple(to_annotation(row) for row in rows_of(session, ids))
 
     def times_answered(self) -> dict[str, int]:
         """How often an answer about each image was given: submitted, or updated since."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from active_learning.agreement import Agreement, agreement
 from active_learning.connection import Reach, reach
 from active_learning.desk import Desk
 from active_learning.overview import Entry, Overview, Place, QueueReader
@@ -174,6 +175,10 @@ class Reviewing:
         found = recheck(self._settings, desk)
         images = [look.image_sha256 for look in found.doubted]
         return found, {image: self._thumbnail(desk, image) for image in images}
+
+    def agreement(self) -> Agreement:
+        """How far people agree who answered the same images."""
+        return agreement(self._desk().inbox.answered_repeatedly())
 
     def confirm(self, task_id: int, *, who: str) -> None:
         """Say that an answer stands, after a second look.

@@ -14,6 +14,7 @@ from active_learning.overview import Overview, Place
 from core.errors import RollmarkError
 from core.settings import Settings
 from demo import review_markup as markup
+from demo.agreeing import AgreementPanel
 from demo.handlers import PRIVATE, sentence_of
 from demo.markup import note, refused
 from demo.review_markup import PAGE
@@ -99,6 +100,8 @@ class _Page:
                 self.happened = gr.HTML("", elem_id="review-happened")
         self.second_looks = SecondLooksPanel(self.reviewing)
         self.second_looks.lay_out()
+        self.agreement = AgreementPanel(self.reviewing)
+        self.agreement.lay_out()
         self.charts = gr.HTML("", elem_id="review-charts")
 
     def filled(self) -> list[Any]:
@@ -306,6 +309,7 @@ def build(service: Service, settings: Settings, tabs: Any, tab: Any) -> None:
     page.fetch.click(page.fetch_now, outputs=page.connection, **_QUIET)
     page.check.click(page.check_now, outputs=page.connection, **_QUIET)
     page.second_looks.wire()
+    page.agreement.wire()
     page.again.click(lambda: gr.Row(visible=True), outputs=page.ask, **_QUIET)
     page.no.click(lambda: gr.Row(visible=False), outputs=page.ask, **_QUIET)
     page.yes.click(page.try_again, page.selected, page.detail(), **_IN_TURN)

@@ -124,6 +124,22 @@ def test_a_cursor_ahead_of_our_clock_is_not_believed_and_may_move_back(inbox):
     assert inbox.cursor() == Cursor(NOON - timedelta(minutes=1), 3)
 
 
+def test_answers_of_several_people_stand_together_as_they_are_now(inbox):
+    inbox.take(
+        [
+            arrival(5, 2, label="second"),
+            arrival(6, 1, label="first"),
+            arrival(7, 0, "skipped"),
+            arrival(8, 0, task=2, image="b" * 64),  # alone
+            arrival(9, 0, task=3, image="c" * 64),
+            arrival(10, 1, "deleted", task=3, image="c" * 64),
+        ]
+    )
+    inbox.take([arrival(6, 3, label="edited")])
+    [answers] = inbox.answered_repeatedly()
+    assert [said.boxes[0][0] for said in answers] == ["second", "edited"]  # the oldest first
+
+
 def test_each_origin_is_read_with_a_cursor_of_its_own(inbox):
     inbox.take([], cursor=Cursor(NOON, 9), origin="3 then")
     assert (inbox.cursor("3 then"), inbox.cursor("3 now"), inbox.cursor()) == (

@@ -18,6 +18,7 @@ from PIL import Image
 from pydantic import SecretStr
 
 from active_learning._review_rows import ReviewItemRow
+from active_learning.agreement import agreement
 from active_learning.inbox import Taken
 from active_learning.labelling import NO_DEFECT
 from active_learning.leases import Leases
@@ -295,6 +296,27 @@ def test_an_answer_that_contradicts_itself_says_nothing_until_it_is_corrected(
     assert "marks 1 of them" in caplog.text
     label_studio.ask("PATCH", f"annotations/{answer}/", {"result": [box]})
     assert desk.pull(studio).applied == 1
+
+
+def test_two_people_who_answer_one_task_are_told_how_far_they_agree(
+    desk, studio, label_studio, project, project_title
+):
+    name = f"{project_title.replace(' ', '-')}@example.org"
+    other = label_studio.ask("POST", "users/", {"email": name, "username": name})
+    desk.flag(1)
+    desk.push(studio)
+    [task] = label_studio.tasks(project.id)
+    drawn = next(r for r in task["predictions"][0]["result"] if r["type"] == "rectanglelabels")
+    lower = {**drawn, "value": {**drawn["value"], "height": drawn["value"]["height"] * 0.8}}
+    label_studio.annotate(task["id"], drawn)
+    label_studio.annotate(task["id"], lower, completed_by=other["id"])
+    assert desk.pull(studio).applied == 2
+    assert len(desk.inbox.current()) == 1  # the newer one is learned from
+    found = agreement(desk.inbox.answered_repeatedly())
+    assert (found.images, found.people) == (1, 2)
+    [crazing] = found.classes
+    assert (crazing.how, crazing.label, crazing.agreement) == ("boxes", "crazing", 1.0)
+    assert crazing.overlap == pytest.approx(0.8, abs=0.01)
 
 
 class ClockAhead:
