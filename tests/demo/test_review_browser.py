@@ -178,6 +178,13 @@ def test_the_connection_is_told_in_one_sentence(page: Page, label_studio: Server
     )
 
 
+def test_how_far_people_agree_is_told_when_asked(page: Page) -> None:
+    panel = page.locator("#review-agreement")
+    panel.get_by_role("button", name="How far people agree").click()
+    page.get_by_role("button", name="Compare the answers").click()
+    expect(panel).to_contain_text("No image was answered by two people yet: in Label Studio")
+
+
 @pytest.mark.parametrize("view", list(VIEWS))
 def test_the_page_keeps_nobody_out_and_fits(
     browser: Browser, mill: Mill, view: str, tmp_path: Path
