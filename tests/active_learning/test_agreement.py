@@ -89,6 +89,17 @@ def test_one_box_marks_one_place_and_the_pairs_overlap_most_in_all() -> None:
     assert scratches.overlap == pytest.approx(100 / 140)
 
 
+def test_pairs_that_mark_two_places_do_not_part_one_that_marks_the_same() -> None:
+    def at(x: float) -> tuple[str, Box]:
+        return "scratches", (x, 10, x + 10, 20)
+
+    # 20 and 22.5 overlap by 7.5 of 12.5; either and its other neighbour by 6.2 of 13.8 only.
+    ann, bea = says("ann", at(20), at(26.3)), says("bea", at(22.5), at(16.2))
+    scratches = of(agreement([[ann, bea]]))["boxes", "scratches"]
+    assert scratches.agreement == pytest.approx(0.5)  # 2 · 1 / (2 + 2)
+    assert scratches.overlap == pytest.approx(0.6)
+
+
 def test_one_place_of_two_classes_is_told_as_swapped() -> None:
     found = agreement(
         [
@@ -112,7 +123,7 @@ def test_who_sees_nothing_disagrees_and_who_only_chose_a_class_says_nothing_of_p
     sound = says("bea", label=NO_DEFECT)
     assert of(agreement([[ann, sound]]))["boxes", "scratches"].agreement == 0
     assert agreement([[ann, says("bea", label="scratches")]]).classes == ()
-    assert agreement([[ann, brushed("bea", slice(0, 10))]]).classes == ()
+    assert agreement([[ann, brushed("bea", slice(0, 10), "patches")]]).classes == ()
     both = says("bea", ("scratches", TEN), label="patches")  # patches are there, nobody knows where
     marked = says("ann", ("scratches", TEN), ("patches", FAR))
     assert of(agreement([[marked, both]])).keys() == {("boxes", "scratches")}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from active_learning.inspection import MAX_SEGMENTS
 from active_learning.tolerance import Limit, Tolerances, read_tolerances
 from core.errors import ConfigError
 from core.pitch import PixelPitch
@@ -111,6 +112,15 @@ def test_regions_of_a_mask_are_judged_like_boxes_and_specks_decide_nothing() -> 
     said = Tolerances({"patches": Limit(up_to_px=10)}).judge(masks)
     assert (said.verdict, staying(said)) == ("accept", [True, False])
     assert said.reasons == ("patches: 1 of 1 place within the tolerance of 10 px",)
+
+
+def test_a_picture_of_which_not_all_regions_are_listed_is_a_defect() -> None:
+    region = FoundSegment(label="patches", area_px=60, box=(20, 20, 30, 30), score=0.9)
+    rules = Tolerances({"patches": Limit(up_to_px=10)})
+    whole = seen().model_copy(update={"segments": (region,) * (MAX_SEGMENTS - 1)})
+    assert rules.judge(whole).verdict == "accept"
+    cut = seen().model_copy(update={"segments": (region,) * MAX_SEGMENTS})
+    assert rules.judge(cut) is cut
 
 
 def test_an_answer_without_a_size_stays_as_it_is() -> None:
