@@ -31,6 +31,7 @@ from demo.heat import HeatMaps
 from demo.loaded import LoadedModels
 from demo.observing import Observer
 from demo.review import ReviewDesk
+from demo.roll_marks import with_repeats
 from demo.shadow import Shadow
 from demo.side_by_side import in_order
 from demo.words import short
@@ -181,7 +182,7 @@ class Service:
         read = partial(
             to_inspection, prediction, release=config, novelty=novelty, review_threshold=limit
         )
-        inspection = read(score_threshold=threshold)
+        inspection = with_repeats(read(score_threshold=threshold), self.pitch)
         logger.info(
             "inspected %s with %s %s: %s",
             *(image.sha256[:12], config.name, config.revision, inspection.verdict),
