@@ -17,7 +17,8 @@ import numpy as np
 
 from active_learning.calibration_fitting import Pairs, fit_detection
 from core.errors import DatasetError, WeightsNotFoundError
-from core.records import CommitteeMember, CommitteeTuning, ReleaseConfig
+from core.records import ReleaseConfig
+from models._committee import CommitteeMember, CommitteeTuning
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ Boxes are `(x1, y1, x2, y2)` pixels of the source image. Times are UTC. `Release
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from core.taxonomy import native_side
 from core.types import Task
@@ -166,37 +166,6 @@ class ReleaseConfig(Record):
         return self.weights_sha256[:12]
 
 
-class CommitteeMember(Record):
-    """One detector of a committee and how much it has to say."""
-
-    name: str
-    revision: str  # the very weights that the committee was tuned with
-    weight: float = Field(ge=0)
-
-
-class CommitteeTuning(Record):
-    """`committee.json`: how detectors are fused, chosen on a validation split alone."""
-
-    format: Literal[1] = 1
-    members: tuple[CommitteeMember, ...] = Field(min_length=1)
-    iou_threshold: float = Field(gt=0, lt=1)
-    score_threshold: float  # of a finding worth showing
-    calibration: dict[str, Any] = Field(default_factory=dict)
-    dataset: str
-    protocol: Literal["paper", "leak-free"]
-    val_id: str  # SHA-256 of the sorted image hashes of the validation split
-    n: int  # its images
-    mAP50_95: float  # of the committee on that split: chosen there, so better than it will do
-    best_single: str  # the member that is best there
-    best_single_mAP50_95: float
-
-    @model_validator(mode="after")
-    def _somebody_has_a_say(self) -> Self:
-        if not any(member.weight > 0 for member in self.members):
-            raise ValueError("no member has a weight above 0, so it would find nothing")
-        return self
-
-
 class ChannelMove(Record):
     """One change of the live revision: when, by whom, from what to what, and why."""
 
@@ -242,6 +211,20 @@ class FoundSegment(Record):
     tolerated: bool = Field(False, exclude_if=lambda tolerated: not tolerated)
 
 
+class FoundRepeat(Record):
+    """Findings of one class at equal distances along a strip, as a damaged roll leaves them."""
+
+    label: str
+    axis: Literal["x", "y"]  # of the picture, which lies along the strip
+    distance_px: float  # from one to the next
+    deviation_px: float  # its standard error
+    distance_mm: float | None = None  # where it is known how much steel a pixel shows
+    diameter_mm: float | None = None  # of the roll that turns once in that distance
+    places: int  # from the first to the last, those without a finding counted
+    findings: tuple[int, ...]  # positions in `detections` or `segments`, from 0, along the strip
+    false_alarms: float  # such rows expected by chance in a strip with as many findings
+
+
 class MaskRLE(Record):
     """COCO run lengths, one string per label: `counts[k - 1]` is where the class map equals k."""
 
@@ -268,6 +251,8 @@ class Inspection(Record):
     segments: tuple[FoundSegment, ...] = ()
     probabilities: dict[str, float] = Field(default_factory=dict)
     mask: MaskRLE | None = None
+    # Not sent and not stored where there is none, so that most answers are what they always were.
+    repeats: tuple[FoundRepeat, ...] = Field(default=(), exclude_if=lambda found: not found)
     uncertainty: float
     verdict: Verdict
     reasons: tuple[str, ...] = ()

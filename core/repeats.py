@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, count
 from typing import Final
@@ -65,7 +65,6 @@ class Repeat:
 @dataclass(frozen=True, slots=True)
 class _Strip:
     length: float
-    least: float  # of a lane, on either side
     picture: float | None
     attempts: int
 
@@ -105,27 +104,45 @@ def find_repeats(
     least = _LEAST_LANE * width
     groups = [list(_ordered(marks, label)) for label in dict.fromkeys(m.label for m in marks)]
     tried = [_pairs(marks, group, least) for group in groups]
-    strip = _Strip(length, least, picture, len(_SHARES) * sum(len(pairs) for pairs in tried))
-    found: list[Repeat] = []
-    for group, pairs in zip(groups, tried, strict=True):
-        taken: set[int] = set()
-        while True:
-            left = [k for k in group if k not in taken]
-            rows = [
-                _row(marks, left, pair, strip, share)
-                for pair in pairs
-                if taken.isdisjoint(pair)
-                for share in _SHARES
-            ]
-            # Of rows that are as sure, that of the shorter period: twice the period is one, too.
-            best = min(
-                filter(None, rows), key=lambda row: (row.false_alarms, row.period), default=None
-            )
-            if best is None or best.false_alarms > FALSE_ALARMS:
-                break
-            found.append(best)
-            taken.update(best.marks)
+    strip = _Strip(length, picture, len(_SHARES) * sum(len(pairs) for pairs in tried))
+    found = [row for pairs in tried for row in _rows(marks, pairs, strip)]
     return tuple(sorted(found, key=lambda repeat: repeat.false_alarms))
+
+
+def _rows(
+    marks: Sequence[Mark], pairs: Sequence[tuple[int, int]], strip: _Strip
+) -> Iterator[Repeat]:
+    """The rows of a class, the surest first; its marks are taken before the next is looked for."""
+    lanes = _lanes(pairs)
+    rows: dict[tuple[int, int], Repeat | None] = {}
+    taken: set[int] = set()
+    changed = list(pairs)
+    while True:
+        for pair in changed:
+            lane = sorted(lanes[pair] - taken, key=lambda k: (marks[k].along, k))
+            rows[pair] = _surest(_row(marks, lane, pair, strip, share) for share in _SHARES)
+        best = _surest(rows.values())
+        if best is None or best.false_alarms > FALSE_ALARMS:
+            break
+        yield best
+        taken.update(best.marks)
+        rows = {pair: row for pair, row in rows.items() if taken.isdisjoint(pair)}
+        # A lane that lost no mark proposes the very row that it proposed before.
+        changed = [pair for pair in rows if not lanes[pair].isdisjoint(best.marks)]
+
+
+def _surest(rows: Iterable[Repeat | None]) -> Repeat | None:
+    """Of rows that are as sure, that of the shorter period: twice the period is one, too."""
+    return min(filter(None, rows), key=lambda row: (row.false_alarms, row.period), default=None)
+
+
+def _lanes(pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], set[int]]:
+    """For each pair the marks that may be of one damage with both."""
+    beside: dict[int, set[int]] = {}
+    for first, second in pairs:
+        beside.setdefault(first, set()).add(second)
+        beside.setdefault(second, set()).add(first)
+    return {(first, second): beside[first] & beside[second] for first, second in pairs}
 
 
 def _ordered(marks: Sequence[Mark], label: str) -> Iterator[int]:
@@ -151,7 +168,7 @@ def _may_be_one(first: Mark, second: Mark, least: float) -> bool:
 
 def _row(
     marks: Sequence[Mark],
-    group: Sequence[int],
+    lane: Sequence[int],
     pair: tuple[int, int],
     strip: _Strip,
     share: float,
@@ -169,12 +186,6 @@ def _row(
     margin = max(_SLACK * period, share * extent)
     if strip.picture and abs(math.remainder(period, strip.picture)) <= margin:
         return None
-    lane = [
-        k
-        for k in group
-        if k not in pair
-        and all(_may_be_one(marks[k], each, strip.least) for each in (first, second))
-    ]
     along = [marks[k].along for k in lane]
     line = _Line()
     line.add(0, first.along)

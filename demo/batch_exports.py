@@ -11,15 +11,17 @@ from html import escape
 from typing import Any, Final, Literal, get_args
 
 from core.pitch import PixelPitch
-from core.records import Inspection
+from core.records import FoundRepeat, Inspection
 from core.taxonomy import title
 from demo.batch_jobs import Progress
 from demo.batch_store import BatchStore
-from demo.batch_view import again, histogram, remarks, rows, sentence
+from demo.batch_view import again, histogram, over_pictures, remarks, rows, sentence
 from demo.exports import columns_mm, in_mm, in_px
 from demo.markup import swatch
+from demo.roll_marks import repeats_of
 from demo.words import findings
 
+_Place = dict[str, Any]  # a finding's image, annotation and box
 BatchKind = Literal["csv", "coco", "report"]
 BATCH_KINDS: Final[tuple[BatchKind, ...]] = get_args(BatchKind)
 FILE_NAMES: Final[dict[BatchKind, str]] = {
@@ -37,7 +39,7 @@ def encode_batch(
     if kind == "csv":
         return batch_csv(progress, pitch).encode()
     if kind == "coco":
-        return json.dumps(batch_coco(progress), indent=1).encode()
+        return json.dumps(batch_coco(progress, pitch), indent=1).encode()
     return batch_report(progress, store, pitch).encode()
 
 
@@ -69,13 +71,18 @@ def batch_csv(progress: Progress, pitch: PixelPitch | None = None) -> str:
     return text.getvalue()
 
 
-def batch_coco(progress: Progress) -> dict[str, Any]:
-    """Findings as a COCO data set: boxes x, y, width, height in px; masks as compressed runs."""
+def batch_coco(progress: Progress, pitch: PixelPitch | None = None) -> dict[str, Any]:
+    """Findings as a COCO data set: boxes x, y, width, height in px; masks as compressed runs.
+
+    `repeats`, where there are any, are what comes again along a picture or over all of them.
+    """
     answers = [progress.answers[index] for index in sorted(progress.answers)]
     labels = _labels([a.labels for a in answers])
     categories = {label: k for k, label in enumerate(labels, start=1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    places: list[list[_Place]] = []  # of each answer's findings
+    repeats: list[dict[str, Any]] = []
     for answer in answers:
         if answer.inspection is None:
             continue
@@ -88,13 +95,23 @@ def batch_coco(progress: Progress) -> dict[str, Any]:
                 "height": inspection.image.height,
             }
         )
-        for entry in _annotations(inspection, answer.labels, categories):
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **entry})
+        own = _annotations(inspection, answer.labels, categories)
+        ids = range(len(annotations) + 1, len(annotations) + 1 + len(own))
+        for annotation_id, entry in zip(ids, own, strict=True):
+            annotations.append({"id": annotation_id, "image_id": image_id, **entry})
+        places.append(_places(inspection, image_id, ids, own, categories))
+        for repeat in repeats_of(inspection, pitch):
+            found = [places[-1][k] for k in repeat.findings]
+            repeats.append(_repeat(repeat, found, over_images=False))
+    for repeat, pictures in over_pictures(progress, pitch):
+        found = [places[n][k] for n, k in zip(pictures, repeat.findings, strict=True)]
+        repeats.append(_repeat(repeat, found, over_images=True))
     return {
         "info": {"description": f"Rollmark batch, model {progress.job.model}"},
         "images": images,
         "categories": [{"id": k, "name": label} for label, k in categories.items()],
         "annotations": annotations,
+        **({"repeats": repeats} if repeats else {}),
     }
 
 
@@ -183,6 +200,26 @@ def _annotations(
         }
         for d in inspection.detections
     ]
+
+
+def _places(
+    inspection: Inspection,
+    image_id: int,
+    ids: Sequence[int],
+    entries: Sequence[dict[str, Any]],
+    categories: dict[str, int],
+) -> list[_Place]:
+    """Where each finding lies; all regions of a class are one annotation."""
+    if inspection.task == "segment":
+        of = {entry["category_id"]: k for k, entry in zip(ids, entries, strict=True)}
+        placed = [(of[categories[s.label]], s.box) for s in inspection.segments]
+    else:
+        placed = [(k, d.box) for k, d in zip(ids, inspection.detections, strict=True)]
+    return [{"image_id": image_id, "annotation_id": k, "bbox": _xywh(*box)} for k, box in placed]
+
+
+def _repeat(repeat: FoundRepeat, found: Sequence[_Place], *, over_images: bool) -> dict[str, Any]:
+    return {**repeat.model_dump(), "findings": list(found), "over_images": over_images}
 
 
 def _xywh(x1: float, y1: float, x2: float, y2: float) -> list[float]:

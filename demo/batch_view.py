@@ -13,7 +13,7 @@ from core.records import Inspection
 from core.taxonomy import is_sound, title
 from demo.batch_jobs import Progress
 from demo.batch_store import Answer
-from demo.roll_marks import coming_again_in
+from demo.roll_marks import RepeatOver, coming_again_in, repeats_over
 from demo.words import NOT_SURE, NOTHING, TOLERATED, count, findings, headline, labels_found, number
 
 Order = Literal["severity", "doubt", "arrival"]
@@ -109,19 +109,27 @@ def remarks(progress: Progress) -> str:
     return f"{'; '.join(said)}." if said else ""
 
 
-def again(progress: Progress, pitch: PixelPitch | None = None) -> tuple[str, ...]:
+def over_pictures(progress: Progress, pitch: PixelPitch | None = None) -> tuple[RepeatOver, ...]:
     """What comes again at equal distances, if the pictures follow each other as they came.
 
     Nothing before all are done, or where one is missing: nobody knows how far the next one is.
     """
-    seen = [answer.inspection for _, answer in sorted(progress.answers.items())]
-    whole = [inspection for inspection in seen if inspection is not None]
-    if progress.job.state != "done" or len(whole) < len(seen):
-        return ()
+    return repeats_over(_whole(progress), pitch)
+
+
+def again(progress: Progress, pitch: PixelPitch | None = None) -> tuple[str, ...]:
+    """A sentence for each of `over_pictures`."""
     return tuple(
         f"If these pictures follow each other down the strip as they came: {text}"
-        for text in coming_again_in(whole, pitch)
+        for text in coming_again_in(_whole(progress), pitch)
     )
+
+
+def _whole(progress: Progress) -> list[Inspection]:
+    """All answers of a batch that is done and could read each picture; else none."""
+    seen = [answer.inspection for _, answer in sorted(progress.answers.items())]
+    whole = [inspection for inspection in seen if inspection is not None]
+    return whole if progress.job.state == "done" and len(whole) == len(seen) else []
 
 
 def _which(progress: Progress) -> str:

@@ -13,8 +13,8 @@ from hub.registry import Release
 from models._committee import COMMITTEE, describe, read_tuning
 
 if TYPE_CHECKING:
-    from core.records import CommitteeTuning
     from demo.loaded import LoadedModels
+    from models._committee import CommitteeTuning
 
 logger = logging.getLogger(__name__)
 

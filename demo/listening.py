@@ -30,6 +30,16 @@ def check_address(serving: ServingSettings) -> None:
             raise ConfigError(_why(host, serving.port, exc)) from exc
 
 
+def reach_itself(host: str) -> None:
+    """Keep the requests that Gradio sends to this very app from a proxy for the world outside.
+
+    It asks itself at its start, and no proxy finds the way back; `no_proxy` is widened by the host.
+    """
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    ours = (part.strip() for part in (*known.split(","), _HERE, "localhost", host))
+    os.environ["no_proxy"] = ",".join(dict.fromkeys(filter(None, ours)))
+
+
 def in_address(host: str) -> str:
     """A host as it stands in an address, before a port: an IPv6 one in brackets."""
     return f"[{host}]" if ":" in host else host

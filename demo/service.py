@@ -32,6 +32,7 @@ from demo.heat import HeatMaps
 from demo.loaded import LoadedModels
 from demo.observing import Observer
 from demo.review import ReviewDesk
+from demo.roll_marks import with_repeats
 from demo.shadow import Shadow, encoded
 from demo.side_by_side import in_order
 from demo.words import short
@@ -183,7 +184,7 @@ class Service:
         read = partial(
             to_inspection, prediction, release=config, novelty=novelty, review_threshold=limit
         )
-        inspection = seen = read(score_threshold=threshold)
+        inspection = seen = with_repeats(read(score_threshold=threshold), self.pitch)
         if self.tolerances is not None:
             inspection = self.tolerances.judge(seen)
         logger.info(

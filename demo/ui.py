@@ -16,7 +16,7 @@ from demo import api, gpu, misdirected, source
 from demo.batch_jobs import Batches
 from demo.callers import Page, refuse_addresses
 from demo.direct import Direct
-from demo.listening import in_address
+from demo.listening import in_address, reach_itself
 from demo.service import Service
 from demo.sign_in import SignIn
 from demo.tabs import batch, compare, inspect, live, models, review, training
@@ -113,6 +113,7 @@ def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = Tr
     """
     take_uploads_whole()
     serving = settings.serving
+    reach_itself(serving.host)
     is_space = gr.utils.get_space() is not None
     _, address, _ = blocks.launch(
         server_name=None if is_space else in_address(serving.host),  # a Space says where
@@ -129,6 +130,9 @@ def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = Tr
         blocked_paths=[str(settings.paths.data.resolve()), str(settings.paths.runs.resolve())],
         state_session_capacity=_VISITORS,
         ssr_mode=False,
+        # It has answered by then. One that takes seconds for its page, on a busy machine, would be
+        # taken for one that cannot be reached, and ended.
+        _frontend=False,
         app_kwargs={
             "routes": [*_routes(service, settings), *blocks.sign_in.routes()],
             "exception_handlers": misdirected.handlers(),

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from core.errors import WeightsError, WeightsNotFoundError
-from core.records import CommitteeTuning, ReleaseConfig
+from core.records import Record, ReleaseConfig
 from core.types import DecodedImage, Detections, Prediction, Predictor
 from models import get_spec, names
 
@@ -35,6 +35,37 @@ TUNING_FILE: Final = "committee.json"
 # fused score does not depend on the threshold it is compared with.
 ASKED_FROM: Final = 0.01
 UNTUNED_IOU: Final = 0.55  # the paper's
+
+
+class CommitteeMember(Record):
+    """One detector of a committee and how much it has to say."""
+
+    name: str
+    revision: str  # the very weights that the committee was tuned with
+    weight: float = Field(ge=0)
+
+
+class CommitteeTuning(Record):
+    """`committee.json`: how detectors are fused, chosen on a validation split alone."""
+
+    format: Literal[1] = 1
+    members: tuple[CommitteeMember, ...] = Field(min_length=1)
+    iou_threshold: float = Field(gt=0, lt=1)
+    score_threshold: float  # of a finding worth showing
+    calibration: dict[str, Any] = Field(default_factory=dict)
+    dataset: str
+    protocol: Literal["paper", "leak-free"]
+    val_id: str  # SHA-256 of the sorted image hashes of the validation split
+    n: int  # its images
+    mAP50_95: float  # of the committee on that split: chosen there, so better than it will do
+    best_single: str  # the member that is best there
+    best_single_mAP50_95: float
+
+    @model_validator(mode="after")
+    def _somebody_has_a_say(self) -> Self:
+        if not any(member.weight > 0 for member in self.members):
+            raise ValueError("no member has a weight above 0, so it would find nothing")
+        return self
 
 
 def detectors() -> tuple[str, ...]:

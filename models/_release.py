@@ -55,12 +55,14 @@ def read_channel(folder: Path) -> Channel | None:
     """Which revision of one model is live, or None when none was ever promoted.
 
     Raises:
-        WeightsError: if the file is there and damaged.
+        WeightsError: if the file is there and damaged, or cannot be read.
     """
     try:
         return Channel.model_validate_json((folder / CHANNEL_FILE).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as exc:
+        raise _unreadable(folder / CHANNEL_FILE, exc) from exc
     except ValidationError as exc:
         raise WeightsError(f"{folder / CHANNEL_FILE} is damaged: {exc.errors()[0]['msg']}") from exc
 
@@ -70,17 +72,23 @@ def read_release(folder: Path) -> ReleaseConfig:
 
     Raises:
         WeightsNotFoundError: if there is no config.json.
-        WeightsError: if it is not one of ours.
+        WeightsError: if it is not one of ours, or cannot be read.
     """
     path = folder / CONFIG_FILE
     try:
         return ReleaseConfig.model_validate_json(path.read_bytes())
     except FileNotFoundError as exc:
         raise WeightsNotFoundError(f"No release in {folder}: {CONFIG_FILE} is missing.") from exc
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise WeightsError(f"{path} is not a Rollmark release: {where}: {first['msg']}.") from exc
+
+
+def _unreadable(path: Path, exc: OSError) -> WeightsError:
+    return WeightsError(f"{path} cannot be read: {exc.strerror or exc}.")
 
 
 def write_config(folder: Path, config: ReleaseConfig) -> None:
@@ -109,7 +117,10 @@ def read_side_file(folder: Path, file: str, sha256: str) -> bytes:
     path = folder / file
     if not path.is_file():
         raise WeightsNotFoundError(f"No weights in {folder}: {file} is missing.")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
     digest = hashlib.sha256(data).hexdigest()
     if digest != sha256:
         raise WeightsError(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import core.repeats
 from core.repeats import MOST_MARKS, Mark, find_repeats, tail
 
 
@@ -150,6 +151,17 @@ def test_lengths_may_be_in_any_unit():
     )
     assert mm.period == pytest.approx(px.period / 8)
     assert mm.false_alarms == pytest.approx(px.false_alarms)
+
+
+def test_lanes_beside_each_other_are_looked_at_once(monkeypatch):
+    """Five lanes of six: 15 pairs each, with two margins. Each lane's row changes no other's."""
+    looked = []
+    row = core.repeats._row
+    monkeypatch.setattr(core.repeats, "_row", lambda *given: looked.append(given) or row(*given))
+    marks = [mark(700 * k + 100, across=100 * lane + 50) for k in range(6) for lane in range(5)]
+    found = repeats(marks)
+    assert [len(each.marks) for each in found] == [6] * 5
+    assert len(looked) == 5 * 15 * 2
 
 
 def test_a_strip_without_extent_is_refused():

@@ -8,13 +8,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.errors import ConfigError
-from core.settings import ServingSettings
-from demo.listening import check_address, in_address
-from tests.demo.conftest import APP
+from core.settings import PathSettings, ServingSettings, Settings
+from demo.listening import check_address, in_address, reach_itself
+from demo.service import Service
+from demo.sign_in import SignIn
+from demo.ui import launch
+from tests.demo.conftest import APP, served
 
 
 @pytest.fixture
@@ -75,3 +79,58 @@ def test_a_second_app_ends_with_one_sentence(taken: int, tmp_path: Path) -> None
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert line.startswith(f"Another program listens at 127.0.0.1:{taken} already")
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        pytest.param({}, "127.0.0.1,localhost,::1", id="none"),
+        pytest.param(
+            {"NO_PROXY": "mill.example, localhost"},
+            "mill.example,localhost,127.0.0.1,::1",
+            id="others",
+        ),
+        pytest.param(
+            {"NO_PROXY": "a.example", "no_proxy": "b.example"},
+            "b.example,127.0.0.1,localhost,::1",
+            id="the one that counts",
+        ),
+    ],
+)
+def test_the_app_is_no_address_for_a_proxy(
+    known: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("no_proxy", "")  # so that it is put back
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    reach_itself("::1")
+    assert os.environ["no_proxy"] == told
+
+
+def test_the_app_starts_where_a_proxy_leads_out_of_the_mill(tmp_path: Path) -> None:
+    """Nobody listens at the proxy; the app asks itself at its start, and must not ask there."""
+    (tmp_path / "bundled").mkdir()
+    proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
+    with served(tmp_path, tmp_path / "bundled", **proxy) as address:
+        assert address.startswith("http://127.0.0.1:")
+
+
+def test_an_app_that_is_slow_at_its_start_is_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradio gives the page three seconds, once; a busy machine takes longer."""
+    monkeypatch.setenv("no_proxy", "")
+    asked = []
+
+    class Blocks:
+        def __init__(self, settings: Settings) -> None:
+            self.sign_in = SignIn(settings.serving)
+
+        def launch(self, **given: Any) -> tuple[None, str, None]:
+            asked.append(given)
+            return None, "http://127.0.0.1:7860/", None
+
+    settings = Settings(paths=PathSettings(data=tmp_path, runs=tmp_path, bundled=tmp_path))
+    launch(Blocks(settings), settings, service=Service(settings))
+    assert asked[0]["_frontend"] is False

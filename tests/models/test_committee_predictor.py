@@ -5,12 +5,13 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import ConfigError, WeightsError, WeightsNotFoundError
-from core.records import CommitteeMember, CommitteeTuning
 from core.settings import PathSettings
 from core.types import DecodedImage, Detections, Provenance
 from models import get_spec, names
 from models._committee import (
     Committee,
+    CommitteeMember,
+    CommitteeTuning,
     describe,
     detectors,
     open_committee,

@@ -4,7 +4,7 @@ from safetensors.torch import save
 from torch import nn
 
 from core.errors import WeightsError, WeightsNotFoundError
-from models._release import load_weights, read_release
+from models._release import load_weights, read_channel, read_release
 from tests.records import make_config, write_folder
 
 
@@ -25,6 +25,17 @@ def test_a_config_that_names_its_weights_by_a_path_is_no_release(tmp_path):
     (tmp_path / "r" / "config.json").write_text(outside.model_dump_json())
     with pytest.raises(WeightsError, match="is not a Rollmark release: weights_file: String"):
         read_release(tmp_path / "r")
+
+
+@pytest.mark.parametrize("file", ["config.json", "channel.json"])
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path, file):
+    (tmp_path / file).mkdir()
+    read = read_release if file == "config.json" else read_channel
+    with pytest.raises(WeightsError, match=rf"{file} cannot be read: Is a directory\.$"):
+        read(tmp_path)
+    too_long = tmp_path / ("x" * 300)
+    with pytest.raises(WeightsError, match=rf"{file} cannot be read: File name too long\.$"):
+        read(too_long)
 
 
 def test_half_precision_weights_fill_a_single_precision_network(tmp_path):
