@@ -278,6 +278,12 @@ def test_the_page_fits_and_has_no_serious_barrier(
     assert page.evaluate("document.documentElement.scrollWidth") <= VIEWS[view][1]
     for table in page.locator("#training-verdict thead, #training-history thead").all():
         expect(table).to_be_visible()  # numbers without a heading tell nobody anything
+    head = page.locator(".masthead").bounding_box()
+    assert head is not None
+    for button in page.locator(".tools button:visible").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= head["x"] + head["width"] + 1  # no further than the rest
     for text in page.locator("#training-curve svg text").all():
         box = text.bounding_box()
         assert box is not None
