@@ -111,6 +111,18 @@ def test_scheduled_retraining_uses_the_method_that_its_page_names():
     assert chosen == RETRAINING or {chosen, RETRAINING} <= nothing
 
 
+def test_the_page_of_serving_tells_what_int8_costs_the_bundled_releases():
+    page = " ".join((ROOT / "docs" / "serving.md").read_text(encoding="utf-8").split())
+    measured = [
+        (release.config.title.split(" (")[0], release.config.int8)
+        for release in resolve_all(BUNDLED)
+    ]
+    cost = {name: 100 * (of.fp32 - of.int8) for name, of in measured}
+    least, most = min(cost, key=cost.__getitem__), max(cost, key=cost.__getitem__)
+    told = f"int8 costs between {cost[least]:.1f} ({least}) and {cost[most]:.1f} points ({most})"
+    assert told in page
+
+
 def test_every_model_and_baseline_is_in_the_readme():
     for name in (*names(), *baseline_names()):
         assert f"`{name}`" in README
