@@ -49,7 +49,9 @@ def in_words(status: Mapping[str, Any]) -> list[str]:
     """What `read_status` read, in lines for a person."""
     queue, dataset, due = status["queue"], status["dataset"], status["due"]
     places = {place: sum(queue[state] for state in at) for place, at in _PLACES.items()}
-    version = f"version {dataset['id'][:12]}" if dataset["id"] else "as published, nothing reviewed"
+    version = (
+        f"version {dataset['id'][:12]}" if dataset["id"] else "as prepared, no answer in it yet"
+    )
     return [
         "queue     " + ", ".join(f"{n} {place}" for place, n in places.items()),
         f"reviewed  {status['annotations']['applied']}",

@@ -32,19 +32,20 @@ def test_the_status_is_told_in_the_words_of_the_page_review() -> None:
     ]
 
 
-def test_before_the_first_review_the_data_set_is_the_published_one() -> None:
+def test_before_the_first_version_the_data_set_is_the_prepared_one_whatever_was_reviewed() -> None:
     states = dict.fromkeys(["pending", "sending", "sent", "verified", "parked", "unknown"], 0)
     told = in_words(
         {
             "queue": states,
-            "annotations": {"applied": 0},
+            "annotations": {"applied": 41},
             "dataset": {"id": None, "counts": {}},
             "last_run": "grace-1",
             "due": {"now": True, "why": "grace: 60 of 50 newly reviewed images."},
         }
     )
-    assert told[2:] == [
-        "data set  as published, nothing reviewed",
+    assert told[1:] == [
+        "reviewed  41",
+        "data set  as prepared, no answer in it yet",
         "last run  grace-1",
         "due: grace: 60 of 50 newly reviewed images.",
     ]
