@@ -40,6 +40,7 @@ def read_status(settings: Settings, desk: Desk) -> dict[str, Any]:
         "oldest_s": {state: round(age) for state, age in desk.queue.ages_s().items()},
         "annotations": {"applied": desk.inbox.counts()["annotated"]},
         "dataset": _dataset(newest),
+        "versions": [head.folder for head in heads],
         "last_run": newest_run.id if newest_run else None,
         "due": _due(outlooks(settings, desk)),
     }
@@ -47,13 +48,13 @@ def read_status(settings: Settings, desk: Desk) -> dict[str, Any]:
 
 def in_words(status: Mapping[str, Any]) -> list[str]:
     """What `read_status` read, in lines for a person."""
-    queue, dataset, due = status["queue"], status["dataset"], status["due"]
+    queue, due = status["queue"], status["due"]
     places = {place: sum(queue[state] for state in at) for place, at in _PLACES.items()}
-    version = f"version {dataset['id'][:12]}" if dataset["id"] else "as published, nothing reviewed"
+    versions = ", ".join(status["versions"])
     return [
         "queue     " + ", ".join(f"{n} {place}" for place, n in places.items()),
         f"reviewed  {status['annotations']['applied']}",
-        f"data set  {version}",
+        f"data set  {versions or 'as prepared, no answer in it yet'}",
         f"last run  {status['last_run'] or 'none'}",
         f"{'due' if due['now'] else 'not due'}: {due['why']}",
     ]

@@ -27,6 +27,7 @@ from hub.remote import (
     connect,
     head_of,
     is_offline,
+    make_repository,
     mapped,
     read_channel,
     repository,
@@ -107,7 +108,7 @@ def publish(folder: Path, hub: HubSettings, *, private: bool = False) -> Publish
     shipment = pack(folder)
     name, digests = shipment.config.name, shipment.digests()
     api, repo = _open(hub, name)
-    patiently()(_create, api, repo, private=private)
+    patiently()(make_repository, api, repo, private=private)
 
     def step(
         channel: HubChannel | None, head: str
@@ -224,11 +225,6 @@ def _move(api: HfApi, repo: str, step: _Step, message: str) -> Published:
         return Published(repo, live.revision, live.commit or commit, before[0], is_new=True)
 
     return patiently()(attempt)
-
-
-def _create(api: HfApi, repo: str, *, private: bool) -> None:
-    with mapped(f"create {repo}"):
-        api.create_repo(repo, private=private, exist_ok=True)
 
 
 def _forward(channel: HubChannel | None, fresh: HubRelease, head: str) -> HubChannel:

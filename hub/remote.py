@@ -103,6 +103,24 @@ def connect(hub: HubSettings) -> HfApi:
     return HfApi(endpoint=hub.endpoint, token=token or None, library_name="rollmark")
 
 
+def make_repository(
+    api: HfApi, repo: str, *, private: bool, kind: Literal["model", "space"] = "model"
+) -> None:
+    """Make a repository unless it is there: a token may write into one and create none.
+
+    The client is not asked to create what may exist: refused that, it takes an address of one's
+    own for none of the Hub's.
+
+    Raises:
+        HubError: if the Hub refuses.
+        HubUnavailable: if it does not answer.
+    """
+    with mapped(f"create {'the Space ' if kind == 'space' else ''}{repo}"):
+        if not api.repo_exists(repo, repo_type=kind):
+            sdk = "gradio" if kind == "space" else None
+            api.create_repo(repo, repo_type=kind, space_sdk=sdk, private=private, exist_ok=True)
+
+
 def read_channel(api: HfApi, repo: str, head: str) -> HubChannel | None:
     """The channel file of a repository at a commit, or None if it has none.
 

@@ -22,6 +22,7 @@ from hub.remote import (
     connect,
     head_of,
     is_offline,
+    make_repository,
     mapped,
     refuse_half_a_name,
     repository,
@@ -190,10 +191,7 @@ def push(
 def _push(api: HfApi, space: str, files: Mapping[str, bytes], *, private: bool) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    with mapped(f"create the Space {space}"):
-        api.create_repo(
-            space, repo_type="space", space_sdk="gradio", private=private, exist_ok=True
-        )
+    make_repository(api, space, private=private, kind="space")
     head = head_of(api, space, kind="space")
     with mapped(f"push to the Space {space}"):
         held = api.list_repo_files(space, repo_type="space", revision=head)

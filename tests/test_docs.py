@@ -11,10 +11,12 @@ import pytest
 import typer
 
 from core import errors
+from core.records import CommitteeTuning
 from core.settings import PathSettings, known_variables
 from hub.card import results_table
 from hub.registry import resolve_all
 from models import baseline_names, names
+from models._committee import describe
 from training.balance import RETRAINING
 from training.benchmark.commands import app as benchmark_commands
 from training.benchmark.plans import SETTINGS as TABLE_SETTINGS
@@ -109,6 +111,28 @@ def test_scheduled_retraining_uses_the_method_that_its_page_names():
     nothing = {"none", "paper"}  # the same where a paper brings no sampler
     chosen = named[0] or named[1]
     assert chosen == RETRAINING or {chosen, RETRAINING} <= nothing
+
+
+def test_the_page_of_serving_tells_what_int8_costs_the_bundled_releases():
+    page = " ".join((ROOT / "docs" / "serving.md").read_text(encoding="utf-8").split())
+    measured = [
+        (release.config.title.split(" (")[0], release.config.int8)
+        for release in resolve_all(BUNDLED)
+    ]
+    cost = {name: 100 * (of.fp32 - of.int8) for name, of in measured}
+    least, most = min(cost, key=cost.__getitem__), max(cost, key=cost.__getitem__)
+    told = f"int8 costs between {cost[least]:.1f} ({least}) and {cost[most]:.1f} points ({most})"
+    assert told in page
+
+
+def test_the_page_of_the_committee_calls_the_bundled_one_by_its_name():
+    releases = {release.config.name: release.config for release in resolve_all(BUNDLED)}
+    tuning = CommitteeTuning.model_validate_json(
+        (ROOT / "hub" / "bundled" / "committee" / "committee.json").read_text(encoding="utf-8")
+    )
+    members = [releases[member.name] for member in tuning.members]
+    page = (ROOT / "docs" / "committee.md").read_text(encoding="utf-8")
+    assert f"committee is called {describe(members, tuning).revision}." in page
 
 
 def test_every_model_and_baseline_is_in_the_readme():

@@ -76,7 +76,11 @@ def quantise(
     try:
         import nncf
     except ImportError as exc:
-        raise ConfigError("nncf is not installed; `pip install nncf` makes int8 exports.") from exc
+        raise ConfigError(
+            "nncf, which makes int8 exports, is not installed: `pip install -r "
+            "requirements-dev.txt` brings the version that goes with OpenVINO's here."
+        ) from exc
+    nncf.set_log_level(logging.WARNING)  # else a line for every layer that is left as it is
     config = read_release(folder)
     if tuple(config.labels) != tuple(dataset.labels):
         raise ConfigError(

@@ -183,6 +183,16 @@ def test_status_says_which_model_is_due_and_why(installation, ledger):
     assert [view.model for view in outlooks(installation.settings, desk)] == [MODEL]
 
 
+def test_status_names_the_version_of_each_data_set_as_commands_take_it(installation, ledger):
+    desk = installation.desk(ledger)
+    assert read_status(installation.settings, desk)["versions"] == []
+    installation.answer(desk, 2, label="scratches")
+    version = versions_of(installation.settings, desk).next_version(DATASET)
+    (named,) = read_status(installation.settings, desk)["versions"]
+    assert named == f"neu-cls@{version.id[:12]}"
+    assert open_dataset(named, installation.settings.paths.data / "datasets").id == version.id
+
+
 def test_labels_are_counted_as_the_task_has_them():
     class_map = np.zeros((10, 10), np.uint8)
     class_map[0, 0] = 2  # of inclusion and patches, which could be brushed

@@ -156,6 +156,22 @@ def test_an_answer_that_was_lost_after_the_commit_makes_no_second_one(hub, setti
     assert len(hub.repo("acme/rollmark-grace").commits) == 4
 
 
+def test_a_token_that_may_write_and_create_nothing_publishes_into_what_is_there(
+    hub, settings, release
+):
+    publish(release(b"a"), settings.hub)
+    hub.fault("POST", "/api/repos/create", times=99, status=403)
+    assert publish(release(b"b"), settings.hub).revision == B
+    assert channel_of(hub)["live"]["revision"] == B
+
+
+def test_without_a_token_publishing_anew_is_one_sentence(hub, settings, release, tmp_path):
+    publish(release(b"a"), settings.hub)
+    nobody = settings_for(hub, tmp_path / "second", token=None).hub
+    with pytest.raises(HubError, match=r"Cannot commit to acme/rollmark-grace: .*token"):
+        publish(release(b"b"), nobody)
+
+
 def test_a_hub_that_stays_busy_is_one_sentence(hub, settings, release):
     publish(release(b"a"), settings.hub)
     hub.fault("POST", "/commit/", times=99, status=429)

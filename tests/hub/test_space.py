@@ -184,6 +184,16 @@ def test_a_bucket_is_mounted_where_the_space_keeps_its_data(hub, released, folde
     ]
 
 
+def test_a_token_that_may_create_nothing_pushes_into_a_space_that_is_there(hub, released, folder):
+    settings, _ = released
+    prepare(folder, settings)
+    push(folder, "acme/rollmark", settings)
+    hub.fault("POST", "/api/repos/create", times=99, status=403)
+    (folder / "LICENSE").write_text("changed")
+    push(folder, "acme/rollmark", settings)
+    assert hub.repo("acme/rollmark", "spaces").head.files["LICENSE"] == b"changed"
+
+
 def test_a_push_that_loses_a_race_is_made_anew(hub, released, folder):
     settings, _ = released
     prepare(folder, settings)

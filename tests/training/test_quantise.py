@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +103,14 @@ def test_ranges_are_taken_from_pictures_that_are_looked_at_in_tiles_too(
     samples = tuple(replace(sample, path=large) for sample in tiny_neu_cls.samples)
     made = quantise(tmp_path / "r", replace(tiny_neu_cls, samples=samples), tmp_path, images=1)
     assert made == export_folder(tmp_path, read_release(tmp_path / "r"), "int8")
+
+
+def test_who_has_the_app_s_packages_alone_is_told_what_brings_nncf(
+    tmp_path: Path, tiny_neu_det: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(ConfigError, match=r"`pip install -r requirements-dev\.txt` brings"):
+        quantise(tmp_path / "r", tiny_neu_det, tmp_path)
 
 
 def test_a_data_set_with_other_classes_is_refused(tmp_path: Path, tiny_neu_det: Dataset) -> None:

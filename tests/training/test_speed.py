@@ -18,7 +18,7 @@ from models import get_spec
 from tests.demo import releases
 from tests.training.synthetic import draw_dataset
 from training.__main__ import app
-from training.benchmark import speed_app, speed_contenders
+from training.benchmark import speed, speed_app, speed_contenders
 from training.benchmark.speed import served_names, take_turns, use_cpus
 from training.benchmark.speed_aims import PLAIN_TORCH, Aim, aims
 from training.benchmark.speed_contenders import OURS_IN_TORCH, Contender, Subject, contenders
@@ -277,6 +277,11 @@ def test_nobody_begins_a_round_after_the_patience_is_spent() -> None:
     took = take_turns([Contender("a", ask, lambda _: 0)], [b"1"], rounds=50, patience_s=0)
     assert len(took["a"]) == 10  # as many as there are always
     assert asked == 3 + 10  # of which three were to warm up
+
+
+def test_a_rival_that_is_not_installed_does_not_cost_the_record_that_was_measured() -> None:
+    found = speed._versions(("numpy", "no-such-rival"))
+    assert list(found) == ["numpy"]
 
 
 def test_more_cpus_than_there_are_is_refused() -> None:

@@ -11,12 +11,12 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def measure(
         machine=describe_machine("cpu"),
         cpus=cpus,
         precision=native_precision(),
-        versions={name: version(name) for name in packages},
+        versions=_versions(packages),
         git_commit=git_commit(),
         measured_at=datetime.now(UTC),
         quick=quick,
@@ -121,6 +121,15 @@ def measure(
         growth=growth,
         app=app,
     )
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of those that are here: a rival that is not was told as one, and spoils no record."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def subjects_of(paths: PathSettings, models: Sequence[str], *, stock: bool) -> list[Subject]:
