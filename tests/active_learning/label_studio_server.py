@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import tempfile
@@ -25,6 +24,7 @@ from pydantic import SecretStr
 from active_learning import serve_label_studio
 from active_learning.label_studio import LabelStudio
 from core.settings import LabelStudioSettings
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 # The database as it is after the first start, which takes much longer than every other one.
@@ -106,29 +106,23 @@ class Server:
         return tasks
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @contextmanager
 def running() -> Iterator[Server]:
     """A server with an account and its token, in a folder that goes with it."""
-    server = Server(Path(tempfile.mkdtemp(prefix="rollmark-ls-")), free_port())
-    if FRESH.exists():
-        shutil.copyfile(FRESH, server.data / DATABASE)
-    try:
-        server.start()
-        if not FRESH.exists():
-            _keep(server.data / DATABASE)
-        server.pat = str(server.ask("POST", "token/", {})["token"])
-        yield server
-    finally:
-        if server.process is not None and server.process.poll() is None:
-            server.stop(signal.SIGKILL)
-        shutil.rmtree(server.data)
+    with free_port() as port:
+        server = Server(Path(tempfile.mkdtemp(prefix="rollmark-ls-")), port)
+        if FRESH.exists():
+            shutil.copyfile(FRESH, server.data / DATABASE)
+        try:
+            server.start()
+            if not FRESH.exists():
+                _keep(server.data / DATABASE)
+            server.pat = str(server.ask("POST", "token/", {})["token"])
+            yield server
+        finally:
+            if server.process is not None and server.process.poll() is None:
+                server.stop(signal.SIGKILL)
+            shutil.rmtree(server.data)
 
 
 @pytest.fixture(scope="session")

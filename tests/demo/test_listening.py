@@ -15,6 +15,7 @@ from core.errors import ConfigError
 from core.settings import ServingSettings
 from demo.listening import check_address, in_address
 from tests.demo.conftest import APP
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -25,10 +26,11 @@ def taken() -> Iterator[int]:
 
 
 def test_a_port_that_is_free_is_free_afterwards_too() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-    for _ in range(2):
-        check_address(ServingSettings(port=port))
+    with free_port() as port:
+        for _ in range(2):
+            check_address(ServingSettings(port=port))
+            with socket.create_server(("127.0.0.1", port)):
+                pass
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "127.0.0.2"])
