@@ -120,6 +120,7 @@ def launch(blocks: Any, settings: Settings, *, service: Service, wait: bool = Tr
         prevent_thread_lock=not wait,
         quiet=True,
         share=False,
+        _frontend=False,  # or the app ends where its own page takes three seconds, as under load
         show_error=False,  # only sentences that were written for people leave the server
         run_history=False,  # a mill's pictures do not stay in a browser
         enable_monitoring=False,

@@ -10,12 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from core.errors import ConfigError
 from core.settings import ServingSettings
 from demo.listening import check_address, in_address
-from tests.demo.conftest import APP
+from tests.demo.conftest import APP, served
 from tests.ports import free_port
+
+_BUSY = """
+import httpx
+def wait_in_vain(*_, **__):
+    raise httpx.ReadTimeout("The read operation timed out")
+httpx.head = wait_in_vain
+"""
 
 
 @pytest.fixture
@@ -62,6 +70,14 @@ def test_an_ipv6_address_may_be_given_with_and_without_brackets(host: str) -> No
 def test_a_space_says_itself_where_to_listen(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACE_ID", "acme/rollmark")
     check_address(ServingSettings(port=taken))
+
+
+def test_an_app_starts_that_is_too_busy_to_show_its_page_at_once(tmp_path: Path) -> None:
+    """Gradio looked at it for three seconds, and then the app ended with a trace."""
+    (tmp_path / "bundled").mkdir()  # no release, so that the start is quick
+    (tmp_path / "sitecustomize.py").write_text(_BUSY)
+    with served(tmp_path, tmp_path / "bundled", PYTHONPATH=str(tmp_path)) as address:
+        assert requests.get(f"{address}/health", timeout=60).ok
 
 
 def test_a_second_app_ends_with_one_sentence(taken: int, tmp_path: Path) -> None:
