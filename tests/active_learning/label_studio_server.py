@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -61,7 +62,7 @@ class Server:
                 log=log.fileno(),
                 environment={"OMP_NUM_THREADS": "1"},
             )
-        serve_label_studio.wait_until_up(self.process, self.url, timeout_s=280)
+        serve_label_studio.wait_until_up(self.process, self.url)
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         assert self.process is not None
@@ -111,12 +112,8 @@ def running() -> Iterator[Server]:
     """A server with an account and its token, in a folder that goes with it."""
     with free_port() as port:
         server = Server(Path(tempfile.mkdtemp(prefix="rollmark-ls-")), port)
-        if FRESH.exists():
-            shutil.copyfile(FRESH, server.data / DATABASE)
         try:
-            server.start()
-            if not FRESH.exists():
-                _keep(server.data / DATABASE)
+            _first_start(server)
             server.pat = str(server.ask("POST", "token/", {})["token"])
             yield server
         finally:
@@ -136,6 +133,22 @@ def label_studio() -> Iterator[Server]:
 def project_title() -> str:
     """A project that no other test uses."""
     return f"Rollmark {uuid.uuid4().hex[:12]}"
+
+
+def _first_start(server: Server) -> None:
+    """Start a server on the database that the first one of all made.
+
+    While there is none, one process of a test run makes it and the others wait: four that make one
+    each, side by side, take so long that none is in time.
+    """
+    with FRESH.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not FRESH.exists():
+            server.start()
+            _keep(server.data / DATABASE)
+            return
+    shutil.copyfile(FRESH, server.data / DATABASE)
+    server.start()
 
 
 def _keep(database: Path) -> None:
