@@ -221,9 +221,9 @@ def test_long_runs_equal_pycocotools():
 def test_a_large_mask_is_coded_quickly():
     mask = np.zeros((2000, 2000), bool)
     mask[100:1900, 50:1800] = True
-    start = time.perf_counter()
+    start = time.thread_time()  # not the clock on the wall: others may be at work, too
     geometry.decode_rle(geometry.encode_rle(mask), mask.shape)
-    assert time.perf_counter() - start < 1.0  # 15 ms where it was written
+    assert time.thread_time() - start < 1.0  # 15 ms where it was written
 
 
 @pytest.mark.parametrize(

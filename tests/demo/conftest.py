@@ -129,7 +129,7 @@ def _wait_until_loaded(app: subprocess.Popen[bytes], address: str, log: Path, wa
             try:
                 if requests.get(f"{address}/health", timeout=5).ok:
                     return
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 pass
         time.sleep(0.2)
     raise RuntimeError(f"The app did not start:\n{log.read_text()}")
