@@ -19,6 +19,7 @@ from demo.sign_in import COOKIE, SignIn
 from tests.browsers import new_page, serious_barriers
 
 PASSWORD = "pickled-steel"
+TIMEOUT_S = 120
 REBOUND = {"host": "elsewhere.example:7860", "origin": "http://elsewhere.example:7860"}
 
 
@@ -156,14 +157,14 @@ def sign_in(client, app, password):
 
 
 def test_a_private_endpoint_refuses_a_visitors_plain_http_request(app):
-    with httpx.Client() as client:
+    with httpx.Client(timeout=TIMEOUT_S) as client:
         kind, told = call(client, app)
     assert kind == "error"
     assert "Only reviewers may do this: sign in with the password" in json.dumps(told)
 
 
 def test_with_the_password_it_acts_until_the_reviewer_signs_out(app):
-    with httpx.Client() as client:
+    with httpx.Client(timeout=TIMEOUT_S) as client:
         answer = sign_in(client, app, PASSWORD)
         assert (answer.status_code, answer.headers["location"]) == (303, "./")
         cookie = answer.headers["set-cookie"].lower()
@@ -189,7 +190,7 @@ def test_what_is_typed_as_a_password_can_be_seen(browser, app, theme):
 
 
 def test_wrong_passwords_give_no_ticket_and_soon_close_the_door_for_a_while(app):
-    with httpx.Client() as client:
+    with httpx.Client(timeout=TIMEOUT_S) as client:
         for _ in range(5):
             answer = sign_in(client, app, "guess")
             assert (answer.status_code, answer.headers["location"]) == (303, "./?signed-in=no")
@@ -208,7 +209,7 @@ def close_the_door(app):
 
     The module's other tests may have closed it some time ago; then it opens first.
     """
-    with httpx.Client() as client:
+    with httpx.Client(timeout=TIMEOUT_S) as client:
         while int(sign_in(client, app, "guess").headers.get("retry-after", 0)) < 45:
             time.sleep(0.1)
 
