@@ -19,7 +19,7 @@ from tests.active_learning.review_desk import LABELLING, MASK_LABELS, open_test_
 from tests.ports import free_port
 
 pytestmark = pytest.mark.label_studio
-WAIT_S = 60
+WAIT_S = 200  # shorter than it rests by itself
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.active_learning.installation import MODEL, installation
 
 __all__ = ["installation"]
 
-WAIT_S = 90
+WAIT_S = 300
 
 
 def started(installation, log):

@@ -88,7 +88,7 @@ def test_a_second_app_ends_with_one_sentence(taken: int, tmp_path: Path) -> None
         env=ours | {"ROLLMARK_SERVING__PORT": str(taken), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
