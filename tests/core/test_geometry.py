@@ -104,7 +104,7 @@ def test_box_in_the_padding_is_clipped_to_the_image():
 
 
 @given(images_with_box(), st.integers(min_value=32, max_value=1280))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_source_to_square_and_back_is_the_same_box(image, size):
     width, height, box = image
     scale = min(size / width, size / height)
