@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-TIMEOUT_MS = 60_000  # a busy machine answers late; an idle one within a second
+TIMEOUT_MS = 180_000  # a machine that also trains answers late; an idle one within a second
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 # A camera that shows a moving pattern, and nobody who has to allow it.
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
@@ -38,9 +38,9 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-def new_page(browser: Browser, width: int, height: int) -> Page:
-    """An empty page in a context of its own; close the context when done."""
-    context = browser.new_context(viewport={"width": width, "height": height})
+def new_page(browser: Browser, width: int, height: int, **more: Any) -> Page:
+    """An empty page in a context of its own, made with `more`; close the context when done."""
+    context = browser.new_context(viewport={"width": width, "height": height}, **more)
     context.set_default_timeout(TIMEOUT_MS)
     expect.set_options(timeout=TIMEOUT_MS)
     return context.new_page()

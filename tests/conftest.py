@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from core.logs import OURS
@@ -20,6 +21,15 @@ pytest_plugins = (
     "tests.active_learning.label_studio_server",
     "tests.hub.loopback",
 )
+
+# The same examples at every run, on a machine of whatever speed.
+hypothesis.settings.register_profile(
+    "steady",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("steady")
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PUBLIC_SETS = ("neu-det", "neu-cls", "neu-seg", "x-sdd")

@@ -54,7 +54,7 @@ class HandClock(Clock):
         self.steady += seconds
 
 
-def in_children(*tasks: Callable[[], None], timeout_s: float = 60) -> list[int]:
+def in_children(*tasks: Callable[[], None], timeout_s: float = 300) -> list[int]:
     """Run each task in a process of its own, all at once.
 
     Returns:
@@ -155,7 +155,7 @@ def _postgres_programs() -> Path:
 
 
 def _wait_until_ready(found: PostgresServer, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             found.execute("SELECT 1")

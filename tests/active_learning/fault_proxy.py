@@ -163,7 +163,7 @@ def fault_proxy(upstream: int, plan: Plan | None = None) -> Iterator[FaultProxy]
 
     thread = threading.Thread(target=run, name="fault proxy", daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield proxy
     finally:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import tempfile
@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from active_learning import serve_label_studio
 from active_learning.label_studio import LabelStudio
 from core.settings import LabelStudioSettings
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 # The database as it is after the first start, which takes much longer than every other one.
@@ -61,7 +62,7 @@ class Server:
                 log=log.fileno(),
                 environment={"OMP_NUM_THREADS": "1"},
             )
-        serve_label_studio.wait_until_up(self.process, self.url, timeout_s=280)
+        serve_label_studio.wait_until_up(self.process, self.url)
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         assert self.process is not None
@@ -106,29 +107,19 @@ class Server:
         return tasks
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @contextmanager
 def running() -> Iterator[Server]:
     """A server with an account and its token, in a folder that goes with it."""
-    server = Server(Path(tempfile.mkdtemp(prefix="rollmark-ls-")), free_port())
-    if FRESH.exists():
-        shutil.copyfile(FRESH, server.data / DATABASE)
-    try:
-        server.start()
-        if not FRESH.exists():
-            _keep(server.data / DATABASE)
-        server.pat = str(server.ask("POST", "token/", {})["token"])
-        yield server
-    finally:
-        if server.process is not None and server.process.poll() is None:
-            server.stop(signal.SIGKILL)
-        shutil.rmtree(server.data)
+    with free_port() as port:
+        server = Server(Path(tempfile.mkdtemp(prefix="rollmark-ls-")), port)
+        try:
+            _first_start(server)
+            server.pat = str(server.ask("POST", "token/", {})["token"])
+            yield server
+        finally:
+            if server.process is not None and server.process.poll() is None:
+                server.stop(signal.SIGKILL)
+            shutil.rmtree(server.data)
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +133,22 @@ def label_studio() -> Iterator[Server]:
 def project_title() -> str:
     """A project that no other test uses."""
     return f"Rollmark {uuid.uuid4().hex[:12]}"
+
+
+def _first_start(server: Server) -> None:
+    """Start a server on the database that the first one of all made.
+
+    While there is none, one process of a test run makes it and the others wait: four that make one
+    each, side by side, take so long that none is in time.
+    """
+    with FRESH.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not FRESH.exists():
+            server.start()
+            _keep(server.data / DATABASE)
+            return
+    shutil.copyfile(FRESH, server.data / DATABASE)
+    server.start()
 
 
 def _keep(database: Path) -> None:

@@ -32,9 +32,10 @@ from core.errors import LabelStudioError, LeaseHeld
 from tests.active_learning import round_trip
 from tests.active_learning.drill_results import REPORT, Result, section
 from tests.active_learning.fault_proxy import FAULTS, drawn, fault_proxy
-from tests.active_learning.label_studio_server import Server, free_port, running
+from tests.active_learning.label_studio_server import Server, running
 from tests.active_learning.review_desk import LABELLING, Desk, open_test_desk
 from tests.databases import in_children
+from tests.ports import free_port
 from training.runs import git_commit
 
 POINTS = (
@@ -106,14 +107,14 @@ def outage_drill(server: Server, folder: Path, *, items: int, minutes: float) ->
     title = f"Drill outage {items}"
     desk = open_test_desk(folder, title)
     project = server.client().project(title, LABELLING)
-    nobody = server.client(url=f"http://127.0.0.1:{free_port()}")
     for number in range(items):
         desk.flag(number)
-    try:
-        desk.push(nobody)
-        refused = False
-    except LabelStudioError:
-        refused = True
+    with free_port() as port:
+        try:
+            desk.push(server.client(url=f"http://127.0.0.1:{port}"))
+            refused = False
+        except LabelStudioError:
+            refused = True
     waiting = desk.queue.counts()["pending"]
     started = time.monotonic()
     studio = server.client()

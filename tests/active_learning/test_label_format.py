@@ -346,7 +346,7 @@ def test_a_turned_box_comes_back_as_the_upright_box_around_it():
     assert read(answered(region)).boxes == (("crazing", (90.0, 20.0, 100.0, 40.0)),)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     x=st.floats(0, 190),
     y=st.floats(0, 90),
@@ -361,7 +361,7 @@ def test_boxes_survive_pixels_to_percent_to_pixels(x, y, width, height):
     assert back == pytest.approx(box, abs=0.011)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))))
 def test_masks_survive_the_brush_and_are_what_the_sdk_reads_and_writes(mask):
     from label_studio_sdk.converter import brush

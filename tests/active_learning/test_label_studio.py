@@ -14,8 +14,9 @@ from active_learning.label_studio import LabelStudio
 from active_learning.labelling import Labelling
 from core.errors import ConfigError, LabelFormatError, RequestNotSent, RequestRefused
 from core.settings import LabelStudioSettings
-from tests.active_learning.label_studio_server import LEGACY_TOKEN, free_port
+from tests.active_learning.label_studio_server import LEGACY_TOKEN
 from tests.active_learning.review_desk import picture
+from tests.ports import free_port
 
 pytestmark = pytest.mark.label_studio
 
@@ -123,8 +124,8 @@ def test_requests_go_by_the_address_as_it_is_set():
 
 
 def test_where_nothing_listens_nothing_was_sent(label_studio):
-    with pytest.raises(RequestNotSent, match="cannot be reached"):
-        label_studio.client(url=f"http://127.0.0.1:{free_port()}").connect()
+    with free_port() as port, pytest.raises(RequestNotSent, match="cannot be reached"):
+        label_studio.client(url=f"http://127.0.0.1:{port}").connect()
 
 
 def test_https_to_a_plain_port_was_not_sent_either(label_studio):

@@ -555,7 +555,7 @@ def test_the_commands_speak_the_contract(tmp_path, label_studio, project_title):
             env={**os.environ, **environment, **more},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
 
     pushed = command("push", "--json")

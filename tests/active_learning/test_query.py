@@ -183,7 +183,7 @@ candidates = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pool=st.lists(candidates, max_size=25),
     budget=st.integers(0, 40),

@@ -232,7 +232,7 @@ def histories(draw):
     return base, groups, [draw(answered) for _ in range(3)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(histories(), st.randoms(use_true_random=False))
 def test_no_review_ever_reaches_a_test_split(history, shuffler):
     base, groups, rounds = history

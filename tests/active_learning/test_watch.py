@@ -25,7 +25,7 @@ from tests.active_learning.installation import MODEL, installation
 
 __all__ = ["installation"]
 
-WAIT_S = 90
+WAIT_S = 300
 
 
 def started(installation, log):
@@ -121,7 +121,7 @@ def test_a_watcher_looks_at_its_hours_as_often_as_it_says_that_it_is_there(insta
     ledger = open_ledger(installation.settings.paths.ledger_url)
     hours = Hours(datetime.now(UTC) + timedelta(hours=2))
     watch._stop.clear()
-    late = threading.Timer(20, watch._stop.set)  # or a watcher that does not look never ends
+    late = threading.Timer(WAIT_S, watch._stop.set)  # or a watcher that does not look never ends
     late.start()
     watch._attend(hours, ledger, Presence(ledger, poll_min=15), installation.settings)
     late.cancel()
@@ -157,6 +157,6 @@ def test_a_ledger_that_fails_once_when_an_hour_is_noted_does_not_end_the_passes(
         assert failed.wait(WAIT_S)
         time.sleep(0.5)  # in which the scheduler's thread would have ended
         scheduler.modify_job(watch.JOB, next_run_time=datetime.now(UTC))
-        assert made.acquire(timeout=20)
+        assert made.acquire(timeout=WAIT_S)
     finally:
         scheduler.shutdown(wait=True)

@@ -139,7 +139,7 @@ def test_every_command_hears_it_even_as_the_first_process_of_a_container(program
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert asked.stdout.splitlines()[-1] == "heard", asked.stderr

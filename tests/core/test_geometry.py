@@ -104,7 +104,7 @@ def test_box_in_the_padding_is_clipped_to_the_image():
 
 
 @given(images_with_box(), st.integers(min_value=32, max_value=1280))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_source_to_square_and_back_is_the_same_box(image, size):
     width, height, box = image
     scale = min(size / width, size / height)
@@ -221,9 +221,9 @@ def test_long_runs_equal_pycocotools():
 def test_a_large_mask_is_coded_quickly():
     mask = np.zeros((2000, 2000), bool)
     mask[100:1900, 50:1800] = True
-    start = time.perf_counter()
+    start = time.thread_time()  # not the clock on the wall: others may be at work, too
     geometry.decode_rle(geometry.encode_rle(mask), mask.shape)
-    assert time.perf_counter() - start < 1.0  # 15 ms where it was written
+    assert time.thread_time() - start < 1.0  # 15 ms where it was written
 
 
 @pytest.mark.parametrize(

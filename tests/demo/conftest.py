@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from demo.heat import HeatMaps
 from demo.service import Service
 from tests.demo import releases
 from tests.demo.fakes import Loader
+from tests.ports import free_port
 
 SECRET = "sesame open"  # of the app's webhook
 APP = Path(__file__).parents[2] / "app.py"
@@ -75,9 +75,11 @@ def served(root: Path, bundled: Path, **settings: str) -> Iterator[str]:
 
     `settings` are environment variables on top of those that every test needs.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with free_port() as port:
+        yield from _served(port, root, bundled, settings)
+
+
+def _served(port: int, root: Path, bundled: Path, settings: Mapping[str, str]) -> Iterator[str]:
     chosen = {
         "ROLLMARK_PATHS__BUNDLED": str(bundled),
         "ROLLMARK_PATHS__DATA": str(root / "data"),
@@ -127,7 +129,7 @@ def _wait_until_loaded(app: subprocess.Popen[bytes], address: str, log: Path, wa
             try:
                 if requests.get(f"{address}/health", timeout=5).ok:
                     return
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 pass
         time.sleep(0.2)
     raise RuntimeError(f"The app did not start:\n{log.read_text()}")

@@ -35,6 +35,7 @@ def main(password: str) -> None:
     _, address, _ = blocks.launch(
         prevent_thread_lock=True,
         quiet=True,
+        _frontend=False,  # as the app does
         ssr_mode=False,
         app_kwargs={"routes": sign_in.routes()},
         theme=theme(),

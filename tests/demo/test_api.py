@@ -24,7 +24,7 @@ from tests.demo.releases import EXAMPLES, PICTURE
 
 SHA256 = "bd928a997d31ef67da19b3fb130b504e198e0687dd5ab5adaf5f1d888f2b9f95"  # of PICTURE
 NAMES = "auto, grace, mobilesteelnet, sme_deeplabv3plus"
-TIMEOUT_S = 60
+TIMEOUT_S = 300
 
 
 def _wait(condition: Callable[[], bool]) -> None:
@@ -36,7 +36,9 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def client(address: str) -> Iterator[Client]:
-    opened = Client(address, verbose=False, download_files=False)
+    opened = Client(
+        address, verbose=False, download_files=False, httpx_kwargs={"timeout": TIMEOUT_S}
+    )
     yield opened
     opened.close()
 
@@ -394,9 +396,8 @@ def test_an_unsure_answer_names_its_review_item_and_a_sample_has_none(
         for each in (file, file, sample)
     ]
     assert [answer["verdict"] for answer in told] == ["review"] * 3  # its weights are random
-    for _ in range(100):  # the first item may still be on its way when the answer is there
-        if client.predict(api_name="/status")["queue"]["pending"] > before:
-            break
+    # The first item may still be on its way when the answer is there.
+    _wait(lambda: client.predict(api_name="/status")["queue"]["pending"] > before)
     item = client.predict(handle_file(str(file)), "mobilesteelnet", api_name="/inspect")
     assert item["review_item"]
     assert {answer["review_item"] for answer in told[:2]} <= {item["review_item"], None}

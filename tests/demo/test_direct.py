@@ -152,7 +152,7 @@ def test_nobody_waits_who_would_have_to_wait_for_too_many(
     inspect = service.inspect
 
     def slow(*args: Any, **options: Any) -> Any:
-        go.wait(10)
+        go.wait(60)
         return inspect(*args, **options)
 
     monkeypatch.setattr(service, "inspect", slow)

@@ -34,7 +34,7 @@ def test_a_running_app_serves_what_is_published_meanwhile(loopback_hub, tmp_path
     stop = follow_hub(settings)
     assert stop is not None
     try:
-        for _ in range(500):
+        for _ in range(3000):
             if service.models()[0].source == "hub":
                 break
             stop.wait(0.02)

@@ -19,6 +19,7 @@ from demo.service import Service
 from demo.sign_in import SignIn
 from demo.ui import launch
 from tests.demo.conftest import APP, served
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -29,10 +30,11 @@ def taken() -> Iterator[int]:
 
 
 def test_a_port_that_is_free_is_free_afterwards_too() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-    for _ in range(2):
-        check_address(ServingSettings(port=port))
+    with free_port() as port:
+        for _ in range(2):
+            check_address(ServingSettings(port=port))
+            with socket.create_server(("127.0.0.1", port)):
+                pass
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "127.0.0.2"])
@@ -74,7 +76,7 @@ def test_a_second_app_ends_with_one_sentence(taken: int, tmp_path: Path) -> None
         env=ours | {"ROLLMARK_SERVING__PORT": str(taken), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 1
     [line] = done.stderr.splitlines()

@@ -84,7 +84,7 @@ def test_what_does_not_fit_into_the_queue_is_dropped_and_counted() -> None:
 def test_an_answer_is_looked_at_at_once_and_its_picture_not_kept_until_others_came(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(observing, "_PAUSE_S", 30.0)
+    monkeypatch.setattr(observing, "_PAUSE_S", 600.0)
     monkeypatch.setattr(observing, "_BATCH", 2)
     looked = threading.Event()
 
@@ -94,7 +94,7 @@ def test_an_answer_is_looked_at_at_once_and_its_picture_not_kept_until_others_ca
     observer = Observer(down, window=100, beside=lambda answered: looked.set())  # type: ignore[arg-type]
     image = decode(picture())
     observer.note(image, _inspected)
-    assert looked.wait(10)
+    assert looked.wait(60)
     observer.note(image, _inspected)
     observer.settle()
 

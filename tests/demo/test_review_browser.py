@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +50,10 @@ class Mill:
 
     def wait_for(self, images: int) -> None:
         """Until the queue holds that many images."""
-        for _ in range(200):
-            if sum(self.desk.queue.counts().values()) >= images:
-                return
-            self.client.predict(api_name="/status")
-        pytest.fail(f"The queue holds {self.desk.queue.counts()}.")
+        deadline = time.monotonic() + 60
+        while sum(self.desk.queue.counts().values()) < images:
+            assert time.monotonic() < deadline, f"The queue holds {self.desk.queue.counts()}."
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,8 @@ def mill(tmp_path_factory: pytest.TempPathFactory, label_studio: Server) -> Iter
     }
     desk = open_desk(settings)
     with served(root, root / "bundled", **chosen) as address:
-        client = Client(address, verbose=False, download_files=False)
+        patient = {"timeout": TIMEOUT_MS / 1000}
+        client = Client(address, verbose=False, download_files=False, httpx_kwargs=patient)
         mill = Mill(address, desk, client)
         for picture in PICTURES[:7]:
             assert mill.inspect(picture)["verdict"] == "review"
@@ -126,8 +127,8 @@ def test_every_image_has_a_picture_a_state_and_an_age(page: Page) -> None:
         *("in Label Studio", "in Label Studio, being checked", "reviewed", "set aside"),
         *["waits to be sent"] * 3,
     ]
-    widths = entries.locator("img").evaluate_all("all => all.map(one => one.naturalWidth)")
-    assert widths == [144] * 7
+    for picture in entries.locator("img").all():
+        expect(picture).to_have_js_property("naturalWidth", 144)
     exact = page.locator(".entry time").first.get_attribute("title")
     assert exact is not None
     assert exact.endswith(" UTC")
@@ -149,7 +150,7 @@ def test_arrows_step_through_the_queue_and_the_image_follows(page: Page) -> None
     page.keyboard.press("ArrowDown")
     expect(page.locator(".chosen")).to_have_attribute("data-id", str(second))
     expect(page.locator(".entry").nth(1)).to_be_focused()
-    assert page.locator(".chosen img").evaluate("one => one.naturalWidth") > 300
+    page.wait_for_function("document.querySelector('.chosen img')?.naturalWidth > 300")
 
 
 def test_a_task_opens_in_label_studio(page: Page, mill: Mill, label_studio: Server) -> None:

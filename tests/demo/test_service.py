@@ -181,7 +181,7 @@ def test_exports_begin_when_everything_is_loaded(
         return accelerate(*args, **options)
 
     monkeypatch.setattr(loaded_module, "accelerate", watched)
-    service.preload().join(10)
+    service.preload().join(60)
     _wait_for(lambda: len(loader.accelerated) == 3)
     assert loaded_before_the_first == [3, 3, 3]
 
@@ -198,7 +198,7 @@ def test_preloading_and_a_request_do_not_wait_for_each_other_s_exports(
     for thread in asking:
         thread.start()
     for thread in (preloading, *asking):
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
     assert len(loader.accelerated) == 3
 
@@ -209,7 +209,7 @@ def test_a_damaged_model_does_not_keep_the_others_from_being_preloaded(
     folder = paths.bundled / "grace"
     releases.describe(folder, "grace", task="detect", validated=0.43, weights="e" * 64)
     loader.refused["e" * 12] = WeightsError("The weights do not fit.")
-    service.preload().join(10)
+    service.preload().join(60)
     assert _in_memory(service) == {"da_yolo", "mobilesteelnet"}
 
 
@@ -466,5 +466,5 @@ def _in_memory(service: Service) -> set[str]:
 def _wait_for(is_so: Callable[[], bool]) -> None:
     for thread in threading.enumerate():
         if thread.name.startswith("export "):
-            thread.join(10)
+            thread.join(60)
     assert is_so()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from demo import side_by_side
 from demo.side_by_side import in_order
 
 
@@ -14,7 +16,7 @@ def test_results_come_in_order_though_the_last_is_ready_first() -> None:
 
     def work(number: int) -> int:
         if number < 2:
-            assert ready[number + 1].wait(10)  # the one after it has to be done already
+            assert ready[number + 1].wait(60)  # the one after it has to be done already
         ready[number].set()
         return 10 * number
 
@@ -23,7 +25,7 @@ def test_results_come_in_order_though_the_last_is_ready_first() -> None:
 
 def test_no_more_than_agreed_are_at_work() -> None:
     lock, at_work, most = threading.Lock(), 0, 0
-    both = threading.Barrier(2, timeout=10)  # which two of six pass together, three times
+    both = threading.Barrier(2, timeout=60)  # which two of six pass together, three times
 
     def work(_: int) -> None:
         nonlocal at_work, most
@@ -45,19 +47,28 @@ def test_an_error_is_raised_in_its_item_s_place() -> None:
         next(found)
 
 
-def test_what_has_not_begun_is_left_undone_when_nobody_reads_on() -> None:
+def test_what_has_not_begun_is_left_undone_when_nobody_reads_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     begun: list[int] = []
     go = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            threading.Timer(0.05, go.set).start()  # not before the rest has been left
+            super().shutdown(wait=wait)
+
+    monkeypatch.setattr(side_by_side, "ThreadPoolExecutor", Pool)
 
     def work(number: int) -> int:
         begun.append(number)
         if number:
-            go.wait(10)
+            go.wait(60)
         return number
 
     found = in_order(work, range(5), at_once=2)
     assert next(found) == 0
-    threading.Timer(0.05, go.set).start()
     found.close()
     assert set(begun) <= {0, 1, 2}
     assert go.is_set()  # what had begun was waited for

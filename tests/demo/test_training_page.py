@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from pydantic import SecretStr
 
@@ -25,7 +24,7 @@ from demo import plots, training_markup
 from demo import training_deeds as deeds
 from demo.retraining import Retrainings, read_curve, read_tail
 from demo.service import Service
-from tests.browsers import VIEWS, open_app, select_tab
+from tests.browsers import VIEWS, open_app, select_tab, serious_barriers
 from tests.demo import releases
 from tests.demo.conftest import served
 from tests.demo.retrained import Retrained
@@ -288,19 +287,12 @@ def test_the_page_fits_and_has_no_serious_barrier(
         box = text.bounding_box()
         assert box is not None
         assert box["height"] >= 12  # letters of some 10 px
-    page.wait_for_timeout(800)  # transitions
+    barriers = serious_barriers(page)  # once the page has come to rest
     write = os.environ.get("ROLLMARK_WRITE_SCREENSHOTS") == "1"
     folder = SCREENSHOTS if write else tmp_path
     picture = page.screenshot(path=folder / f"training-{view}.png")
     assert len(picture) > 20_000
-    found = Axe().run(page).response["violations"]
-    serious = [
-        (each["id"], [node["html"][:120] for node in each["nodes"]])
-        for each in found
-        if each["impact"] in ("serious", "critical")
-        and not all('role="tab"' in node["html"] for node in each["nodes"])  # of every page alike
-    ]
-    assert serious == []
+    assert barriers == []
     page.context.close()
 
 

@@ -373,12 +373,12 @@ def test_the_watcher_looks_at_once_and_ends_when_it_is_told(hub, settings, reade
     thread = threading.Thread(target=watch, args=(reader, stop))
     thread.start()
     fetched = reader.paths.fetched / "grace" / "channel.json"
-    for _ in range(500):
+    for _ in range(3000):
         if fetched.exists():
             break
         stop.wait(0.02)
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert served(reader) == (A, "hub")
 

@@ -139,7 +139,7 @@ def test_a_prepared_folder_serves_on_its_own(released, folder):
         env={**env, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == f"{folder} ['grace'] acme"

@@ -82,7 +82,7 @@ def test_an_answer_needs_no_import_of_torchvision() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert (said.returncode, said.stdout.strip()) == (0, ""), said.stderr

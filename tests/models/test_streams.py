@@ -100,5 +100,5 @@ def test_a_batch_that_fails_leaves_every_stream_to_the_next(at_once: bool) -> No
 
     asking = threading.Thread(target=ask, daemon=True)  # it waits for ever where a stream was lost
     asking.start()
-    asking.join(timeout=5)
+    asking.join(timeout=60)
     assert said == [*["a bad picture"] * 4, [[2], [4], [6]]]

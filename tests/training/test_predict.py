@@ -239,7 +239,7 @@ def test_the_next_images_are_decoded_while_a_batch_is_looked_at(
         def __call__(
             self, batch: Sequence[DecodedImage], *, score_threshold: float
         ) -> list[Prediction]:
-            assert decoded.wait(10)  # the seventeenth, during the pass of the first sixteen
+            assert decoded.wait(60)  # the seventeenth, during the pass of the first sixteen
             return answers(batch, score_threshold=score_threshold)
 
     assert predict_folder(Waiting(), images, tmp_path / "out") == (17, 0)

@@ -37,7 +37,7 @@ def grouped_items(draw: st.DrawFn) -> list[Item]:
 
 
 @given(grouped_items(), st.integers(0, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_group_is_in_two_splits_and_every_class_is_in_all(items: list[Item], seed: int) -> None:
     assignment = group_split(items, seed=seed)
 
@@ -50,7 +50,7 @@ def test_no_group_is_in_two_splits_and_every_class_is_in_all(items: list[Item], 
 
 
 @given(grouped_items(), st.randoms(use_true_random=False))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_order_of_files_does_not_change_either_split(items: list[Item], rng: object) -> None:
     shuffled = items[:]
     rng.shuffle(shuffled)  # type: ignore[attr-defined]

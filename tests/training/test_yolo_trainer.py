@@ -229,7 +229,7 @@ def test_run_killed_within_an_epoch_resumes_to_what_it_would_have_become(
 ) -> None:
     run = RunFolder.create(tmp_path, model="grace", scale="n", seed=3)
     script = [sys.executable, "-c", KILLED, str(tiny_data_root), str(run.root)]
-    killed = subprocess.run(script, capture_output=True, text=True, timeout=200)
+    killed = subprocess.run(script, capture_output=True, text=True, timeout=600)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert run.load_record().epochs == 1
     run.append_metrics(2, {"train_box": 99.0})  # killed between row and checkpoint
@@ -318,7 +318,7 @@ def test_training_told_to_end_says_nothing_and_takes_its_loaders_and_temporary_f
         if "epoch 1/99" in line:
             break
     os.killpg(process.pid, signal.SIGTERM)  # as a service manager does: all processes at once
-    said, _ = process.communicate(timeout=60)  # a loader left behind would keep the pipe open
+    said, _ = process.communicate(timeout=600)  # a loader left behind would keep the pipe open
     assert [line for line in said.splitlines() if "INFO" not in line] == []
     assert process.returncode == 143  # 128 + SIGTERM
     left = {path.name for path in short_tmp.rglob("*")}
