@@ -26,11 +26,15 @@ _REFUSALS: Final = frozenset(
         errno.EACCES,
         errno.EDQUOT,
         errno.EEXIST,  # a file where a folder should be
+        errno.EIO,
         errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
         errno.ENOSPC,
         errno.ENOTDIR,
         errno.EPERM,
         errno.EROFS,
+        errno.ESTALE,  # a folder of another machine that is gone
     )
 )
 

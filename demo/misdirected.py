@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from fastapi.exceptions import RequestValidationError
 from gradio.route_utils import FnIndexInferError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,7 +25,13 @@ _OF_VALUES: Final = ("Parameter `", "No value provided for required argument", "
 
 def handlers() -> dict[type[Exception], Callable[[Request, Exception], Response]]:
     """What the server answers instead, by what Gradio raised; anything else stays a fault."""
-    return {FnIndexInferError: _nowhere, KeyError: _key, TypeError: _value, OSError: _name}
+    return {
+        FnIndexInferError: _nowhere,
+        RequestValidationError: _body,
+        KeyError: _key,
+        TypeError: _value,
+        OSError: _name,
+    }
 
 
 def _nowhere(request: Request, _: Exception) -> Response:
@@ -38,6 +45,16 @@ def _key(request: Request, exc: Exception) -> Response:
     if request.url.path.startswith("/gradio_api/") and (is_name or isinstance(key, int)):
         return _nowhere(request, exc)
     raise exc
+
+
+def _body(request: Request, exc: Exception) -> Response:
+    """Of a body that is no JSON, or whose values are no list: a list of faults, by itself."""
+    assert isinstance(exc, RequestValidationError)
+    first = exc.errors()[0]
+    if first["type"] == "json_invalid":
+        return _told(request, 422, "The body of the request is no JSON.")
+    where = ".".join(str(part) for part in first["loc"][1:]) or "The body"
+    return _told(request, 422, f"{where} cannot be taken: {first['msg']}.")
 
 
 def _value(request: Request, exc: Exception) -> Response:

@@ -11,12 +11,11 @@ import pytest
 import typer
 
 from core import errors
-from core.records import CommitteeTuning
 from core.settings import PathSettings, known_variables
 from hub.card import results_table
 from hub.registry import resolve_all
 from models import baseline_names, names
-from models._committee import describe
+from models._committee import CommitteeTuning, describe
 from training.balance import RETRAINING
 from training.benchmark.commands import app as benchmark_commands
 from training.benchmark.plans import SETTINGS as TABLE_SETTINGS

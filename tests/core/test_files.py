@@ -72,6 +72,21 @@ def test_a_name_may_be_as_long_as_disks_take(letter: str, tmp_path: Path) -> Non
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(Path("x" * 400), id="too long"), pytest.param(Path("loop"), id="a loop")],
+)
+def test_a_place_that_no_disk_finds_is_refused_in_a_sentence(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    with pytest.raises(OSError, match=r"name too long|levels of symbolic links") as caught:
+        path.stat()
+    told = f"{path} cannot be used: {caught.value.strerror}; make room, or name another place."
+    assert refusal(caught.value) == told
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ECONNREFUSED])
 def test_an_error_that_may_be_a_bug_is_no_refusal(number: int) -> None:
     assert refusal(OSError(number, "unforeseen", "a file")) is None

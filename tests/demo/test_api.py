@@ -352,6 +352,30 @@ def test_a_call_that_leads_nowhere_is_no_fault_of_the_server(
     assert answer.json()["error"].startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        pytest.param("{bad", "The body of the request is no JSON.", id="no JSON"),
+        pytest.param(
+            '{"data": "a.png"}',
+            "data cannot be taken: Input should be a valid list.",
+            id="no list",
+        ),
+        pytest.param("{}", "data cannot be taken: Field required.", id="nothing"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_answered_with_one_sentence(
+    address: str, body: str, sentence: str
+) -> None:
+    answer = requests.post(
+        f"{address}/gradio_api/call/inspect",
+        data=body,
+        headers={"Content-Type": "application/json"},
+        timeout=TIMEOUT_S,
+    )
+    assert (answer.status_code, answer.json()) == (422, {"error": sentence})
+
+
 def test_a_name_that_no_file_can_have_is_not_found(address: str) -> None:
     answer = requests.get(f"{address}/static/{'a' * 3000}", timeout=TIMEOUT_S)
     assert answer.status_code == 404
