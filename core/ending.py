@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
@@ -19,6 +20,7 @@ from core.scratch import forget_scratch
 
 CUT_SHORT: Final = 128 + signal.SIGTERM  # what a shell, too, says of a process that it ended
 _INTERRUPTED: Final = 128 + signal.SIGINT
+_AGAIN_S: Final = 0.1
 
 
 def run_command(command: Callable[[], object]) -> NoReturn:
@@ -44,14 +46,31 @@ def end_on_sigterm(status: int = CUT_SHORT) -> None:
     Ctrl-C does so by itself. Both are often sent to all processes of a group at once; that those
     which load images for torch end as well must not become an error of this one.
 
+    Python passes over an exception that comes while it clears something away, as it does at every
+    import: then the signal is sent once more.
+
     Args:
         status: exit code of a process that ends by it.
     """
+    told: list[BaseException] = []
 
     def end(number: int, _: FrameType | None) -> None:
         signal.signal(signal.SIGCHLD, _do_nothing)  # one may have come, which Python would tell of
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(status)
+        told[:] = [KeyboardInterrupt() if number == signal.SIGINT else SystemExit(status)]
+        raise told[0]
 
+    tell, again = sys.unraisablehook, threading.Timer(0, _do_nothing)
+
+    def passed_over(found: sys.UnraisableHookArgs) -> None:
+        nonlocal again
+        if not told or found.exc_value is not told[0]:
+            tell(found)
+        elif not again.is_alive():  # or a second one would break off what the first one began
+            number = signal.SIGINT if isinstance(told[0], KeyboardInterrupt) else signal.SIGTERM
+            again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+            again.start()
+
+    sys.unraisablehook = passed_over
     signal.signal(signal.SIGTERM, end)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
         signal.signal(signal.SIGINT, end)

@@ -45,6 +45,20 @@ def command():
 atexit.register(print, "taken apart")
 run_command(command)
 """
+_PASSES_OVER: Final = """
+import signal, sys, time
+from core.ending import run_command
+class Cleared:
+    def __del__(self):
+        signal.raise_signal(getattr(signal, sys.argv[1]))
+def command():
+    for _ in range(2):  # what a module that is imported leaves behind, and what comes after it
+        Cleared()
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.01)
+run_command(command)
+"""
 _LEAVES: Final = """
 import threading, time
 from core.ending import leave
@@ -143,3 +157,18 @@ def test_every_command_hears_it_even_as_the_first_process_of_a_container(program
         check=False,
     )
     assert asked.stdout.splitlines()[-1] == "heard", asked.stderr
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_told_to_end_while_something_is_cleared_away_it_ends_all_the_same(
+    name: str, status: int
+) -> None:
+    """Python passes over what is raised there: the process would go on for ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PASSES_OVER, name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (status, "ready\n", "")
