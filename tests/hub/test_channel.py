@@ -249,7 +249,7 @@ def test_a_channel_without_a_history_can_be_rolled_back_no_further(paths, releas
     folder = paths.releases / "grace"
     write_folder(folder / A, b"a")
     (folder / "channel.json").write_text(json.dumps({"live": A, "previous": []}))
-    with pytest.raises(WeightsNotFoundError, match="none was before it"):
+    with pytest.raises(WeightsNotFoundError, match="the oldest that this machine can go back to"):
         rollback("grace", paths)
     with pytest.raises(WeightsNotFoundError, match="ever promoted on this machine"):
         rollback("da_yolo", paths)
