@@ -62,7 +62,9 @@ def start(
         ConfigError: if Label Studio is not installed.
     """
     if not _PROGRAM.exists():
-        raise ConfigError(f"Label Studio is not installed in {_PROGRAM.parents[1]}: run `make`.")
+        raise ConfigError(
+            f"Label Studio is not installed in {_PROGRAM.parents[1]}: run `make label-studio`."
+        )
     data.mkdir(parents=True, exist_ok=True)
     command = [str(_PROGRAM), "start", "--no-browser", "--port", str(port)]
     command += ["--internal-host", HOST, "--username", USER, "--enable-legacy-api-token"]
@@ -98,7 +100,10 @@ def wait_until_up(
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise LabelStudioError(f"Label Studio at {url} did not answer within {timeout_s:.0f} s.")
+    raise LabelStudioError(
+        f"Label Studio at {url} did not answer within {timeout_s:.0f} s; started again, it goes on "
+        "where it was."
+    )
 
 
 def main(

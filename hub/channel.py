@@ -126,7 +126,7 @@ def rollback(
             )
         if not channel.previous:
             raise WeightsNotFoundError(
-                f"{name} {channel.live} is the first release of this machine: none was before it."
+                f"{name} {channel.live} is the oldest that this machine can go back to."
             )
         target, *older = channel.previous
         if to not in (target, None):

@@ -103,7 +103,7 @@ def test_rolling_back_again_and_again_passes_every_release_down_to_the_bundled_o
         activate(release(weights), paths)
     seen = [rollback("grace", paths).config.revision for _ in range(3)]
     assert seen == [B, A, bundled]
-    with pytest.raises(WeightsNotFoundError, match=f"{bundled} is the first release"):
+    with pytest.raises(WeightsNotFoundError, match=f"{bundled} is the oldest"):
         rollback("grace", paths)
 
 
@@ -131,7 +131,7 @@ def test_a_revision_activated_once_more_is_rolled_back_to_once(paths, release):
         activate(release(weights), paths)
     activate(paths.releases / "grace" / A, paths)
     assert rollback("grace", paths).config.revision == B
-    with pytest.raises(WeightsNotFoundError, match="is the first release"):
+    with pytest.raises(WeightsNotFoundError, match="is the oldest that this machine"):
         rollback("grace", paths)
 
 
