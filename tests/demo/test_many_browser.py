@@ -240,7 +240,9 @@ def test_the_batch_page_in_light_dark_and_narrow(
         page = open_app(browser, address, theme, width, height)
         drop(page, coil)
         page.locator("#batch-gallery .shot").first.click()
-        expect(page.locator("#batch-large img.large")).to_be_visible(timeout=TIMEOUT_MS)
+        expect(page.locator("#batch-large img.large")).to_be_in_viewport(timeout=TIMEOUT_MS)
+        page.evaluate("scrollTo({top: 0, behavior: 'instant'})")
+        expect(page.locator("#batch-head")).to_be_in_viewport()
         page.screenshot(path=folder / f"batch-{view}.png")
         cut_off = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
         assert page.locator("#batch-gallery .what").evaluate_all(cut_off) == 0  # with its number

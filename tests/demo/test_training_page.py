@@ -283,6 +283,7 @@ def test_the_page_fits_and_has_no_serious_barrier(
         box = button.bounding_box()
         assert box is not None
         assert box["x"] + box["width"] <= head["x"] + head["width"] + 1  # no further than the rest
+        assert button.evaluate("one => one.scrollWidth <= one.clientWidth")  # nor the words than it
     for text in page.locator("#training-curve svg text").all():
         box = text.bounding_box()
         assert box is not None
