@@ -13,6 +13,8 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
+# What runs in the background of a script ignores Ctrl-C, and so does what it starts.
+_HEARS_CTRL_C: Final = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
 _WORKS: Final = """
 import signal, sys, time
 from core.ending import end_on_sigterm, end_undisturbed
@@ -108,8 +110,7 @@ def test_a_command_s_children_may_end_with_it_and_python_is_not_taken_apart(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # What runs in the background of a script ignores Ctrl-C, and so does what it starts.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_HEARS_CTRL_C,
     )
     assert process.stdout is not None
     child = int(process.stdout.readline())
@@ -170,5 +171,6 @@ def test_told_to_end_while_something_is_cleared_away_it_ends_all_the_same(
         capture_output=True,
         text=True,
         timeout=120,
+        preexec_fn=_HEARS_CTRL_C,
     )
     assert (done.returncode, done.stdout, done.stderr) == (status, "ready\n", "")
