@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from training.balance import RETRAINING
-from training.benchmark.page import Section, percent
+from training.benchmark.page import percent
+from training.benchmark.sheet import Section
 from training.benchmark.summary import Line, mean_and_spread
 
 METRIC = "macro_F1"  # on validation: every class counts the same

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from training._cli import Device, ProtocolName, Threads, errors_on_one_line, read_settings
+from training.benchmark.lookup_command import lookup
 from training.benchmark.mistakes_command import mistakes
 from training.benchmark.speed_commands import parity, speed
 
@@ -47,6 +48,7 @@ class SettingName(StrEnum):
 app.command()(speed)
 app.command()(parity)
 app.command()(mistakes)
+app.command()(lookup)
 
 
 @app.callback()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from training.benchmark.page import Section, Sheet, words
+from training.benchmark.page import words
+from training.benchmark.sheet import Section, Sheet
 from training.benchmark.summary import Line, is_shown, mean_and_spread
 from training.plots import COLOURS, new_figure, save_figure
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
+from core.records import Evaluation, Metric
 from models import get_spec
 from training.benchmark.plans import DATA
 from training.benchmark.records import RowRecord
-from training.benchmark.rows import Protocol, Row, Setting, Table
+from training.benchmark.rows import Row, Setting
+from training.benchmark.sheet import Block, Column, Section, Sheet, Target
 from training.benchmark.summary import (
     Difference,
     Line,
@@ -18,54 +19,7 @@ from training.benchmark.summary import (
     mean_and_spread,
 )
 
-Section = tuple[str, str, str, str]  # group, data, setting, protocol
 NOT_RUN = "not run"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A metric as a page shows it."""
-
-    title: str
-    metric: str
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """How the rows of one group are shown; the first metric is the primary one."""
-
-    heading: str
-    text: str
-    metrics: tuple[Column, ...]
-    per_class: Column
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Something that was aimed at: `metric` (of a class) of a network, or its gain over another."""
-
-    words: str
-    protocol: Protocol
-    network: str
-    metric: str
-    at_least: float  # fraction
-    label: str | None = None
-    over: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
-    """What a page says beside its numbers."""
-
-    table: Table
-    stem: str  # of the file
-    title: str
-    intro: str
-    blocks: Mapping[str, Block]  # by group
-    protocols: Mapping[Protocol, str]  # how each divides, and what follows from that
-    pictures: tuple[tuple[str, str], ...]  # file, caption
-    targets: tuple[Target, ...] = ()
-    more: Callable[[Mapping[Section, tuple[Line, ...]]], list[str]] = lambda sections: []
 
 
 def sections(
@@ -84,6 +38,7 @@ def render(
     records: Mapping[str, RowRecord],
     *,
     pictures: Iterable[str] = (),
+    lookups: Sequence[Evaluation] = (),
 ) -> str:
     """The whole page.
 
@@ -92,6 +47,7 @@ def render(
         rows: everything it would show, run or not.
         records: what was run, by row; others than those of `rows` are passed over.
         pictures: files that lie beside the page; others are not shown.
+        lookups: what looking up alone reaches, see `training.lookup`.
     """
     parts = sections(rows, records)
     text = [f"# {sheet.title}", "", sheet.intro, "", *_command(sheet)]
@@ -114,7 +70,7 @@ def render(
         if (data, setting, protocol) != last:
             first = found[0].row
             text += [f"## {data}, {protocol} protocol, {_setting(first.setting)}", ""]
-            text += [sheet.protocols[first.protocol], ""]
+            text += [sheet.protocols[first.protocol], "", *_looked_up(sheet, found, lookups)]
             last = data, setting, protocol
         text += _block(sheet.blocks[group], found, beside[data, setting, protocol])
     text += _missing(parts)
@@ -149,6 +105,26 @@ def _setting(setting: Setting) -> str:
         f"setting *{setting.name}* ({setting.image_size} px, {setting.epochs} "
         f"epoch{'s' if setting.epochs > 1 else ''}, batch {setting.batch})"
     )
+
+
+def _looked_up(sheet: Sheet, found: Sequence[Line], lookups: Sequence[Evaluation]) -> list[str]:
+    """What is reached on the same test split without any network; none of it for a view of a set.
+
+    A view's networks have learned from a part of the images, and looking up from all.
+    """
+    tested = {record.evaluation.test_id for line in found for record in line.records}
+    if any(line.row.view or "@" in line.row.data for line in found):
+        return []
+    column = next(iter(sheet.blocks.values())).metrics[0]
+    return [
+        f"Without any network: each test image answered as the training image most like it is "
+        f"labelled, turned as it fits, has {column.title} "
+        f"{say_metric(lookup.metric(column.metric))} ([lookup.md](lookup.md)).\n"
+        for lookup in lookups
+        if lookup.dataset == found[0].row.data
+        and lookup.protocol == found[0].row.protocol
+        and lookup.test_id in tested
+    ]
 
 
 def _beside(
@@ -202,10 +178,14 @@ def _cell(line: Line, metric: str) -> str:
     mean, spread = mean_and_spread(line.values(metric))
     if spread is not None:
         return f"{percent(mean)} ± {percent(spread)}"
-    only = line.records[0].evaluation.metric(metric)
-    if only.low is None or only.high is None:
-        return percent(mean)
-    return f"{percent(mean)} ({percent(only.low)}–{percent(only.high)})"
+    return say_metric(line.records[0].evaluation.metric(metric))
+
+
+def say_metric(metric: Metric) -> str:
+    """Per cent with the bootstrap interval, where there is one: `76.7 (73.4–80.6)`."""
+    if metric.low is None or metric.high is None:
+        return percent(metric.value)
+    return f"{percent(metric.value)} ({percent(metric.low)}–{percent(metric.high)})"
 
 
 def _gain(line: Line, baseline: Line | None, metric: str) -> str:

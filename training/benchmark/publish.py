@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.files import write_atomically
-from training.benchmark.page import Sheet, render, sections
+from training.benchmark.lookup_page import load_lookups
+from training.benchmark.page import render, sections
 from training.benchmark.plans import DATA, OPTIONAL_DATA, SETTINGS, plan
 from training.benchmark.records import RowRecord, load_records
 from training.benchmark.rows import Protocol, Row, Table
+from training.benchmark.sheet import Sheet
 from training.benchmark.sheets import SHEETS
 
 if TYPE_CHECKING:
@@ -58,16 +60,21 @@ def write_page(table: Table, pages: Path) -> Path:
     if table == "classify":
         draw_confusions(parts, pages / f"{sheet.stem}-confusion.png")
     page = pages / f"{sheet.stem}.md"
-    text = render(sheet, rows, records, pictures=_pictures(sheet, pages))
-    write_atomically(page, text.encode())
+    write_atomically(page, page_text(table, pages).encode())
     return page
 
 
 def page_text(table: Table, pages: Path) -> str:
-    """What `write_page` would write, for a test that the page is that of its records."""
+    """What `write_page` writes, of the pictures and records that lie beside the page."""
     records = load_records(pages)
     sheet = SHEETS[table]
-    return render(sheet, page_rows(table, records), records, pictures=_pictures(sheet, pages))
+    return render(
+        sheet,
+        page_rows(table, records),
+        records,
+        pictures=_pictures(sheet, pages),
+        lookups=load_lookups(pages),
+    )
 
 
 def _pictures(sheet: Sheet, pages: Path) -> list[str]:

@@ -8,8 +8,9 @@ import numpy as np
 
 from training.benchmark import targets
 from training.benchmark.balance_choice import say_choice
-from training.benchmark.page import Block, Column, Section, Sheet, percent, words
+from training.benchmark.page import percent, words
 from training.benchmark.rows import Table
+from training.benchmark.sheet import Block, Column, Section, Sheet
 from training.benchmark.summary import Line
 
 _HOW_TO_READ = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from training.benchmark.page import Target
+from training.benchmark.sheet import Target
 
 _UNAIDED: Final = ", both from random weights"
 _TRAINED_LIKEWISE: Final = ", both with pictures kept in place"
