@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
 from collections.abc import Sequence
-from html import escape
 from typing import Any, Final, Literal, get_args
 
 from core.pitch import PixelPitch
 from core.records import FoundRepeat, Inspection
-from core.taxonomy import title
 from demo.batch_jobs import Progress
+from demo.batch_report import batch_report
 from demo.batch_store import BatchStore
-from demo.batch_view import again, histogram, over_pictures, remarks, rows, sentence
+from demo.batch_view import over_pictures, rows
 from demo.exports import columns_mm, in_mm, in_px
-from demo.markup import swatch
 from demo.roll_marks import repeats_of
 from demo.words import findings
 
@@ -29,7 +26,6 @@ FILE_NAMES: Final[dict[BatchKind, str]] = {
     "coco": "annotations.coco.json",
     "report": "report.html",
 }
-_REPORT_PICTURES: Final = 200  # with a picture; the table names all of them
 
 
 def encode_batch(
@@ -40,7 +36,9 @@ def encode_batch(
         return batch_csv(progress, pitch).encode()
     if kind == "coco":
         return json.dumps(batch_coco(progress, pitch), indent=1).encode()
-    return batch_report(progress, store, pitch).encode()
+    return batch_report(
+        progress, store, pitch, table=encode_batch("csv", progress, store, pitch)
+    ).encode()
 
 
 def batch_csv(progress: Progress, pitch: PixelPitch | None = None) -> str:
@@ -115,56 +113,6 @@ def batch_coco(progress: Progress, pitch: PixelPitch | None = None) -> dict[str,
     }
 
 
-def batch_report(progress: Progress, store: BatchStore, pitch: PixelPitch | None = None) -> str:
-    """One self-contained page: the sentence, the counts, then the pictures, most severe first.
-
-    Below the counts what comes again, in mm with a pitch.
-    """
-    job = progress.job
-    counts = "".join(
-        f"<tr><td>{swatch(label)}{escape(title(label))}</td><td>{n}</td></tr>"
-        for label, n in histogram(list(progress.answers.values())).items()
-    )
-    ordered = rows(progress, "severity")
-    shown: list[str] = []
-    for row in ordered:
-        tile = store.tile(job.id, row.index)
-        picture = ""
-        if len(shown) < _REPORT_PICTURES and tile.is_file():
-            data = base64.b64encode(tile.read_bytes()).decode()
-            picture = f'<img alt="" src="data:image/webp;base64,{data}">'
-        doubt = "" if row.uncertainty < 0 else f"{row.uncertainty:.2f}"
-        shown.append(
-            f"<tr><td>{picture}</td><td>{escape(row.name)}</td><td>{escape(row.text)}</td>"
-            f"<td>{doubt}</td></tr>"
-        )
-    told = "".join(f"<p>{escape(text)}</p>" for text in again(progress, pitch))
-    when = f"{job.created_at:%Y-%m-%d %H:%M} UTC"
-    said = f"{escape(sentence(progress))} {escape(remarks(progress))}"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(job.title)}</title><style>{_REPORT_STYLE}</style></head><body>"
-        f"<h1>{escape(job.title)}</h1><p>{said}</p>"
-        f"<p>Model {escape(job.model)}, {escape(_revisions(progress))}; begun {when}.</p>"
-        f"<table><thead><tr><th>Class</th><th>Pictures</th></tr></thead><tbody>{counts}</tbody>"
-        f"</table>{told}<table><thead><tr><th></th><th>Picture</th><th>Finding</th>"
-        f"<th>Uncertainty</th></tr></thead><tbody>{''.join(shown)}</tbody></table></body></html>"
-    )
-
-
-_REPORT_STYLE: Final = (
-    "body{font:15px/1.4 system-ui,sans-serif;margin:2rem auto;max-width:60rem}"
-    "table{border-collapse:collapse;margin:1rem 0;width:100%}"
-    "td,th{border-bottom:1px solid #ccc;padding:.3rem .6rem;text-align:left;vertical-align:top}"
-    "td{overflow-wrap:anywhere}"
-    "img{width:9rem;max-width:30vw;display:block}"
-    ".swatch{vertical-align:-2px;margin-right:.5rem}"
-    ".swatch .halo{stroke:#1f2933;stroke-width:5}"
-    "@media (max-width:36rem){body{margin:.7rem;font-size:13px}td,th{padding:.3rem}}"
-)
-
-
 def _annotations(
     inspection: Inspection, labels: Sequence[str], categories: dict[str, int]
 ) -> list[dict[str, Any]]:
@@ -228,11 +176,6 @@ def _xywh(x1: float, y1: float, x2: float, y2: float) -> list[float]:
 
 def _labels(named: Sequence[Sequence[str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label for labels in named for label in labels))
-
-
-def _revisions(progress: Progress) -> str:
-    used = {a.inspection.revision for a in progress.answers.values() if a.inspection}
-    return f"revision {', '.join(sorted(used))}" if used else "not asked yet"
 
 
 def _harmless(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import resource
@@ -10,15 +11,18 @@ import signal
 import time
 import zipfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from core.errors import InputError, UnknownModelError
+from core.pitch import PixelPitch
 from core.settings import PathSettings, Settings
 from demo import batch_jobs, batch_markup
-from demo.batch_exports import batch_coco, batch_csv, batch_report
+from demo.batch_exports import batch_coco, batch_csv, encode_batch
 from demo.batch_jobs import Batches, Progress
+from demo.batch_report import batch_report
 from demo.batch_store import Answer, Job
 from demo.batch_view import histogram, remarks, rows, sentence, severity
 from demo.handlers import Shown, uploaded
@@ -458,3 +462,65 @@ def test_the_report_escapes_names(batches: Batches) -> None:
     page = batch_report(Progress(named, progress.answers, None), batches.store)
     assert "&lt;b&gt;" in page
     assert "<i>" not in page
+
+
+def test_the_report_tells_every_finding_with_size_and_place_and_which_picture_it_is(
+    batches: Batches,
+) -> None:
+    page = batch_report(by_hand(), batches.store)
+    # Boxes 10..30 × 20..60, 1..3 × 2..4 and a mask of 20 × 40 px, in a picture of 100 × 100.
+    assert (
+        "<p>=b.png</p><p class=quiet>100 × 100 px, SHA-256 <code>" + "f" * 64 + "</code></p></td>"
+        "<td><p>Scratches 0.90</p><ol><li>Scratches 0.90, 20 × 40 px, left</li>"
+        "<li>Scratches 0.50, 2 × 2 px, upper left</li></ol></td>"
+    ) in page
+    assert "<li>Scratches 0.90, 40 × 20 px, 800 px², upper left</li>" in page
+    assert "<td><p>c.png</p></td><td><p>It is damaged inside its archive.</p></td>" in page
+    in_mm = batch_report(by_hand(), batches.store, PixelPitch(0.1, 0.5))
+    assert "<li>Scratches 0.90, 2.0 × 20 mm, left</li>" in in_mm
+    assert "<dt>One pixel shows</dt><dd>0.1 mm across, 0.5 mm down</dd>" in in_mm
+
+
+def test_the_report_tells_why_a_person_should_look_and_what_may_stay(batches: Batches) -> None:
+    doubtful = inspections.detection(
+        ("scratches", 0.4, (0, 0, 9, 9)), verdict="review", reasons=("a box is <faint>",)
+    )
+    staying = inspections.tolerated(
+        inspections.detection(("scratches", 0.9, (0, 0, 9, 9))), 0, verdict="accept"
+    )
+    given = by_hand()
+    answers = {
+        0: given.answers[0].model_copy(update={"inspection": doubtful}),
+        1: given.answers[1].model_copy(update={"inspection": staying}),
+    }
+    page = batch_report(Progress(given.job, answers, None), batches.store)
+    assert (
+        "<p class=quiet>A person should look:</p><ul><li>a box is &lt;faint&gt;</li></ul>" in page
+    )
+    assert "<li>Scratches 0.90, 9 × 9 px, upper left, within tolerance</li>" in page
+
+
+def test_the_report_of_a_picture_with_very_many_findings_sends_to_the_table(
+    batches: Batches,
+) -> None:
+    given = by_hand()
+    crowded = inspections.detection(*[("scratches", 0.9, (0, 0, 9, k + 1)) for k in range(15)])
+    answer = given.answers[1].model_copy(update={"inspection": crowded})
+    page = batch_report(Progress(given.job, {1: answer}, None), batches.store)
+    assert page.count("<li>") == 12
+    assert "<p class=quiet>And 3 more, in findings.csv.</p>" in page
+
+
+def test_the_report_tells_how_it_was_found_and_which_table_belongs_to_it(batches: Batches) -> None:
+    given = by_hand()
+    job = given.job.model_copy(update={"finished_at": given.job.created_at + timedelta(minutes=3)})
+    done = Progress(job, given.answers, None)
+    page = encode_batch("report", done, batches.store).decode()
+    table = hashlib.sha256(encode_batch("csv", done, batches.store)).hexdigest()
+    assert (
+        "<dt>Model</dt><dd>grace</dd><dt>Revision</dt><dd>abc123</dd>"
+        "<dt>Begun</dt><dd>2026-11-21 12:00 UTC</dd><dt>Finished</dt><dd>2026-11-21 12:03 UTC</dd>"
+        f"<dt>findings.csv</dt><dd>SHA-256 <code>{table}</code></dd></dl>"
+    ) in page
+    running = Progress(job.model_copy(update={"state": "running"}), given.answers, None)
+    assert "<dt>findings.csv</dt>" not in encode_batch("report", running, batches.store).decode()

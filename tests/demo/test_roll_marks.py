@@ -20,8 +20,9 @@ from core.pitch import PixelPitch
 from core.records import Box, FoundBox, FoundSegment, ImageFacts, Inspection, MaskRLE
 from core.settings import ServingSettings
 from demo import batch_markup, markup
-from demo.batch_exports import batch_coco, batch_report
+from demo.batch_exports import batch_coco
 from demo.batch_jobs import Progress
+from demo.batch_report import batch_report
 from demo.batch_store import Answer, BatchStore
 from demo.direct import Direct
 from demo.roll_marks import coming_again, coming_again_in, repeats_of, with_repeats
