@@ -48,7 +48,8 @@ DETECT = Sheet(
         "own, from those of n with every channel doubled. What the bundled "
         "detectors lose, by kind of error, is shown in [mistakes-grace.md](mistakes-grace.md), "
         "[mistakes-gms2_yolo.md](mistakes-gms2_yolo.md) and "
-        "[mistakes-da_yolo.md](mistakes-da_yolo.md)."
+        "[mistakes-da_yolo.md](mistakes-da_yolo.md); what they find as one, in "
+        "[committee.md](../committee.md)."
     ),
     blocks={
         "networks": Block("Scale n", "Baseline: YOLO11, n.", _BOXES, _AP50),
@@ -162,6 +163,11 @@ SEGMENT = Sheet(
             "segmentation-cases.png",
             "Image, prediction and truth on the leak-free test split: three easy and three hard "
             "images, by the mean IoU of their classes",
+        ),
+        (
+            "mistakes-sme_deeplabv3plus.png",
+            "Image, prediction of the bundled release and truth on the leak-free test split: first "
+            "easy, then hard images",
         ),
     ),
     targets=targets.SEGMENTATION,
