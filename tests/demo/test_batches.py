@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import json
@@ -12,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from datetime import timedelta
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -498,6 +500,24 @@ def test_the_report_tells_why_a_person_should_look_and_what_may_stay(batches: Ba
         "<p class=quiet>A person should look:</p><ul><li>a box is &lt;faint&gt;</li></ul>" in page
     )
     assert "<li>Scratches 0.90, 9 × 9 px, upper left, within tolerance</li>" in page
+    sure = doubtful.model_copy(update={"verdict": "defect"})
+    answers = {0: given.answers[0].model_copy(update={"inspection": sure})}
+    assert "faint" not in batch_report(Progress(given.job, answers, None), batches.store)
+
+
+def test_the_report_shows_the_most_severe_pictures_and_names_all(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = by_hand()
+    for index in given.answers:
+        tile = batches.store.tile(given.job.id, index)
+        tile.parent.mkdir(parents=True, exist_ok=True)
+        tile.write_bytes(b"tile %d" % index)
+    monkeypatch.setattr("demo.batch_report._PICTURES", 1)
+    page = batch_report(given, batches.store)
+    assert page.count("<img") == 1
+    assert f"base64,{base64.b64encode(b'tile 1').decode()}" in page  # 0.95, the most severe
+    assert all(escape(name) in page for name in given.job.names)
 
 
 def test_the_report_of_a_picture_with_very_many_findings_sends_to_the_table(
