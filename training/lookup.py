@@ -121,8 +121,8 @@ class Lookup:
         return [self._answer(image, score_threshold) for image in images]
 
     def _answer(self, image: DecodedImage, score_threshold: float) -> Prediction:
-        nearest = self.nearest(image.pixels)
-        self.found[image.sha256] = nearest
+        if (nearest := self.found.get(image.sha256)) is None:
+            nearest = self.found[image.sha256] = self.nearest(image.pixels)
         score = min(max(nearest.similarity, 0.0), 1.0)
         source = Provenance(NAME, self.revision, image.sha256, image.width, image.height, 0.0)
         match self.spec.task:
@@ -161,8 +161,10 @@ def look_up(
     """What looking up among the training images reaches on a split, measured as any model is.
 
     Returns:
-        An evaluation of the model "lookup"; its settings tell the `copies` among the images: those
-        of which a training image is the same picture, turned or not.
+        An evaluation of the model "lookup". Its settings tell the `copies` among the images, those
+        of which a training image is the same picture, turned or not, and, where there are any,
+        `on_copies`, the first metric on these alone: how far the labels of a picture agree with
+        those of its copy, which no network can be expected to exceed by much.
 
     Raises:
         DatasetError: as `training.evaluate.measure` does, or if there is no training image.
@@ -171,8 +173,14 @@ def look_up(
     measured = evaluate(
         lookup, dataset, protocol=protocol, split=split, seed=seed, resamples=resamples
     )
-    copies = sum(lookup.found[s.sha256].is_copy for s in dataset.split(protocol, split))
-    settings: dict[str, Any] = {**measured.settings, "copies": copies}
+    copies = tuple(
+        sample for sample in dataset.split(protocol, split) if lookup.found[sample.sha256].is_copy
+    )
+    settings: dict[str, Any] = {**measured.settings, "copies": len(copies)}
+    if copies:
+        alone = replace(dataset, samples=copies)
+        again = evaluate(lookup, alone, protocol=protocol, split=split, seed=seed, resamples=0)
+        settings["on_copies"] = again.metrics[0].value
     return measured.model_copy(update={"settings": settings})
 
 

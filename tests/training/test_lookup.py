@@ -134,6 +134,7 @@ def test_what_looking_up_reaches_and_how_many_are_copies(tmp_path: Path) -> None
     assert measured.model == "lookup"
     assert measured.metric("accuracy").value == pytest.approx(1 / 3)
     assert measured.settings["copies"] == 2
+    assert measured.settings["on_copies"] == pytest.approx(1 / 2)
 
 
 def test_a_picture_of_one_grey_is_like_nothing(tmp_path: Path) -> None:
@@ -145,6 +146,15 @@ def test_a_picture_of_one_grey_is_like_nothing(tmp_path: Path) -> None:
     assert isinstance(found, Detections)
     assert len(found) == 0
     assert not lookup.nearest(decode(path).pixels).is_copy
+
+
+def test_where_nothing_is_a_copy_nothing_is_said_of_copies(tmp_path: Path) -> None:
+    samples = [
+        write(tmp_path, drawn(), split="train", label="dent"),
+        write(tmp_path, drawn(1), split="test", label="dent"),
+    ]
+    measured = look_up(set_of(tmp_path, "classify", samples), protocol="paper", resamples=0)
+    assert (measured.settings["copies"], "on_copies" in measured.settings) == (0, False)
 
 
 def test_without_training_images_nothing_can_be_looked_up(tmp_path: Path) -> None:
@@ -166,7 +176,7 @@ def looked_up(value: float, *, dataset: str = "neu-seg", protocol: str = "paper"
         split="test",
         test_id="t" * 64,
         metrics=(metric,),
-        settings={"copies": 569},
+        settings={"copies": 569, "on_copies": 0.913} if protocol == "paper" else {"copies": 0},
     )
 
 
@@ -178,11 +188,16 @@ def test_the_page_has_one_line_for_each_division_beside_what_is_published(tmp_pa
     page = (tmp_path / "lookup.md").read_text()
     assert page == page_of(kept)
     assert [line for line in page.splitlines() if line.startswith("| neu-seg")] == [
-        "| neu-seg | leak-free | test | 585 | 569 | mIoU | 37.2 (35.2–39.2) | – |",
-        "| neu-seg | paper | test | 585 | 569 | mIoU | 89.6 (87.6–91.6) | "
+        "| neu-seg | leak-free | test | 585 | 0 | mIoU | 37.2 (35.2–39.2) | – | – |",
+        "| neu-seg | paper | test | 585 | 569 | mIoU | 89.6 (87.6–91.6) | 91.3 | "
         "SME-DeepLabV3+ (StarNet-S4, MSAA, ELA) 88.87 |",
     ]
     assert "benchmark lookup neu-seg --pages" in page
+
+
+def test_of_very_few_copies_nothing_is_said_to_agree() -> None:
+    few = looked_up(0.5).model_copy(update={"settings": {"copies": 29, "on_copies": 1.0}})
+    assert "| 29 | mIoU | 50.0 (48.0–52.0) | – |" in page_of([few])
 
 
 def test_a_file_that_holds_no_measurements_is_refused(tmp_path: Path) -> None:

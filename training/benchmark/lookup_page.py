@@ -13,7 +13,7 @@ from core.errors import DatasetError
 from core.files import write_atomically
 from core.records import Evaluation
 from models import get_spec, names
-from training.benchmark.page import say_metric
+from training.benchmark.page import percent, say_metric
 
 PAGE: Final = "lookup.md"
 DATA: Final = "lookup.json"
@@ -25,13 +25,18 @@ Each test image is answered as the training image most like it is labelled, turn
 papers' protocol that is what copies on both sides of a split are worth; a network's figure there
 says something of its sight only where it is far above this one. Under the leak-free protocol
 little should be left of it. *Copies* are the test images of which a training image shows the same
-picture, turned or mirrored or not. In brackets stands the 95 % bootstrap interval over images
-(paper protocol) or groups of related images (leak-free). *Published* is what papers print of the
-models that we build, each for its own data and split.
+picture, turned or mirrored or not; *copies agree* is the metric on these alone: how far those who
+labelled one picture twice agree with themselves. In brackets stands the 95 % bootstrap interval
+over images (paper protocol) or groups of related images (leak-free). *Published* is what papers
+print of the models that we build, each for its own data and split.
 
-| data set | protocol | split | images | copies | metric | looked up (%) | published (%) |
-| --- | --- | --- | ---: | ---: | --- | ---: | --- |
 """
+_HEADS: Final = (
+    *("data set", "protocol", "split", "images", "copies", "metric", "looked up (%)"),
+    *("copies agree (%)", "published (%)"),
+)
+_RULE: Final = "| --- | --- | --- | ---: | ---: | --- | ---: | ---: | --- |\n"
+_ENOUGH: Final = 30  # copies that may be said to agree or not
 _HOW: Final = """
 Written by `python -m training benchmark lookup {asked} --pages docs/benchmarks`.
 Another data set is measured in the same way; a test split in which looking up reaches much should
@@ -73,15 +78,20 @@ def page_of(measured: Sequence[Evaluation]) -> str:
         main = one.metrics[0]
         cells = [
             *(one.dataset, one.protocol, one.split, str(main.n), str(one.settings["copies"])),
-            *(main.name, say_metric(main), _published(one)),
+            *(main.name, say_metric(main), _agreed(one), _published(one)),
         ]
         rows.append(f"| {' | '.join(cells)} |\n")
     asked = " ".join(dict.fromkeys(one.dataset for one in measured))
-    return _TEXT + "".join(rows) + _HOW.format(asked=asked)
+    return _TEXT + f"| {' | '.join(_HEADS)} |\n" + _RULE + "".join(rows) + _HOW.format(asked=asked)
 
 
 def _key(one: Evaluation) -> tuple[str, str, str]:
     return one.dataset, one.protocol, one.split
+
+
+def _agreed(one: Evaluation) -> str:
+    agreed = one.settings.get("on_copies")
+    return "–" if agreed is None or one.settings["copies"] < _ENOUGH else percent(agreed)
 
 
 def _published(one: Evaluation) -> str:
