@@ -314,7 +314,7 @@ def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
             + (f". The authors' code: {paper.code}." if paper.code else "."),
             "",
             "Numbers in the column *reported* are the paper's own, on its own split; they are not "
-            "measurements of these weights.",
+            f"measurements of these weights. {paper.caveat}".rstrip(),
             "",
         ]
     if spec.departures:

@@ -22,6 +22,7 @@ class Paper:
     year: int
     doi: str = ""
     code: str = ""  # what the authors published of their code, in words
+    caveat: str = ""  # what its numbers were measured on, where that makes them easy: a sentence
 
 
 @dataclass(frozen=True, slots=True)

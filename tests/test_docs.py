@@ -14,10 +14,11 @@ from core import errors
 from core.settings import PathSettings, known_variables
 from hub.card import results_table
 from hub.registry import resolve_all
-from models import baseline_names, names
+from models import baseline_names, get_spec, names
 from models._committee import CommitteeTuning, describe
 from training.balance import RETRAINING
 from training.benchmark.commands import app as benchmark_commands
+from training.benchmark.lookup_page import load_lookups, page_of
 from training.benchmark.plans import SETTINGS as TABLE_SETTINGS
 from training.benchmark.publish import page_text
 from training.benchmark.rows import TABLES
@@ -100,6 +101,16 @@ def test_an_accuracy_page_is_printed_by_its_records(table):
     page = BENCHMARKS / f"{SHEETS[table].stem}.md"
     remedy = f"run python -m training benchmark accuracy --task {table} --page-only"
     assert page.read_text(encoding="utf-8") == page_text(table, BENCHMARKS), remedy
+
+
+def test_what_looking_up_reaches_is_told_alike_on_page_card_and_readme():
+    kept = load_lookups(BENCHMARKS)
+    assert (BENCHMARKS / "lookup.md").read_text(encoding="utf-8") == page_of(kept)
+    reached = {(one.dataset, one.protocol): f"{100 * one.metrics[0].value:.1f}" for one in kept}
+    masks = reached["neu-seg", "paper"]
+    assert f"without any network, has mIoU {masks}." in get_spec("sme_deeplabv3plus").paper.caveat
+    assert f"image\nmost like it has {masks} (" in README
+    assert f"Leak-free the same has {reached['neu-seg', 'leak-free']}," in README
 
 
 def test_scheduled_retraining_uses_the_method_that_its_page_names():

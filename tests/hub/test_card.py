@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import yaml
 
 from core.records import Int8Loss, Metric
@@ -63,6 +65,16 @@ def test_weights_that_were_never_measured_say_so_and_print_no_metric():
     text = write_card(make_config(), get_spec("grace"))
     assert "Not evaluated yet." in text
     assert "model-index" not in text
+
+
+def test_the_card_says_what_makes_the_papers_own_split_an_easy_one():
+    assert (
+        "they are not measurements of these weights. Those for NEU-DET are of the 360 images on "
+        "which the paper also chose its weights.\n"
+    ) in _card()
+    without = replace(get_spec("grace").paper, caveat="")
+    plain = write_card(make_config(), replace(get_spec("grace"), paper=without))
+    assert "they are not measurements of these weights.\n" in plain
 
 
 def test_the_reported_figure_is_the_full_models_and_not_an_ablations():
