@@ -180,7 +180,8 @@ SPEC = ModelSpec(
         year=2026,
         doi="10.1038/s41598-026-36543-w",
         code="promised by the authors; none found",
-        caveat="Those for NEU-DET are of the 360 images on which the paper also chose its weights.",
+        caveat="The paper's figures for NEU-DET are of the 360 images on which it also chose its "
+        "weights.",
     ),
     sampler=ConfidenceGradientSampler,
     on_epoch=on_epoch,

@@ -255,9 +255,9 @@ SPEC = ModelSpec(
         year=2025,
         doi="10.1371/journal.pone.0329628",
         code="a README without code",
-        caveat="They are of NEU-Seg's original division. Of 585 of its test images, measured here, "
-        "569 are copies of training images, most of them turned; answering each with the mask of "
-        "the training image most like it, without any network, has mIoU 89.6.",
+        caveat="The paper's figures are of NEU-Seg's original division. Of 585 of its test images, "
+        "measured here, 569 are copies of training images, most of them turned; answering each "
+        "with the mask of the training image most like it, without any network, has mIoU 89.6.",
     ),
     reported=(
         _reported("mIoU", 0.8887, "full model, section 4.6"),

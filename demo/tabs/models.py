@@ -177,8 +177,14 @@ def _figures(config: ReleaseConfig, test: Evaluation | None) -> str:
         f'<table class="figures"><caption>{escape(n + paper)}</caption><thead><tr>'
         '<th scope="col"><span class="unseen">Metric</span></th><th scope="col">here</th>'
         '<th scope="col">95 % interval</th><th scope="col">paper</th></tr></thead>'
-        f"<tbody>{lines}</tbody></table>"
+        f"<tbody>{lines}</tbody></table>{_caveat(config) if reported else ''}"
     )
+
+
+def _caveat(config: ReleaseConfig) -> str:
+    """What makes the paper's own test images easy ones, where something does."""
+    paper = get_spec(config.name).paper
+    return f'<p class="quiet">{escape(paper.caveat)}</p>' if paper and paper.caveat else ""
 
 
 def _of_one_class(names: Iterable[str], measured: Mapping[str, Metric]) -> dict[str, Metric]:

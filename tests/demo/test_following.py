@@ -79,6 +79,14 @@ def test_the_models_page_tells_a_paper_s_gain_to_the_digit_and_explains_what_it_
     assert "<dt>mIoU</dt>" in page
 
 
+def test_the_models_page_says_where_a_papers_test_images_are_easy_ones():
+    paths = PathSettings(bundled=ROOT / "hub" / "bundled", data=ROOT / "none")
+    page = models_table((resolve("sme_deeplabv3plus", paths),))
+    assert "measured here, 569 are copies of training images, most of them turned; " in page
+    assert "The paper&#x27;s figures" in page
+    assert "The paper&#x27;s figures" not in models_table((resolve("da_yolo", paths),))
+
+
 def test_the_models_page_shows_the_class_that_a_paper_names_beside_its_figure():
     paths = PathSettings(bundled=ROOT / "hub" / "bundled", data=ROOT / "none")
     bundled = resolve("gms2_yolo", paths)

@@ -69,8 +69,8 @@ def test_weights_that_were_never_measured_say_so_and_print_no_metric():
 
 def test_the_card_says_what_makes_the_papers_own_split_an_easy_one():
     assert (
-        "they are not measurements of these weights. Those for NEU-DET are of the 360 images on "
-        "which the paper also chose its weights.\n"
+        "they are not measurements of these weights. The paper's figures for NEU-DET are of the "
+        "360 images on which it also chose its weights.\n"
     ) in _card()
     without = replace(get_spec("grace").paper, caveat="")
     plain = write_card(make_config(), replace(get_spec("grace"), paper=without))
