@@ -234,10 +234,14 @@ class BatchStore:
                 file.truncate(data.rfind(b"\n") + 1)
 
     def forget_old(self, days: float) -> int:
-        """Remove batches that were finished longer ago; how many. What a kill left goes, too."""
+        """Remove batches that were finished longer ago; how many. What a kill left goes, too.
+
+        One that is still to be finished stays, however long no app was there to do it.
+        """
         remove_stale(self._root, f"{_FRESH}*")
         limit = datetime.now(UTC) - timedelta(days=days)
-        old = [j for j in self.jobs() if (j.finished_at or j.created_at) < limit]
+        ended = (job for job in self.jobs() if job.state not in UNFINISHED)
+        old = [j for j in ended if (j.finished_at or j.created_at) < limit]
         for job in old:
             self.forget(job.id)
         return len(old)

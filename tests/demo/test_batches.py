@@ -10,6 +10,7 @@ import signal
 import time
 import zipfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -409,6 +410,16 @@ def test_old_batches_are_forgotten(batches: Batches, paths: PathSettings) -> Non
     assert batches.store.forget_old(days=1) == 0
     assert batches.store.forget_old(days=0) == 1
     assert not (paths.data / "jobs" / job.id).exists()
+
+
+def test_a_batch_that_waited_out_a_long_standstill_is_still_done(
+    batches: Batches, service: Service, paths: PathSettings
+) -> None:
+    """An app that came back after more than a week removed what it should have gone on with."""
+    job = batches.take(files(), model="grace", score_threshold=None)
+    long_ago = job.created_at - timedelta(days=30)
+    batches.store.save(job.model_copy(update={"state": "running", "created_at": long_ago}))
+    assert finished(Batches(service, Settings(paths=paths)), job).done == 3
 
 
 def test_what_a_kill_left_half_unpacked_is_removed_after_an_hour(
