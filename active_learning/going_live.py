@@ -31,21 +31,19 @@ def taken_back(run: RetrainingRun, paths: PathSettings, ledger: Ledger) -> str |
     """In a sentence, who has taken the candidate of a run back again, on this machine or the Hub.
 
     Weights may be the same to the bit as those of an earlier run, so only moves since this run was
-    asked for count.
+    asked for count: those told in the audit trail after it, for clocks are set meanwhile, and those
+    of the channel that are dated later, which a process may have been killed before telling of.
 
     Raises:
         LedgerError: if the ledger cannot be read.
         WeightsError: if the channel file is damaged.
     """
     for where, moves in (
-        ("", _moves_here(run.model, paths)),
-        (" on the Hub", _moves_elsewhere(run.model, ledger)),
+        ("", [move for move in _moves_here(run.model, paths) if move.at >= run.created_at]),
+        ("", _moves_told(run, ledger, here=True)),
+        (" on the Hub", _moves_told(run, ledger, here=False)),
     ):
-        about = [
-            move
-            for move in moves
-            if move.at >= run.created_at and run.candidate in (move.before, move.after)
-        ]
+        about = [move for move in moves if run.candidate in (move.before, move.after)]
         if about and about[-1].before == run.candidate:
             last = about[-1]
             how = "rolled back" if last.what == "rolled back" else f"replaced by {last.after}"
@@ -79,10 +77,17 @@ def _moves_here(model: str, paths: PathSettings) -> Sequence[_Move]:
     ]
 
 
-def _moves_elsewhere(model: str, ledger: Ledger) -> Sequence[_Move]:
-    """Those on the Hub, whose own channel forgets what was rolled back."""
+def _moves_told(run: RetrainingRun, ledger: Ledger, *, here: bool) -> Sequence[_Move]:
+    """Those that were told after the run was asked for; the Hub's channel forgets some of its own.
+
+    Args:
+        run: of the model.
+        ledger: what they were told to.
+        here: those of this machine, rather than those on the Hub.
+    """
+    asked = min((event.id for event in ledger.events(f"retraining:{run.id}")), default=0)
     return [
         _Move(e.at, e.who, e.what, e.before, e.after, str(e.details.get("why", "")))
-        for e in ledger.events(f"model:{model}")
-        if e.details.get("where", HERE) != HERE
+        for e in ledger.events(f"model:{run.model}")
+        if e.id > asked and (e.details.get("where", HERE) == HERE) is here
     ]

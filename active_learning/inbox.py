@@ -198,9 +198,8 @@ class Inbox:
         return {kind: found.get(kind, 0) for kind in KINDS}
 
     def _apply(self, session: Session, arrival: Arrival) -> Taken:
-        at = arrival.updated_at
+        at, newest = arrival.updated_at, self._newest_state(session, arrival)
         if arrival.kind == "deleted":
-            newest = self._newest_state(session, arrival)
             if newest is not None and newest.kind == "deleted":
                 return Taken(seen=1, repeated=1)
             if newest is not None:  # dated by our clock, and the labelling tool's may be ahead
@@ -221,6 +220,8 @@ class Inbox:
                 session.add(row)
         except IntegrityError:
             return self._apply_again(session, replace(arrival, updated_at=at))
+        if newest is not None and newest.updated_at > at and self._is_ahead(newest):
+            self._date_before(session, row)
         self.ledger.record(
             session,
             arrival.kind,
@@ -249,7 +250,17 @@ class Inbox:
         row.origin = row.origin or arrival.origin  # it was taken before origins were kept
         return Taken(seen=1, repeated=1)
 
-    def _states(self, arrival: Arrival) -> sa.Select[AnnotationRow]:
+    def _date_before(self, session: Session, row: AnnotationRow) -> None:
+        """Date the states that seem later than one just taken right before it.
+
+        They were given while the clock over there was ahead: until it got there, no correction
+        would count.
+        """
+        later = self._in_order(row).where(AnnotationRow.updated_at > row.updated_at)
+        for place, state in enumerate(session.scalars(later).all(), start=1):
+            state.updated_at = row.updated_at - timedelta(microseconds=place)
+
+    def _states(self, arrival: Arrival | AnnotationRow) -> sa.Select[AnnotationRow]:
         """Every state under the ids of an arrival, whatever image it is about."""
         return (
             sa.select(AnnotationRow)
@@ -258,13 +269,13 @@ class Inbox:
             .where(AnnotationRow.annotation_id == arrival.annotation_id)
         )
 
+    def _in_order(self, arrival: Arrival | AnnotationRow) -> sa.Select[AnnotationRow]:
+        """Every state of the annotation that an arrival is about, the newest first."""
+        of_image = self._states(arrival).where(AnnotationRow.image_sha256 == arrival.image_sha256)
+        return of_image.order_by(AnnotationRow.updated_at.desc(), AnnotationRow.id.desc())
+
     def _newest_state(self, session: Session, arrival: Arrival) -> AnnotationRow | None:
-        return session.scalars(
-            self._states(arrival)
-            .where(AnnotationRow.image_sha256 == arrival.image_sha256)
-            .order_by(AnnotationRow.updated_at.desc(), AnnotationRow.id.desc())
-            .limit(1)
-        ).one_or_none()
+        return session.scalars(self._in_order(arrival).limit(1)).one_or_none()
 
     def _advance(self, session: Session, cursor: Cursor, origin: str) -> None:
         place = self._place(origin)
@@ -277,7 +288,7 @@ class Inbox:
     def _place(self, origin: str) -> str:
         return f"{self.project} {origin}".rstrip()
 
-    def _is_ahead(self, row: CursorRow) -> bool:
+    def _is_ahead(self, row: CursorRow | AnnotationRow) -> bool:
         return row.updated_at > self.ledger.clock.now() + CLOCKS_APART
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from active_learning._order_of_events import first_event, last_event
 from active_learning.leases import Lease, Leases
 from active_learning.versions import VersionRow
 from core.errors import IllegalTransition
@@ -34,6 +35,7 @@ LEASE: Final = "train"  # who holds it may move runs
 SHELF: Final = "candidate"  # folder of a judged candidate's release inside the run's
 MAX_ATTEMPTS: Final = 5
 _OPEN: Final = ("open", "parked")
+_KIND: Final = "retraining"  # of entity in the audit trail
 
 
 class RetrainingRow(Base):
@@ -123,22 +125,13 @@ class RetrainingRuns:
             row = session.get(RetrainingRow, run_id)
             return row.to_record() if row else None
 
-    def open_run(self, model: str | None = None) -> RetrainingRun | None:
-        """The oldest run that is not finished, of one model or of any."""
-        query = sa.select(RetrainingRow).where(RetrainingRow.state.in_(_OPEN))
-        if model is not None:
-            query = query.where(RetrainingRow.model == model)
-        query = query.order_by(RetrainingRow.created_at, RetrainingRow.id).limit(1)
-        with self._ledger.reading() as session:
-            row = session.scalars(query).one_or_none()
-            return row.to_record() if row else None
-
     def newest(self, *, model: str | None = None, limit: int = 50) -> tuple[RetrainingRun, ...]:
-        """The latest runs, newest first."""
+        """The latest runs, newest first: as they were asked for, whatever the clock said."""
         query = sa.select(RetrainingRow)
         if model is not None:
             query = query.where(RetrainingRow.model == model)
-        query = query.order_by(RetrainingRow.created_at.desc(), RetrainingRow.id.desc())
+        asked = first_event(_KIND, RetrainingRow.id)
+        query = query.order_by(asked.desc(), RetrainingRow.id.desc())
         with self._ledger.reading() as session:
             return tuple(row.to_record() for row in session.scalars(query.limit(limit)))
 
@@ -324,7 +317,7 @@ class RetrainingRuns:
     ) -> None:
         details: dict[str, Any] = {"model": row.model, "attempts": row.attempts, **more}
         moved: dict[str, Any] = {"before": before, "after": row.phase}
-        entity = f"retraining:{row.id}"
+        entity = f"{_KIND}:{row.id}"
         self._ledger.record(session, what, who=self._who, entity=entity, **moved, **details)
 
 
@@ -333,8 +326,7 @@ def carried_run(session: Session, leases: Leases) -> str | None:
     if leases.holder(session, LEASE) is None:
         return None
     query = sa.select(RetrainingRow.id).where(RetrainingRow.state == "open")
-    latest = query.order_by(RetrainingRow.updated_at.desc()).limit(1)
-    return session.scalars(latest).one_or_none()
+    return session.scalars(query.order_by(last_event(_KIND, RetrainingRow.id).desc())).first()
 
 
 # What was being done in each phase when it went wrong.

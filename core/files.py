@@ -8,14 +8,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import time
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 _SHOWN: Final = 40  # letters of a file's name that its temporary one has: names have an end
+_RANDOM: Final = "[a-z0-9_]" * 8  # what tempfile adds
 STALE_S: Final = 3600  # what one process works on is done long before
 # zipfile undoes these a piece at a time; of the others it unpacks all that was read at once, and
 # some hundred bytes become gigabytes.
@@ -99,6 +102,20 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_unfinished(parent: Path, names: str) -> None:
+    """Remove what killed processes left of files that `write_atomically` was writing.
+
+    Args:
+        parent: of the files.
+        names: of the files themselves, as `Path.glob` takes them.
+    """
+    for left in parent.glob(f".{names}.{_RANDOM}"):
+        with suppress(OSError):  # another process was faster, or it is another user's and stays
+            facts = left.lstat()
+            if stat.S_ISREG(facts.st_mode) and time.time() - facts.st_mtime > STALE_S:
+                left.unlink()
 
 
 def remove_stale(parent: Path, pattern: str) -> None:

@@ -23,7 +23,7 @@ from PIL import Image as PillowImage
 from core.errors import InputError, RollmarkError
 from core.settings import Settings
 from core.types import Image
-from demo.batch_store import Answer, BatchStore, Job
+from demo.batch_store import UNFINISHED, Answer, BatchStore, Job
 from demo.comparison_store import Comparisons
 from demo.handlers import UNFORESEEN, Shown, draw_tile, image_of, tile
 from demo.service import Service
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 _TILE_QUALITY: Final = 80
 _REMEMBERED: Final = 8  # batches whose answers stay in memory,
 _MOST_ANSWERS: Final = 10_000  # but no more of them: those of a segmenter take some 50 kB each
-_UNFINISHED: Final = ("waiting", "running")
 _RATE_WINDOW: Final = 50  # pictures
 _LOOK_ROUND_S: Final = 3600  # between two looks for batches that have had their time
 
@@ -80,7 +79,6 @@ class Batches:
         self._answers: OrderedDict[str, _Remembered] = OrderedDict()
         self._in_hand: str | None = None  # the batch that this app works on
         self._waiting: deque[str] = deque()
-        self._stopping: set[str] = set()
         self._laid_down: set[str] = set()  # a full disk may refuse to note that
         self._times: deque[float] = deque(maxlen=_RATE_WINDOW)
         self._lock = threading.Lock()
@@ -157,14 +155,22 @@ class Batches:
         return job
 
     def stop(self, job_id: str) -> None:
-        """Stop after the picture that is being looked at; the answers so far stay."""
-        job = self._job(job_id)
-        with self._lock:
-            self._stopping.add(job.id)
-            if job.id in self._waiting:
-                self._waiting.remove(job.id)
-                self._stopping.discard(job.id)
-                self.store.save(job.model_copy(update={"state": "stopped"}))
+        """Stop after the picture that is being looked at; the answers so far stay.
+
+        Whichever app works on the batch, or has it in line: a page may be another app's.
+
+        Raises:
+            InputError: if there is none any more, or the disk refuses it.
+        """
+        try:
+            with self.store.alone(self._job(job_id).id) as is_idle:
+                job = self.store.job(job_id)
+                if not is_idle:
+                    self.store.ask_to_stop(job_id)
+                elif job.state in UNFINISHED:
+                    self.store.save(job.model_copy(update={"state": "stopped"}))
+        except OSError as exc:
+            raise InputError(f"The batch cannot be stopped: {exc.strerror or exc}.") from exc
 
     def go_on(self, job_id: str) -> None:
         """Queue a stopped batch again.
@@ -176,6 +182,7 @@ class Batches:
         if job.state != "stopped":
             return
         try:
+            self.store.is_heard(job.id)
             self.store.save(job.model_copy(update={"state": "waiting"}))
         except OSError as exc:
             raise InputError(f"The batch cannot go on: {exc.strerror or exc}.") from exc
@@ -193,13 +200,12 @@ class Batches:
             times = list(self._times)
         left = len(job.names) - len(answers)
         seconds = None
-        if job.state == "running" and left and len(times) > 1:
+        if job.id == self._in_hand and left and len(times) > 1:
             seconds = left * (times[-1] - times[0]) / (len(times) - 1)
         return Progress(job, answers, seconds)
 
     def _queue(self, job_id: str) -> None:
         with self._lock:
-            self._stopping.discard(job_id)
             self._laid_down.discard(job_id)
             if job_id not in self._waiting:
                 self._waiting.append(job_id)
@@ -226,7 +232,7 @@ class Batches:
         for job in self.store.jobs():
             with self._lock:
                 is_known = job.id in self._waiting or job.id in self._laid_down
-                if job.state in _UNFINISHED and not is_known:
+                if job.state in UNFINISHED and not is_known:
                     self._waiting.append(job.id)
 
     def _work(self) -> None:
@@ -272,7 +278,7 @@ class Batches:
                 logger.info("batch %s is being worked on by another app", job_id[:6])
                 return
             job = self.store.job(job_id)
-            if job.state not in _UNFINISHED:  # it was queued twice, or another app was faster
+            if job.state not in UNFINISHED:  # it was queued twice, or another app was faster
                 return
             job = job.model_copy(update={"state": "running"})
             self.store.save(job)
@@ -283,11 +289,10 @@ class Batches:
             for index in range(len(job.names)):
                 if index in done:
                     continue
-                with self._lock:
-                    if job_id in self._stopping:
-                        self._stopping.discard(job_id)
-                        self.store.save(job.model_copy(update={"state": "stopped"}))
-                        return
+                if self.store.is_to_stop(job_id):
+                    self.store.save(job.model_copy(update={"state": "stopped"}))
+                    self.store.is_heard(job_id)
+                    return
                 self._keep(job_id, self._look(job, index))
             finished = {"state": "done", "finished_at": datetime.now(UTC)}
             self.store.save(job.model_copy(update=finished))

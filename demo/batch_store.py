@@ -2,8 +2,8 @@
 
 A batch is a folder `jobs/ID`: `job.json` (replaced whole), `pictures/` (numbered, never named from
 outside), `answers.jsonl` (appended and synced, one line a picture; a half line left by a crash is
-done again) and `tiles/` (what the gallery shows). The ID cannot be guessed; knowing it is the
-permission to see the batch.
+done again), `tiles/` (what the gallery shows) and `stop`, while somebody waits for it to stop. The
+ID cannot be guessed; knowing it is the permission to see the batch.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from demo.unpack import Picture
 JobState = Literal["waiting", "running", "stopped", "done"]
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{16}")
 _JOB, _ANSWERS, _PICTURES, _TILES = "job.json", "answers.jsonl", "pictures", "tiles"
+_STOP: Final = "stop"
+UNFINISHED: Final[tuple[JobState, ...]] = ("waiting", "running")
 _LEFT_OUT_NAMED: Final = 3
 _FRESH: Final = ".new-"  # begins the name of a batch that is being unpacked
 
@@ -186,19 +188,27 @@ class BatchStore:
             return 0
 
     def answers(self, job_id: str) -> dict[int, Answer]:
-        """Every whole answer by the picture's index; a torn line is none."""
+        """Every whole answer by the picture's index; one that is just being written is none yet."""
         found: dict[int, Answer] = {}
-        path = self._root / job_id / _ANSWERS
-        with self._lock, suppress(OSError):  # a line that is just being written looks torn
-            data = path.read_bytes()
-            if data and not data.endswith(b"\n"):  # torn by a crash; nothing may be glued to it
-                data = data[: data.rfind(b"\n") + 1]
-                write_atomically(path, data)
-            for line in data.splitlines():
+        with suppress(OSError):
+            data = (self._root / job_id / _ANSWERS).read_bytes()
+            for line in data[: data.rfind(b"\n") + 1].splitlines():
                 with suppress(ValidationError):
                     answer = Answer.model_validate_json(line)
                     found[answer.index] = answer
         return found
+
+    def ask_to_stop(self, job_id: str) -> None:
+        """Have whichever app works on a batch stop after the picture in hand."""
+        (self._root / job_id / _STOP).touch()
+
+    def is_to_stop(self, job_id: str) -> bool:
+        """Whether somebody has asked so, and nobody has heard it yet."""
+        return (self._root / job_id / _STOP).exists()
+
+    def is_heard(self, job_id: str) -> None:
+        """Note that a batch was stopped, or goes on."""
+        (self._root / job_id / _STOP).unlink(missing_ok=True)
 
     @contextmanager
     def alone(self, job_id: str) -> Iterator[bool]:
@@ -209,13 +219,29 @@ class BatchStore:
             except OSError:
                 yield False
             else:
+                self._cut_off_torn(job_id)
                 yield True
 
+    def _cut_off_torn(self, job_id: str) -> None:
+        """Remove half a line that a crash left: nothing may be glued to it.
+
+        Only who works on the batch may: to anybody else a line that is just being written looks
+        torn, and would be lost.
+        """
+        with suppress(FileNotFoundError), (self._root / job_id / _ANSWERS).open("r+b") as file:
+            data = file.read()
+            if not data.endswith(b"\n"):
+                file.truncate(data.rfind(b"\n") + 1)
+
     def forget_old(self, days: float) -> int:
-        """Remove batches that were finished longer ago; how many. What a kill left goes, too."""
+        """Remove batches that were finished longer ago; how many. What a kill left goes, too.
+
+        One that is still to be finished stays, however long no app was there to do it.
+        """
         remove_stale(self._root, f"{_FRESH}*")
         limit = datetime.now(UTC) - timedelta(days=days)
-        old = [j for j in self.jobs() if (j.finished_at or j.created_at) < limit]
+        ended = (job for job in self.jobs() if job.state not in UNFINISHED)
+        old = [j for j in ended if (j.finished_at or j.created_at) < limit]
         for job in old:
             self.forget(job.id)
         return len(old)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.errors import ConfigError
-from core.files import write_atomically
+from core.files import remove_unfinished, write_atomically
 from core.ledger import ledger_address
 from core.scratch import scratch
 from core.settings import PathSettings
@@ -69,6 +69,7 @@ class Keeper:
             ConfigError: if there are copies of the ledger and none is sound: starting with an empty
                 one would hide it.
         """
+        remove_unfinished(self._keep, "ledger-*")  # each as large as the ledger
         for place, here in self._folders():
             for file in _files(self._keep / place):
                 target = here / file

@@ -9,6 +9,7 @@ answered by torch.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import shutil
@@ -16,7 +17,9 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -247,11 +250,24 @@ def keep(model: Any, target: Path, *, config: ReleaseConfig, difference: Differe
         )
         (draft / PROOF).write_text(proof.model_dump_json(indent=2))
         draft.chmod(0o755)
-        shutil.rmtree(target, ignore_errors=True)  # a damaged one, or an earlier one like it
-        draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        _take_place(draft, target)
+    finally:
+        for left in (draft, *target.parent.glob(f"{draft.name}.*")):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _take_place(draft: Path, target: Path) -> None:
+    """Put an export where an earlier or damaged one lies, or another app puts its own just now."""
+    for number in count():
+        with suppress(FileNotFoundError):
+            target.rename(draft.with_name(f"{draft.name}.{number}"))
+        try:
+            draft.rename(target)
+        except OSError as exc:
+            if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        else:
+            return
 
 
 def graph_sha256(folder: Path) -> str:

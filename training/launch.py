@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.errors import ConfigError, RollmarkError, TrainingError
+from core.files import remove_unfinished
 from models import get_spec
 from training.balance import UNRECORDED
 from training.datasets import Dataset
@@ -246,6 +247,7 @@ def _lock(folder: int, *, wait_s: float) -> bool:
 def _train(
     spec: ModelSpec, dataset: Dataset, *, teachers: Sequence[Path], **arguments: Any
 ) -> RunRecord:
+    remove_unfinished(arguments["run"].root, "*")  # each may be as large as a checkpoint
     if spec.task == "detect":
         from training.yolo_trainer import train_detector
 

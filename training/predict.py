@@ -25,6 +25,7 @@ from training.predictions import (
     Tally,
     decode_file,
     list_images,
+    make_way,
     mask_names,
     write_document,
     write_entry,
@@ -51,7 +52,8 @@ def predict_folder(
     Images are the files directly in the folder that are named as PNG, JPEG, BMP, TIFF or WebP, in
     order of their names. One that cannot be read gets an "error" in its entry; the others are
     still done. Class maps go to `output/masks/`, 8-bit index PNGs of the source's size. The file
-    appears, or replaces an earlier one, when all is done.
+    appears, or replaces an earlier one, when all is done; one whose masks are written over is taken
+    away before.
 
     Args:
         predictor: of any task.
@@ -68,6 +70,7 @@ def predict_folder(
     """
     files = list_images(images)
     try:
+        make_way(predictor, output)
         seen = look(predictor, files, score_threshold, limits)
         return write_document(predictor, _entries(seen, mask_names(files), output), output)
     except OSError as exc:

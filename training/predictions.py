@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from core.errors import InputError
-from core.files import write_atomically
+from core.files import remove_unfinished, write_atomically
 from core.images import SUFFIXES, ImageLimits, decode
 from core.types import Classification, DecodedImage, Detections, Prediction, Predictor, Segmentation
 
@@ -75,6 +75,19 @@ def write_entry(
     if isinstance(prediction, Segmentation):
         write_atomically(output / mask, index_png(prediction.class_map))
     return {"file": file.name, **size, **_answer(prediction, mask)}
+
+
+def make_way(predictor: Predictor, output: Path) -> None:
+    """Take away an earlier document whose masks are about to be written over.
+
+    Cut off half-way, the new ones would be taken for its own.
+
+    Raises:
+        OSError: if it cannot be removed.
+    """
+    remove_unfinished(output, PREDICTIONS_FILE)
+    if predictor.spec.task == "segment":
+        (output / PREDICTIONS_FILE).unlink(missing_ok=True)
 
 
 def write_document(

@@ -25,7 +25,7 @@ from core.errors import InputError, TrainingError
 from core.files import write_atomically
 from core.images import DEFAULT_LIMITS, ImageLimits
 from core.types import Predictor
-from training.predictions import Tally, list_images, mask_names, write_document
+from training.predictions import Tally, list_images, make_way, mask_names, write_document
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,7 @@ def predict_archive(
         missing = [b for b in blocks if not b.shard(output).is_file()]
         logger.info("%d of %d blocks are to be done", len(missing), len(blocks))
         if missing:
+            make_way(predictor, output)
             with _cluster(address) as ray:
                 worker = (make, output.resolve(), score_threshold, limits, threads)
                 _run(ray, missing, worker, threads=threads, gpus=gpus)

@@ -54,6 +54,22 @@ def test_an_edited_answer_replaces_the_old_one_in_any_order(inbox):
     assert inbox.counts() == {"annotated": 1, "skipped": 0, "deleted": 0}
 
 
+def test_a_correction_counts_although_what_it_corrects_was_dated_by_a_clock_that_was_ahead(
+    inbox, clock
+):
+    ahead = 365 * 24 * 60
+    clock.pass_s(60 * ahead)
+    inbox.take([arrival(5, ahead, label="wrong"), arrival(5, ahead + 1, "skipped")])
+    clock.pass_s(-60 * ahead)
+    corrected = arrival(5, 9, label="right")
+    assert inbox.take([corrected]) == Taken(seen=1, applied=1)
+    assert labels(inbox) == ["right"]
+    assert inbox.take([corrected]) == Taken(seen=1, repeated=1)
+    inbox.take([arrival(5, 10, label="right again")])
+    assert labels(inbox) == ["right again"]
+    assert inbox.times_answered() == {"a" * 64: 3}
+
+
 def test_of_two_answers_about_one_image_the_newer_holds(inbox):
     inbox.take([arrival(5, 3, label="newer"), arrival(6, 1, label="older")])
     assert labels(inbox) == ["newer"]

@@ -196,6 +196,21 @@ def test_a_rollback_after_a_kill_is_not_undone(answered, ledger, clock, event):
     assert (answered.live(), moves(answered)) == (old, ["promoted", "rolled back"])
 
 
+@pytest.mark.parametrize("event", ["model:promoted", "retraining:activated"])
+def test_a_rollback_is_not_undone_that_a_clock_set_back_dates_before_the_run(
+    answered, ledger, clock, event
+):
+    old = answered.live()
+    clock.wall = datetime.now(UTC) + timedelta(days=365)  # the channel goes by the machine's clock
+    kill_as_it_writes(answered, clock, event)
+    candidate = answered.live()
+    assert candidate != old
+    rollback(MODEL, answered.settings.paths, who="ann")
+    report = answered.go(ledger)
+    assert report.reasons == (f"{candidate} was live already and was rolled back by ann.",)
+    assert (answered.live(), moves(answered)) == (old, ["promoted", "rolled back"])
+
+
 def test_a_release_that_somebody_put_live_instead_stays(answered, ledger, clock, tmp_path):
     kill_as_it_writes(answered, clock, "retraining:activated")
     candidate, other = answered.live(), other_release(answered, tmp_path / "other")

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+from datetime import timedelta
 
 import pytest
 
@@ -78,6 +79,25 @@ def test_what_a_model_was_trained_on_is_not_new_for_it_again(answered, ledger, c
     answered.go(ledger)
     clock.pass_s(25 * 3600)
     assert answered.go(ledger).reasons[0].endswith("0 of 2 newly reviewed images.")
+
+
+def test_a_clock_that_was_ahead_has_no_model_trained_over_and_over(installation, ledger, clock):
+    """The run of that time counted as the newest for a year: what later ones had learned from was
+    new again at every pass.
+    """
+    desk, installation.candidate = installation.desk(ledger), {}  # never better
+    installation.answer(desk, 2)
+    clock.wall += timedelta(days=365)
+    assert installation.go(ledger).verdict == "refused"
+    clock.wall -= timedelta(days=365)
+    installation.answer(desk, 4)
+    assert installation.go(ledger).verdict == "refused"
+    clock.pass_s(25 * 3600)
+    report = installation.go(ledger)
+    assert (report.verdict, report.reasons) == (
+        "not due",
+        ("mobilesteelnet: 0 of 2 newly reviewed images.",),
+    )
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -70,7 +70,7 @@ def test_an_order_is_taken_up_with_the_run_that_it_leads_to_and_only_once(orders
         assert orders.open_order("train") is None
         with pytest.raises(IllegalTransition, match=f"grace is taken .run {run.id}.: nothing was"):
             begun(ledger, lease, "da_yolo", also=orders.taking(order))
-    assert RetrainingRuns(ledger, who="tests").open_run("da_yolo") is None
+    assert RetrainingRuns(ledger, who="tests").newest(model="da_yolo") == ()
     assert told(ledger, order) == [("ann", "ordered"), ("ann", "taken")]
 
 

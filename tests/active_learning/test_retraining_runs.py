@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from active_learning.drift import Seen
@@ -32,10 +34,22 @@ def test_a_model_has_one_open_run_at_a_time(runs, lease):
     assert requested(runs, lease).id == first.id
     other = requested(runs, lease, "da_yolo")
     assert other.id != first.id
-    assert runs.open_run("grace") == first
     runs.end(first, lease, "refused", ("not better",))
-    assert runs.open_run("grace") is None
     assert requested(runs, lease).id != first.id
+
+
+def test_runs_stand_in_the_order_in_which_they_were_asked_for_whatever_the_clock_said(
+    runs, lease, clock
+):
+    clock.wall += timedelta(days=365)
+    first = requested(runs, lease)
+    other = runs.take_up(requested(runs, lease, "da_yolo"), lease)
+    clock.wall -= timedelta(days=365)  # it was ahead
+    runs.end(first, lease, "refused", ("not better",))
+    second = runs.take_up(requested(runs, lease), lease)
+    assert [run.id for run in runs.newest()] == [second.id, other.id, first.id]
+    assert runs.is_carried(second)
+    assert not runs.is_carried(other)
 
 
 def test_what_a_run_finds_out_is_read_back_as_it_was_written(runs, lease, clock):

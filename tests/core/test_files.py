@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from core.files import STALE_S, refusal, remove_stale, write_atomically
+from core.files import STALE_S, refusal, remove_stale, remove_unfinished, write_atomically
 
 
 def _aged(folder: Path, age_s: float) -> Path:
@@ -113,3 +114,32 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_holds_nothing_stale(tmp_path: Path) -> None:
     remove_stale(tmp_path / "missing", "*")
+
+
+def test_only_old_unfinished_files_of_that_name_are_removed(tmp_path: Path) -> None:
+    names = (".last.pt.a1b2c3_4", ".last.pt.fresh_12", ".best.pt.a1b2c3_4", ".lock", "last.pt")
+    for name in names:
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (time.time() - STALE_S - 60 * (-1) ** ("fresh" in name),) * 2)
+    (tmp_path / ".last.pt.link_567").symlink_to(tmp_path / "last.pt")
+    os.utime(tmp_path / ".last.pt.link_567", (0, 0), follow_symlinks=False)
+    remove_unfinished(tmp_path, "last.pt")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*names, ".last.pt.link_567"} - {".last.pt.a1b2c3_4"}
+
+
+def test_what_a_killed_writer_left_is_named_as_it_is_looked_for(tmp_path: Path) -> None:
+    target = tmp_path / ("ledger-" + "1" * 60 + ".db")
+
+    def killed() -> Iterator[bytes]:
+        yield b"half"
+        [left] = tmp_path.iterdir()
+        os.utime(left, (0, 0))
+        remove_unfinished(tmp_path, "other-*")
+        assert left.exists()
+        remove_unfinished(tmp_path, "ledger-*")
+        assert not left.exists()
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        write_atomically(target, killed())

@@ -25,10 +25,11 @@ from demo import batch_jobs, batch_markup
 from demo.batch_exports import batch_coco, batch_csv, encode_batch
 from demo.batch_jobs import Batches, Progress
 from demo.batch_report import batch_report
-from demo.batch_store import Answer, Job
+from demo.batch_store import Answer, BatchStore, Job
 from demo.batch_view import histogram, remarks, rows, sentence, severity
 from demo.handlers import Shown, uploaded
 from demo.service import Service
+from demo.unpack import Picture
 from tests.demo import inspections
 from tests.demo.releases import EXAMPLES
 
@@ -197,6 +198,89 @@ def test_what_another_app_works_on_is_told_as_it_goes_and_taken_up_where_that_en
     assert [progress.answers[k].error for k in range(3)] == ["of the other app"] * 2 + [None]
 
 
+def test_a_page_of_another_app_takes_nothing_from_an_answer_that_is_just_being_written(
+    batches: Batches, paths: PathSettings
+) -> None:
+    """It took the half line for one that a crash had left, and the file without it for the whole:
+    what was written meanwhile was lost, and the batch was done without it.
+    """
+    job = batches.take(files(), model="grace", score_threshold=None)
+    beside = BatchStore(paths.data / "jobs")
+    line = Answer(index=0, error="long").model_dump_json().encode() + b"\n"
+    with (
+        batches.store.alone(job.id),
+        (paths.data / "jobs" / job.id / "answers.jsonl").open("ab", buffering=0) as file,
+    ):
+        file.write(line[:20])
+        assert beside.answers(job.id) == {}
+        file.write(line[20:-1])
+        assert beside.answers(job.id) == {}
+        file.write(b"\n")
+    assert [answer.error for answer in beside.answers(job.id).values()] == ["long"]
+
+
+def test_a_batch_is_stopped_by_a_page_of_another_app_and_goes_on_there(
+    batches: Batches, service: Service, paths: PathSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind one address several apps may answer: Stop did nothing where another one worked."""
+    beside = Batches(service, Settings(paths=paths))
+    look = batches._look
+
+    def look_while_it_is_stopped(job: Job, index: int) -> Answer:
+        beside.stop(job.id)
+        return look(job, index)
+
+    monkeypatch.setattr(batches, "_look", look_while_it_is_stopped)
+    job = batches.take(files(), model="grace", score_threshold=None)
+    batches.start()
+    wait(lambda: beside.progress(job.id).job.state == "stopped")
+    assert beside.progress(job.id).done == 1
+    beside.go_on(job.id)
+    assert finished(beside, job).done == 3
+
+
+def test_a_batch_in_line_is_stopped_by_a_page_of_another_app(
+    batches: Batches, service: Service, paths: PathSettings
+) -> None:
+    job = batches.take(files(), model="grace", score_threshold=None)
+    Batches(service, Settings(paths=paths)).stop(job.id)
+    last = batches.take(files(), model="grace", score_threshold=None)
+    assert finished(batches, last).done == 3
+    assert batches.progress(job.id).job.state == "stopped"
+    assert batches.progress(job.id).done == 0
+
+
+def test_a_batch_that_was_killed_while_somebody_stopped_it_stays_stopped(
+    batches: Batches, service: Service, paths: PathSettings
+) -> None:
+    job = batches.take(files(), model="grace", score_threshold=None)
+    with batches.store.alone(job.id):  # as the app that was killed
+        batches.store.save(job.model_copy(update={"state": "running"}))
+        batches.stop(job.id)
+    again = Batches(service, Settings(paths=paths))
+    again.start()
+    wait(lambda: again.progress(job.id).job.state == "stopped")
+    assert again.progress(job.id).done == 0
+    again.go_on(job.id)
+    assert finished(again, job).done == 3
+
+
+def test_how_long_another_apps_batch_will_take_is_not_told_by_the_speed_of_ones_own(
+    batches: Batches,
+) -> None:
+    finished(batches, batches.take(files(), model="grace", score_threshold=None))
+    beside = batches.store.create(
+        iter([Picture("a", "a", b"x"), Picture("b", "b", b"x")]),
+        title="two",
+        model="grace",
+        score_threshold=None,
+        left_out=(),
+    )
+    batches.store.save(beside.model_copy(update={"state": "running"}))
+    batches.store.append(beside.id, Answer(index=0, error="of the other app"))
+    assert batches.progress(beside.id).seconds_left is None
+
+
 def test_answers_of_many_batches_stay_in_memory_up_to_a_number(
     batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,9 +411,20 @@ def test_an_id_that_is_none_is_told_so(batches: Batches) -> None:
 
 def test_old_batches_are_forgotten(batches: Batches, paths: PathSettings) -> None:
     job = batches.take(files(), model="grace", score_threshold=None)
+    batches.stop(job.id)
     assert batches.store.forget_old(days=1) == 0
     assert batches.store.forget_old(days=0) == 1
     assert not (paths.data / "jobs" / job.id).exists()
+
+
+def test_a_batch_that_waited_out_a_long_standstill_is_still_done(
+    batches: Batches, service: Service, paths: PathSettings
+) -> None:
+    """An app that came back after more than a week removed what it should have gone on with."""
+    job = batches.take(files(), model="grace", score_threshold=None)
+    long_ago = job.created_at - timedelta(days=30)
+    batches.store.save(job.model_copy(update={"state": "running", "created_at": long_ago}))
+    assert finished(Batches(service, Settings(paths=paths)), job).done == 3
 
 
 def test_what_a_kill_left_half_unpacked_is_removed_after_an_hour(

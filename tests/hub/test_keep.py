@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -233,3 +234,13 @@ def test_an_app_that_is_told_to_end_copies_what_happened_last(paths, tmp_path):
     forget(paths)
     with kept(paths):
         assert events(paths) == ["while serving"]
+
+
+def test_what_a_copy_that_was_killed_left_is_removed_at_the_next_start(paths):
+    left = paths.keep / ".ledger-20261123T115112552732Z-2-b1058619.mzdl0jg2"
+    left.write_bytes(b"half a ledger")
+    Keeper(paths).restore()
+    assert left.exists()  # somebody may be at it
+    os.utime(left, (0, 0))
+    Keeper(paths).restore()
+    assert not left.exists()

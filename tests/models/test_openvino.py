@@ -20,13 +20,15 @@ from core.errors import ConfigError
 from core.files import STALE_S
 from core.images import decode
 from models import _openvino, _proof, _runtime
-from models._openvino import OpenVINORuntime, convert, export_folder, find_export
+from models._openvino import OpenVINORuntime, convert, export_folder, find_export, keep
 from models._pictures import to_tensor
 from models._predictors import AnyPredictor, Detector, make_predictor
-from models._proof import compare
+from models._proof import Difference, compare
 from models._release import read_release
 from models._runtime import TorchRuntime, prepare
+from tests.databases import in_children
 from tests.demo import releases
+from tests.records import make_config
 
 BUNDLED = Path(models.__file__).parents[1] / "hub" / "bundled"
 EXAMPLES = [decode(path) for path in sorted(releases.EXAMPLES.glob("*.jpg"))[:3]]
@@ -325,3 +327,26 @@ def test_explanations_still_get_the_network_in_torch(classifier: Path, kept: Pat
 def test_nobody_is_told_that_openvino_is_used() -> None:
     with pytest.raises(ImportError):
         __import__("openvino_telemetry")
+
+
+def test_two_apps_that_keep_the_same_export_at_once_both_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them found the other's in place of the one it had removed, and stayed on torch."""
+    import openvino
+
+    def write(_: object, graph: str, **__: object) -> None:
+        Path(graph).write_text("graph")
+        Path(graph).with_suffix(".bin").write_text("weights")
+
+    monkeypatch.setattr(openvino, "save_model", write)
+    config, difference = make_config(), Difference("fp32", 1, 0.0, 0.0)
+    target = export_folder(tmp_path, config, "fp32")
+
+    def app() -> None:
+        for _ in range(100):
+            keep(None, target, config=config, difference=difference)
+
+    assert in_children(app, app) == [0, 0]
+    assert find_export(config, tmp_path, "fp32") == target
+    assert list(target.parent.iterdir()) == [target]

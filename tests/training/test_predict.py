@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Sequence
 from hashlib import sha256
@@ -165,6 +166,28 @@ def test_an_earlier_file_stays_whole_until_the_new_one_is_done(tmp_path: Path) -
         predict_folder(Canned("classify", LABELS, [(0, 1)]), images, output)
     assert (output / "predictions.json").read_bytes() == before
     assert [path.name for path in output.iterdir()] == ["predictions.json"]
+
+
+def test_an_earlier_file_whose_masks_are_written_over_is_no_longer_there(tmp_path: Path) -> None:
+    """Killed half-way, another model's masks lay under the names of the one before."""
+    images = draw(tmp_path / "in", "a.png", "b.png")
+    output = tmp_path / "out"
+    maps = [np.full((24, 32), k, np.uint8) for k in (0, 1)]
+    predict_folder(Canned("segment", LABELS, maps[:1] * 2), images, output)
+    with pytest.raises(IndexError):  # the predictor breaks at the second image
+        predict_folder(Canned("segment", LABELS, maps[1:]), images, output)
+    assert not (output / "predictions.json").exists()
+
+
+def test_what_a_killed_prediction_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    images = draw(tmp_path / "in", "a.png")
+    (tmp_path / "out").mkdir()
+    for name in (".predictions.json.a1b2c3_4", ".predictions.json.at_work_"):
+        (tmp_path / "out" / name).write_text("[")
+    os.utime(tmp_path / "out" / ".predictions.json.a1b2c3_4", (0, 0))
+    predict_folder(Canned("classify", LABELS, [(1, 0)]), images, tmp_path / "out")
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == [".predictions.json.at_work_", "predictions.json"]
 
 
 def test_entries_reach_the_disk_as_they_come_and_make_one_json_document(tmp_path: Path) -> None:
