@@ -35,6 +35,11 @@ _STEPS: Final[dict[Phase, str]] = {
     "published": "Published",
     "activated": "Live",
 }
+_UNTUNED: Final = (
+    '<p class="quiet">The committee of the detectors was not tuned with these weights: each member '
+    "has an equal say, and its scores are no probabilities, until "
+    "<code>python -m active_learning committee --data SET</code> is run.</p>"
+)
 _ENDED: Final = {
     "promoted": "live now",
     "refused": "refused",
@@ -218,7 +223,7 @@ def live(picture: Picture) -> str:
     return (
         f'<p class="connection">{escape(short(config.title))} serves revision '
         f"<code>{escape(config.revision)}</code> ({SOURCES[picture.source]}), trained on "
-        f"{escape(config.dataset)}.</p>"
+        f"{escape(config.dataset)}.</p>{_UNTUNED if picture.is_untuned else ''}"
     )
 
 
