@@ -291,7 +291,10 @@ def thresholds(
 
 @app.command()
 def committee(
-    data: Annotated[str, typer.Option(help="The prepared data set its members were trained on.")],
+    data: Annotated[
+        str,
+        typer.Option(help="The prepared data set its members were trained on, or a version of it."),
+    ],
     output: Annotated[
         Path | None, typer.Option(help="File to write; default: beside promoted releases.")
     ] = None,

@@ -48,10 +48,12 @@ def tune_committee(
     Args:
         members: the detectors.
         configs: of their releases, in the same order.
-        dataset: the very set that all of them were trained on.
+        dataset: the set that all of them were trained on, or a version of it whose validation
+            images taught none of them.
 
     Raises:
-        DatasetError: if a member was trained on another one or under another protocol.
+        DatasetError: if a member was trained on another one, under another protocol, or on one of
+            the validation images.
     """
     from training.detection_metrics import best_confidence, rank
     from training.evaluate import detection_scenes
@@ -182,14 +184,49 @@ def _mean_ap(scenes: Sequence[Scene], classes: int) -> float:
 
 
 def _common_protocol(configs: Sequence[ReleaseConfig], dataset: Dataset) -> str:
-    from active_learning.calibrate import check_dataset
-
-    for config in configs:
-        check_dataset(config, dataset)
     protocols = {config.protocol for config in configs}
     if len(protocols) != 1:
         raise DatasetError(
             f"The members were trained under {' and '.join(sorted(protocols))}: one's validation "
             "images are another's training images."
         )
+    for config in configs:
+        _refuse_the_taught(config, dataset)
     return protocols.pop()
+
+
+def _refuse_the_taught(config: ReleaseConfig, dataset: Dataset) -> None:
+    """Refuse validation images from which a member has learned.
+
+    A member that was retrained alone has learned from a later version of the set than the others:
+    whichever version is given, some were trained on another one.
+    """
+    from active_learning.calibrate import check_dataset
+
+    if config.run.dataset_id == dataset.id:
+        return
+    learned = _learned_from(config, dataset.root.parent)
+    if learned is None:
+        check_dataset(config, dataset)
+        return
+    train = learned.split(config.protocol, "train")
+    images, groups = {s.sha256 for s in train}, {s.group for s in train}
+    samples = dataset.split(config.protocol, "val")
+    taught = sum(s.sha256 in images or s.group in groups for s in samples)
+    if taught:
+        raise DatasetError(
+            f"{taught} of the {len(samples)} validation images of {dataset.root.name} have taught "
+            f"{config.name} {config.revision}: give another version of {config.dataset}."
+        )
+
+
+def _learned_from(config: ReleaseConfig, prepared: Path) -> Dataset | None:
+    """The very set that a release was trained on, if it lies among the prepared ones."""
+    from training.datasets import open_dataset
+
+    for name in (config.dataset, f"{config.dataset}@{config.run.dataset_id[:12]}"):
+        if (prepared / name).is_dir():
+            found = open_dataset(name, prepared)
+            if found.id == config.run.dataset_id:
+                return found
+    return None

@@ -14,7 +14,7 @@ from demo.batch_jobs import Progress
 from demo.batch_report import batch_report
 from demo.batch_store import BatchStore
 from demo.batch_view import over_pictures, rows
-from demo.exports import columns_mm, in_mm, in_px
+from demo.exports import in_px, last_cells, last_columns
 from demo.roll_marks import repeats_of
 from demo.words import findings
 
@@ -29,30 +29,35 @@ FILE_NAMES: Final[dict[BatchKind, str]] = {
 
 
 def encode_batch(
-    kind: BatchKind, progress: Progress, store: BatchStore, pitch: PixelPitch | None = None
+    kind: BatchKind,
+    progress: Progress,
+    store: BatchStore,
+    pitch: PixelPitch | None = None,
+    *,
+    ruled: bool = False,
 ) -> bytes:
     """What is done of a batch as the bytes of a file."""
     if kind == "csv":
-        return batch_csv(progress, pitch).encode()
+        return batch_csv(progress, pitch, ruled=ruled).encode()
     if kind == "coco":
         return json.dumps(batch_coco(progress, pitch), indent=1).encode()
-    return batch_report(
-        progress, store, pitch, table=encode_batch("csv", progress, store, pitch)
-    ).encode()
+    table = batch_csv(progress, pitch, ruled=ruled).encode()
+    return batch_report(progress, store, pitch, table=table).encode()
 
 
-def batch_csv(progress: Progress, pitch: PixelPitch | None = None) -> str:
+def batch_csv(progress: Progress, pitch: PixelPitch | None = None, *, ruled: bool = False) -> str:
     """One line a finding, and one for every picture without any.
 
     Boxes are px of the source picture; with the steel that one px shows, width and height in mm
-    and area in mm² stand at the end. A cell that a spreadsheet would run as a formula is quoted.
+    and area in mm² stand at the end, and where the mill has rules (`ruled`), "yes" last of all for
+    a finding that may stay. A cell that a spreadsheet would run as a formula is quoted.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ("file", "verdict", "uncertainty", "class", "probability", "x1", "y1", "x2", "y2")
-    in_millimetres = columns_mm(pitch)
-    writer.writerow((*head, "area_px", "model", "revision", "error", *in_millimetres))
-    none = [""] * len(in_millimetres)
+    last_head = last_columns(pitch, ruled=ruled)
+    writer.writerow((*head, "area_px", "model", "revision", "error", *last_head))
+    none = [""] * len(last_head)
     for row in rows(progress, "arrival"):
         name, inspection = _harmless(row.name), row.answer.inspection
         if inspection is None:
@@ -63,7 +68,8 @@ def batch_csv(progress: Progress, pitch: PixelPitch | None = None) -> str:
         found = findings(inspection)
         for finding in found:
             shown = (finding.label, round(finding.probability, 4))
-            writer.writerow((*first, *shown, *in_px(finding), *last, *in_mm(finding, pitch)))
+            ending = last_cells(finding, pitch, ruled=ruled)
+            writer.writerow((*first, *shown, *in_px(finding), *last, *ending))
         if not found:
             writer.writerow((*first, *[""] * 7, *last, *none))
     return text.getvalue()

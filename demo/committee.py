@@ -10,7 +10,7 @@ from core.errors import WeightsError
 from core.settings import PathSettings
 from core.types import Predictor
 from hub.registry import Release
-from models._committee import COMMITTEE, describe, read_tuning
+from models._committee import COMMITTEE, UNTUNED_TITLE, describe, read_tuning
 
 if TYPE_CHECKING:
     from demo.loaded import LoadedModels
@@ -25,6 +25,13 @@ def with_committee(releases: Sequence[Release], paths: PathSettings) -> tuple[Re
     if not sitting:
         return tuple(releases)
     return (*releases, _as_release(sitting, _tuning(sitting, paths), paths))
+
+
+def sits_untuned(release: Release, offered: Sequence[Release]) -> bool:
+    """Whether a release is a member of a committee that was not tuned with these very members."""
+    return release.config.task == "detect" and any(
+        one.config.name == COMMITTEE and one.config.title == UNTUNED_TITLE for one in offered
+    )
 
 
 def ready(

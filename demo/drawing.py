@@ -181,6 +181,7 @@ class DrawingPanel:
                 layers=chosen_layers(drawn),
                 note=heat.caption(heated),
                 pitch=self._service.pitch,
+                ruled=self._service.tolerances is not None,
             )
             name = file_name(shown.name, shown.inspection.model, kind)
             return gr.DownloadButton(value=str(self._exports.write(name, data)))

@@ -33,6 +33,7 @@ Kind = Literal["png", "json", "csv"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _COLUMNS: Final = ("number", "class", "probability", "x1", "y1", "x2", "y2", "area_px")
 _COLUMNS_MM: Final = ("width_mm", "height_mm", "area_mm2")  # where it is known what a px shows
+_TOLERATED: Final = "tolerated"  # where the mill has rules
 _KEPT: Final = 16
 
 
@@ -68,6 +69,7 @@ def encode(
     layers: Layers,
     note: str = "",
     pitch: PixelPitch | None = None,
+    ruled: bool = False,
 ) -> bytes:
     """One result as the bytes of a file; arguments are those of `draw.sheet` and `as_csv`.
 
@@ -79,12 +81,17 @@ def encode(
     if kind == "json":
         return inspection.model_dump_json(indent=2).encode()
     if kind == "csv":
-        return as_csv(inspection, pitch).encode()
+        return as_csv(inspection, pitch, ruled=ruled).encode()
     raise InputError(f"Cannot write {kind!r}; {', '.join(KINDS)} are possible.")
 
 
 def encode_comparison(
-    kind: Kind, pixels: Image, compared: Compared, pitch: PixelPitch | None = None
+    kind: Kind,
+    pixels: Image,
+    compared: Compared,
+    pitch: PixelPitch | None = None,
+    *,
+    ruled: bool = False,
 ) -> bytes:
     """What several models say of one picture as the bytes of a file, in the order of the page.
 
@@ -102,9 +109,9 @@ def encode_comparison(
     if kind == "json":
         return json.dumps(compared.record(), indent=2).encode()
     if kind == "csv":
-        lines: list[tuple[object, ...]] = [("model", *_COLUMNS, *columns_mm(pitch))]
+        lines: list[tuple[object, ...]] = [("model", *_COLUMNS, *last_columns(pitch, ruled=ruled))]
         for seen in compared.inspections:
-            lines += [(seen.model, *row) for row in _rows(seen, pitch)]
+            lines += [(seen.model, *row) for row in _rows(seen, pitch, ruled=ruled)]
         return _csv(lines).encode()
     raise InputError(f"Cannot write {kind!r}; {', '.join(KINDS)} are possible.")
 
@@ -114,17 +121,19 @@ def _laid(inspection: Inspection) -> Layers:
     return Layers(boxes=inspection.task == "detect", mask=True, names=True)
 
 
-def as_csv(inspection: Inspection, pitch: PixelPitch | None = None) -> str:
+def as_csv(inspection: Inspection, pitch: PixelPitch | None = None, *, ruled: bool = False) -> str:
     """One line a finding: number, class, probability, box and area in px of the source image.
 
-    With the steel that one pixel shows, width and height in mm and area in mm² stand at the end.
+    With the steel that one pixel shows, width and height in mm and area in mm² stand at the end;
+    where the mill has rules (`ruled`), "yes" stands last in the line of a finding that may stay.
     """
-    return _csv([(*_COLUMNS, *columns_mm(pitch)), *_rows(inspection, pitch)])
+    lines = _rows(inspection, pitch, ruled=ruled)
+    return _csv([(*_COLUMNS, *last_columns(pitch, ruled=ruled)), *lines])
 
 
-def columns_mm(pitch: PixelPitch | None) -> tuple[str, ...]:
-    """The head of what `in_mm` tells."""
-    return () if pitch is None else _COLUMNS_MM
+def last_columns(pitch: PixelPitch | None, *, ruled: bool) -> tuple[str, ...]:
+    """The head of what `last_cells` tells."""
+    return (*(() if pitch is None else _COLUMNS_MM), *((_TOLERATED,) if ruled else ()))
 
 
 def in_px(finding: Finding) -> tuple[object, ...]:
@@ -133,7 +142,12 @@ def in_px(finding: Finding) -> tuple[object, ...]:
     return (*box, "" if finding.area_px is None else finding.area_px)
 
 
-def in_mm(finding: Finding, pitch: PixelPitch | None) -> tuple[object, ...]:
+def last_cells(finding: Finding, pitch: PixelPitch | None, *, ruled: bool) -> tuple[object, ...]:
+    """What only some installations have: sizes in mm, and whether the mill's rules let it stay."""
+    return (*_in_mm(finding, pitch), *(("yes" if finding.tolerated else "",) if ruled else ()))
+
+
+def _in_mm(finding: Finding, pitch: PixelPitch | None) -> tuple[object, ...]:
     """Width and height in mm and area in mm², in four digits; nothing without a pitch."""
     if pitch is None:
         return ()
@@ -146,10 +160,12 @@ def _four_digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _rows(inspection: Inspection, pitch: PixelPitch | None) -> Iterator[tuple[object, ...]]:
+def _rows(
+    inspection: Inspection, pitch: PixelPitch | None, *, ruled: bool
+) -> Iterator[tuple[object, ...]]:
     for row in findings(inspection):
         shown = (row.number, row.label, round(row.probability, 4))
-        yield (*shown, *in_px(row), *in_mm(row, pitch))
+        yield (*shown, *in_px(row), *last_cells(row, pitch, ruled=ruled))
 
 
 def _csv(lines: Iterable[Sequence[object]]) -> str:

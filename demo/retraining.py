@@ -23,6 +23,7 @@ from core.logs import masked
 from core.records import Channel, ReleaseConfig, Source
 from core.settings import Settings
 from core.verdicts import PRIMARY
+from demo.committee import sits_untuned
 from demo.service import Service
 from demo.telling import without_places
 from demo.words import short
@@ -72,6 +73,7 @@ class Picture:
     standby: tuple[Standby, ...]
     namespace: str | None  # on the Hub, where moves are made, too
     budget_min: float  # longest that a run may take
+    is_untuned: bool = False  # it sits in a committee that was not tuned with it as it is
 
     @property
     def newest(self) -> RetrainingRun | None:
@@ -157,6 +159,7 @@ class Retrainings:
             standby=self._standby(model, release.config.revision, runs, channel),
             namespace=self._settings.hub.namespace,
             budget_min=self._settings.retraining.time_budget_min,
+            is_untuned=sits_untuned(release, self._service.choices()),
         )
 
     def train(self, model: str, *, who: str) -> Order:

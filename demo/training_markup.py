@@ -35,6 +35,11 @@ _STEPS: Final[dict[Phase, str]] = {
     "published": "Published",
     "activated": "Live",
 }
+_UNTUNED: Final = (
+    '<p class="quiet">The committee of the detectors was not tuned with these weights: each member '
+    "has an equal say, and its scores are no probabilities, until "
+    "<code>python -m active_learning committee --data SET</code> is run.</p>"
+)
 _ENDED: Final = {
     "promoted": "live now",
     "refused": "refused",
@@ -192,7 +197,7 @@ def history(runs: Sequence[RetrainingRun], live: str, now: datetime) -> str:
     rows = "".join(_run_row(run, live, now) for run in runs)
     return (
         '<div class="scroll-x" tabindex="0" role="region" aria-label="Runs">'
-        '<table class="models"><thead><tr><th scope="col">Run</th><th scope="col">Ended</th>'
+        '<table class="models runs"><thead><tr><th scope="col">Run</th><th scope="col">Ended</th>'
         '<th scope="col">Metric before → after</th><th scope="col">Candidate</th>'
         f'<th scope="col">Why</th></tr></thead><tbody>{rows}</tbody></table></div>'
         f"{_improvement(runs)}"
@@ -218,7 +223,7 @@ def live(picture: Picture) -> str:
     return (
         f'<p class="connection">{escape(short(config.title))} serves revision '
         f"<code>{escape(config.revision)}</code> ({SOURCES[picture.source]}), trained on "
-        f"{escape(config.dataset)}.</p>"
+        f"{escape(config.dataset)}.</p>{_UNTUNED if picture.is_untuned else ''}"
     )
 
 
@@ -295,7 +300,7 @@ def _check(check: Check) -> str:
     mark, word = ("✓", "passed") if check.passed else ("×", "failed")
     return (
         f'<li class="is-{word}"><span class="mark" aria-hidden="true">{mark}</span>'
-        f'<span class="unseen">{word}: </span>{escape(check.sentence)}</li>'
+        f'<span class="unseen">{word}: </span><span>{_unbroken(check.sentence)}</span></li>'
     )
 
 
@@ -325,6 +330,11 @@ def _sentence(text: str) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _unbroken(sentence: str) -> str:
+    """The sentence, in which no number is parted from its sign for per cent."""
+    return escape(sentence).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _points(value: float) -> str:

@@ -25,6 +25,8 @@ _ENCRYPTED: Final = 0x1  # of a member's flag bits
 _DIRECTORY_BYTES: Final = 1000  # of an archive's list of files, for each picture a job may have
 _END_BYTES: Final = 66_000  # of an archive's end: 22, a comment of up to 65,535, and some
 _NAME_LENGTH: Final = 120
+_PACKED: Final = (".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz")  # may hold pictures
+_PACKED_NAMED: Final = 3  # in the sentence that says why there are no pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def list_pictures(
         else:
             others.append(shown_name(name))
     if pictures == 0:
-        raise InputError("There is no picture in it; PNG, JPEG, BMP, TIFF and WebP are read.")
+        raise InputError(_without_pictures(others))
     if pictures > limits.pictures:
         raise InputError(
             f"There are {pictures} pictures in it; at most {limits.pictures} are taken at a time."
@@ -100,6 +102,20 @@ def list_pictures(
             "taken at a time."
         )
     return pictures, tuple(others)
+
+
+def _without_pictures(others: Sequence[str]) -> str:
+    """Why there is none, which may be that all are in an archive within the archive."""
+    packed = [name for name in others if name.lower().endswith(_PACKED) and name[0] != "."]
+    if not packed:
+        return "There is no picture in it; PNG, JPEG, BMP, TIFF and WebP are read."
+    more = len(packed) - _PACKED_NAMED
+    named = ", ".join(packed[:_PACKED_NAMED]) + (f" and {more} more" if more > 0 else "")
+    are, them = ("is", "it") if len(packed) == 1 else ("are", "them")
+    return (
+        f"There is no picture in it; {named} {are} not opened: unpack {them} first and drop what "
+        f"is in {them}."
+    )
 
 
 def unpack(files: Sequence[tuple[Path, str]], limits: BatchLimits) -> Iterator[Picture]:

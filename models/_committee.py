@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 COMMITTEE: Final = "committee"
 TITLE: Final = "Committee of the detectors (weighted boxes fusion)"
+# What pages call one whose members were not tuned together: a member was replaced alone, say.
+UNTUNED_TITLE: Final = "Committee of the detectors, not tuned (equal say, scores as they are)"
 TUNING_FILE: Final = "committee.json"
 # Every member is asked for boxes down to this score whatever will be shown, so that a finding's
 # fused score does not depend on the threshold it is compared with.
@@ -166,7 +168,7 @@ def describe(configs: Sequence[ReleaseConfig], tuning: CommitteeTuning | None) -
     return best.model_copy(
         update={
             "name": COMMITTEE,
-            "title": TITLE,
+            "title": TITLE if tuning else UNTUNED_TITLE,
             "parameters": sum(config.parameters for config in configs),
             "gflops": sum(config.gflops for config in configs),
             "weights_sha256": revision(identities, tuning),

@@ -197,7 +197,8 @@ class _Page:
         """What is done of the batch, as a file."""
         with handlers.one_sentence():
             progress = self.batches.progress(job)
-            data = encode_batch(kind, progress, self.batches.store, self.service.pitch)
+            store, ruled = self.batches.store, self.service.tolerances is not None
+            data = encode_batch(kind, progress, store, self.service.pitch, ruled=ruled)
             return gr.DownloadButton(value=str(self.exports.write(FILE_NAMES[kind], data)))
 
     def stop_it(self, job: str) -> None:

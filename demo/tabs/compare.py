@@ -20,7 +20,7 @@ from demo.latest import Latest
 from demo.samples import picture_address, samples
 from demo.service import Comparison, Look, Service
 from demo.tabs.inspect import InspectTab
-from demo.words import labels_found, short
+from demo.words import capital, labels_found, short
 
 Seen = tuple[str, str]  # path and name of the picture on the page; "" where there is none
 Standing = tuple[tuple[str, ...], tuple[str, ...]]  # tiles answered, titles of those to come
@@ -188,7 +188,8 @@ class _Page:
             if compared is None:
                 raise InputError("There is no comparison to download; press Compare first.")
             pixels = handlers.image_of(self.service, compared).pixels
-            data = encode_comparison(kind, pixels, compared, self.service.pitch)
+            ruled = self.service.tolerances is not None
+            data = encode_comparison(kind, pixels, compared, self.service.pitch, ruled=ruled)
             name = file_name(compared.name, "compared", kind)
             return gr.DownloadButton(value=str(self.exports.write(name, data)))
 
@@ -345,6 +346,5 @@ def _kept(compared: Compared, image: DecodedImage) -> tuple[Any, ...]:
 
 
 def _conclusion(comparison: Comparison) -> str:
-    queued = comparison.queued
-    said = f" {queued[:1].upper()}{queued[1:]}." if queued else ""
+    said = f" {capital(comparison.queued)}." if comparison.queued else ""
     return comparison.committee.sentence + said

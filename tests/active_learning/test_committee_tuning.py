@@ -13,9 +13,11 @@ from active_learning.committee_tuning import (
     tune_committee,
 )
 from core.errors import DatasetError
+from core.records import ReleaseConfig
 from core.types import Detections, Provenance
 from models import get_spec
 from tests.demo import releases
+from training.datasets import Dataset, write_index
 from training.detection_metrics import Scene
 
 
@@ -102,11 +104,51 @@ def test_the_better_member_gets_more_to_say_and_the_test_split_is_not_read(
     assert tuning.dataset == "neu-det"
 
 
-def test_members_of_another_data_set_or_protocol_are_refused(configs, tiny_neu_det):
+def test_members_of_another_data_set_or_protocol_are_refused(configs, tiny_neu_det, tmp_path):
     members = [_Member("grace", tiny_neu_det, shift=0, score=0.9)] * 2
     other = configs[1].model_copy(update={"protocol": "paper"})
     with pytest.raises(DatasetError, match="another's training images"):
         tune_committee(members, [configs[0], other], tiny_neu_det)
-    grown = replace(tiny_neu_det, samples=tiny_neu_det.samples[:-1])
+    # What they were trained on does not lie beside it, so nobody knows what has taught them.
+    root = tmp_path / "elsewhere" / "neu-det"
+    grown = replace(tiny_neu_det, root=root, samples=tiny_neu_det.samples[:-1])
     with pytest.raises(DatasetError, match="was trained on"):
         tune_committee(members, configs, grown)
+
+
+def _retrained_on(version: Dataset, config: ReleaseConfig) -> ReleaseConfig:
+    """The release as it is after it alone was retrained on a version that lies here."""
+    root = version.root.parent / f"neu-det@{version.id[:12]}"
+    root.mkdir(parents=True)
+    write_index(replace(version, root=root), {})
+    run = config.run.model_copy(update={"dataset_id": version.id})
+    return config.model_copy(update={"run": run})
+
+
+def test_a_member_that_was_retrained_alone_on_a_later_version_is_tuned_with_the_others(
+    configs, tiny_neu_det, tmp_path
+):
+    base = replace(tiny_neu_det, root=tmp_path / "neu-det")
+    taught = next(s for s in base.samples if s.splits["leak-free"] == "train")
+    later = replace(base, samples=tuple(s for s in base.samples if s is not taught))
+    retrained = _retrained_on(later, configs[0])
+    members = [
+        _Member("grace", base, shift=0, score=0.9),
+        _Member("da_yolo", base, shift=6, score=0.9),
+    ]
+    tuning = tune_committee(members, [retrained, configs[1]], base)
+    assert tuning.n == len(base.split("leak-free", "val"))
+
+
+def test_a_member_that_has_learned_from_the_validation_images_is_refused(
+    configs, tiny_neu_det, tmp_path
+):
+    base = replace(tiny_neu_det, root=tmp_path / "neu-det")
+    first, *others = base.split("leak-free", "val")
+    moved = replace(first, group="alone", splits={**first.splits, "leak-free": "train"})
+    kept = tuple(moved if s is first else s for s in base.samples)
+    retrained = _retrained_on(replace(base, samples=kept), configs[0])
+    members = [_Member("grace", base, shift=0, score=0.9)] * 2
+    told = f"1 of the {1 + len(others)} validation images of neu-det have taught grace aaaaaaaaaaaa"
+    with pytest.raises(DatasetError, match=told):
+        tune_committee(members, [retrained, configs[1]], base)

@@ -533,6 +533,22 @@ def test_the_csv_has_a_line_a_finding_and_no_formula() -> None:
     assert lines[5] == "d.png,defect,0.2,scratches,0.9,10.0,20.0,50.0,40.0,800,grace,abc123,"
 
 
+def test_the_csv_says_last_what_may_stay_where_there_are_rules() -> None:
+    progress = by_hand()
+    scratched = progress.answers[1]
+    assert scratched.inspection is not None
+    one = inspections.tolerated(scratched.inspection, 0, verdict="defect")
+    answers = {**progress.answers, 1: scratched.model_copy(update={"inspection": one})}
+    told = Progress(progress.job, answers, None)
+    lines = batch_csv(told, ruled=True).splitlines()
+    assert lines[0].endswith(",area_px,model,revision,error,tolerated")
+    assert lines[1] == "a.png,accept,0.1,,,,,,,,grace,abc123,,"
+    assert lines[2].endswith("scratches,0.9,10.0,20.0,30.0,60.0,,grace,abc123,,yes")
+    assert lines[3].endswith(",grace,abc123,,")
+    assert lines[4].endswith(",It is damaged inside its archive.,")
+    assert batch_csv(told) == batch_csv(progress)  # without rules nothing is told
+
+
 def test_coco_holds_boxes_as_corner_and_size_and_masks_as_runs() -> None:
     document = batch_coco(by_hand())
     assert [image["file_name"] for image in document["images"]] == ["a.png", "=b.png", "d.png"]
@@ -626,12 +642,15 @@ def test_the_report_of_a_picture_with_very_many_findings_sends_to_the_table(
     assert "<p class=quiet>And 3 more, in findings.csv.</p>" in page
 
 
-def test_the_report_tells_how_it_was_found_and_which_table_belongs_to_it(batches: Batches) -> None:
+@pytest.mark.parametrize("ruled", [False, True])
+def test_the_report_tells_how_it_was_found_and_which_table_belongs_to_it(
+    batches: Batches, ruled: bool
+) -> None:
     given = by_hand()
     job = given.job.model_copy(update={"finished_at": given.job.created_at + timedelta(minutes=3)})
     done = Progress(job, given.answers, None)
-    page = encode_batch("report", done, batches.store).decode()
-    table = hashlib.sha256(encode_batch("csv", done, batches.store)).hexdigest()
+    page = encode_batch("report", done, batches.store, ruled=ruled).decode()
+    table = hashlib.sha256(encode_batch("csv", done, batches.store, ruled=ruled)).hexdigest()
     assert (
         "<dt>Model</dt><dd>grace</dd><dt>Revision</dt><dd>abc123</dd>"
         "<dt>Begun</dt><dd>2026-11-21 12:00 UTC</dd><dt>Finished</dt><dd>2026-11-21 12:03 UTC</dd>"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from core.errors import InputError, UnknownModelError
 from core.settings import PathSettings, Settings
+from demo.committee import sits_untuned
 from demo.service import Service
 from tests.demo import releases
 from tests.demo.fakes import Loader
@@ -56,6 +59,30 @@ def test_other_weights_of_a_member_are_another_revision(
     before = service.choose("committee").config.revision
     releases.promote(paths.releases, "grace", task="detect", weights="e" * 64)
     assert service.choose("committee").config.revision != before
+
+
+def test_a_committee_says_so_where_it_was_not_tuned_with_its_members(
+    service: Service, paths: PathSettings
+) -> None:
+    def title() -> str:
+        return service.titles()["committee"]
+
+    assert title() == "Committee of the detectors, not tuned"
+    sitting = [service.choose(name) for name in ("da_yolo", "grace")]
+    assert [sits_untuned(one, service.choices()) for one in sitting] == [True, True]
+    members = [{"name": r.config.name, "revision": r.config.revision, "weight": 1} for r in sitting]
+    chosen = {"iou_threshold": 0.6, "score_threshold": 0.2, "dataset": "neu-det", "n": 9}
+    measured = {"mAP50_95": 0.4, "best_single": "grace", "best_single_mAP50_95": 0.4}
+    tuning = {"members": members, "protocol": "leak-free", "val_id": "f" * 64}
+    (paths.bundled / "committee").mkdir()
+    file = paths.bundled / "committee" / "committee.json"
+    file.write_text(json.dumps(tuning | chosen | measured))
+    assert title() == "Committee of the detectors"
+    assert not sits_untuned(sitting[0], service.choices())
+    releases.promote(paths.releases, "grace", task="detect", weights="e" * 64)
+    assert title() == "Committee of the detectors, not tuned"
+    assert sits_untuned(service.choose("da_yolo"), service.choices())
+    assert not sits_untuned(service.choose("mobilesteelnet"), service.choices())
 
 
 def test_one_detector_offers_no_committee(paths: PathSettings) -> None:

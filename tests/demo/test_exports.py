@@ -11,12 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from core.pitch import PixelPitch
 from core.scratch import scratch
 from demo import source
 from demo.draw import Layers, sheet
 from demo.exports import Exports, as_csv, encode, encode_comparison, file_name
 from demo.handlers import Compared
-from tests.demo.inspections import LABELS, classification, detection, picture, segmentation
+from tests.demo.inspections import (
+    LABELS,
+    classification,
+    detection,
+    picture,
+    segmentation,
+    tolerated,
+)
 
 SCRATCH = detection(("scratches", 0.93456, (12.3456, 3, 40, 99)))
 
@@ -30,6 +38,22 @@ def test_csv_has_one_line_a_finding() -> None:
 def test_csv_of_a_mask_has_areas_and_of_a_classifier_no_boxes() -> None:
     assert as_csv(segmentation()).splitlines()[1] == "1,scratches,0.9,10.0,20.0,50.0,40.0,800"
     assert as_csv(classification(patches=0.97)).splitlines()[1] == "1,patches,0.97,,,,,"
+
+
+def test_csv_says_what_may_stay_where_there_are_rules() -> None:
+    two = detection(("scratches", 0.9, (10, 20, 30, 60)), ("patches", 0.8, (0, 5, 9, 8)))
+    one_stays = tolerated(two, 0, verdict="defect")
+    assert as_csv(one_stays, ruled=True).splitlines() == [
+        "number,class,probability,x1,y1,x2,y2,area_px,tolerated",
+        "1,scratches,0.9,10.0,20.0,30.0,60.0,,yes",
+        "2,patches,0.8,0.0,5.0,9.0,8.0,,",
+    ]
+    [head, first, _] = as_csv(one_stays, PixelPitch(0.1, 0.1), ruled=True).splitlines()
+    assert head.endswith("area_px,width_mm,height_mm,area_mm2,tolerated")  # mm where they were
+    assert first == "1,scratches,0.9,10.0,20.0,30.0,60.0,,2.0,4.0,,yes"
+    assert as_csv(one_stays) == as_csv(two)  # without rules nothing is told
+    data = encode("csv", picture(), one_stays, labels=LABELS, layers=Layers(), ruled=True)
+    assert data.decode() == as_csv(one_stays, ruled=True)
 
 
 def test_json_is_the_answer_of_the_api() -> None:
@@ -61,6 +85,16 @@ def test_csv_of_a_comparison_says_which_model_found_what() -> None:
         "model,number,class,probability,x1,y1,x2,y2,area_px",
         f"{SCRATCH.model},1,scratches,0.9346,12.35,3.0,40.0,99.0,",
         f"{MASK.model},1,scratches,0.9,10.0,20.0,50.0,40.0,800",
+    ]
+
+
+def test_csv_of_a_comparison_says_what_may_stay_where_there_are_rules() -> None:
+    stays = tolerated(detection(("scratches", 0.9, (10, 20, 30, 60))), 0)
+    both = Compared("cached", "a.png", (stays, MASK), ("GRACE", "SME"), (LABELS, LABELS), {})
+    assert encode_comparison("csv", picture(), both, ruled=True).decode().splitlines() == [
+        "model,number,class,probability,x1,y1,x2,y2,area_px,tolerated",
+        f"{stays.model},1,scratches,0.9,10.0,20.0,30.0,60.0,,yes",
+        f"{MASK.model},1,scratches,0.9,10.0,20.0,50.0,40.0,800,",
     ]
 
 

@@ -105,11 +105,14 @@ def test_the_comparison_s_csv_has_them_too() -> None:
 
 @pytest.fixture(scope="module")
 def measuring(tmp_path_factory: pytest.TempPathFactory) -> Service:
-    """An app of which it is known that a pixel shows 0.5 mm."""
+    """An app of which it is known that a pixel shows 0.5 mm, and what may stay."""
     root = tmp_path_factory.mktemp("millimetres")
     write(root / "bundled" / "grace", "grace")
     paths = PathSettings(bundled=root / "bundled", data=root / "data")
-    return Service(Settings(paths=paths, serving=ServingSettings(runtime="torch", mm_per_px=0.5)))
+    rules = root / "tolerances.toml"
+    rules.write_text("[scratches]\nup_to_mm = 5\n")
+    serving = ServingSettings(runtime="torch", mm_per_px=0.5, tolerances=rules)
+    return Service(Settings(paths=paths, serving=serving))
 
 
 def _downloaded(button: Any) -> str:
@@ -118,7 +121,7 @@ def _downloaded(button: Any) -> str:
     ).read_text()
 
 
-def test_every_page_takes_the_pitch_from_the_settings(measuring: Service) -> None:
+def test_every_page_takes_the_pitch_and_the_rules_from_the_settings(measuring: Service) -> None:
     from demo.latest import Latest
 
     exports = Exports()
@@ -129,15 +132,21 @@ def test_every_page_takes_the_pitch_from_the_settings(measuring: Service) -> Non
     )
     *_, answer = inspect._Page.look(page, ANNA, str(PICTURE), "strip.jpg", "grace", 0.0)
     assert " mm</span></td>" in answer[3]
-    assert "width_mm" in _downloaded(panel._hand_out(answer[0], [], "off", "csv"))
+    assert "width_mm,height_mm,area_mm2,tolerated\n" in _downloaded(
+        panel._hand_out(answer[0], [], "off", "csv")
+    )
 
     compared = Compared(str(PICTURE), "a.jpg", (segmentation(),), ("SME",), (LABELS,), {})
     page = SimpleNamespace(service=measuring, exports=exports)
-    assert "width_mm" in _downloaded(compare._Page.hand_out(page, compared, "csv"))
+    assert "width_mm,height_mm,area_mm2,tolerated\n" in _downloaded(
+        compare._Page.hand_out(page, compared, "csv")
+    )
 
     progress = by_hand()
     batches = SimpleNamespace(progress=lambda job: progress, store=None)
     page = SimpleNamespace(service=measuring, exports=exports, batches=batches)
-    assert "width_mm" in _downloaded(batch._Page.hand_out(page, "A" * 16, "csv"))
+    assert "width_mm,height_mm,area_mm2,tolerated\n" in _downloaded(
+        batch._Page.hand_out(page, "A" * 16, "csv")
+    )
     [row] = [row for row in rows(progress, "arrival") if row.index == 3]
     assert "20 × 10 mm" in batch_markup.chosen(row, "", measuring.pitch)

@@ -277,6 +277,12 @@ def test_the_page_fits_and_has_no_serious_barrier(
     assert page.evaluate("document.documentElement.scrollWidth") <= VIEWS[view][1]
     for table in page.locator("#training-verdict thead, #training-history thead").all():
         expect(table).to_be_visible()  # numbers without a heading tell nobody anything
+    for region in page.locator("#training-verdict .scroll-x, #training-history .scroll-x").all():
+        assert region.evaluate("one => one.scrollWidth <= one.clientWidth")
+    drifts = page.locator("#training-balance .bars").last.locator(".bar")
+    expect(drifts).to_have_count(4)
+    lengths = "all => new Set(all.map(one => Math.round(one.getBoundingClientRect().width))).size"
+    assert drifts.evaluate_all(lengths) == 1  # of one scale, however long the words beside them
     head = page.locator(".masthead").bounding_box()
     assert head is not None
     for button in page.locator(".tools button:visible").all():

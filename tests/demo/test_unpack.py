@@ -64,6 +64,36 @@ def test_an_archive_in_an_archive_is_left_out(pack: Pack) -> None:
     assert list_pictures(files, LIMITS) == (1, ("inner.zip",))
 
 
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        pytest.param(
+            ["coil 7/inner.zip", "__MACOSX/coil 7/._inner.zip", "notes.txt"],
+            "inner.zip is not opened: unpack it first and drop what is in it.",
+            id="one, packed on a Mac",
+        ),
+        pytest.param(
+            ["1.zip", "2.ZIP", "3.7z", "4.rar", "5.tar.gz"],
+            "1.zip, 2.ZIP, 3.7z and 2 more are not opened: unpack them first and drop what is in "
+            "them.",
+            id="many",
+        ),
+    ],
+)
+def test_where_only_archives_are_in_it_they_are_named(
+    pack: Pack, members: list[str], said: str
+) -> None:
+    with pytest.raises(InputError) as told:
+        list_pictures(pack(dict.fromkeys(members, b"PK")), LIMITS)
+    assert str(told.value) == f"There is no picture in it; {said}"
+
+
+def test_an_archive_that_is_no_zip_is_named(tmp_path: Path) -> None:
+    (tmp_path / "coil.7z").write_bytes(b"7z")
+    with pytest.raises(InputError, match=r"coil\.7z is not opened: unpack it first"):
+        list_pictures([(tmp_path / "coil.7z", "coil.7z")], LIMITS)
+
+
 def test_a_picture_that_is_too_large_is_named_and_its_neighbour_taken(
     pack: Pack,
 ) -> None:
