@@ -78,7 +78,9 @@ def batch_csv(progress: Progress, pitch: PixelPitch | None = None, *, ruled: boo
 def batch_coco(progress: Progress, pitch: PixelPitch | None = None) -> dict[str, Any]:
     """Findings as a COCO data set: boxes x, y, width, height in px; masks as compressed runs.
 
-    `repeats`, where there are any, are what comes again along a picture or over all of them.
+    All regions of a class are one annotation; `tolerated` is told where the mill's rules let all
+    of an annotation stay. `repeats`, where there are any, are what comes again along a picture or
+    over all of them.
     """
     answers = [progress.answers[index] for index in sorted(progress.answers)]
     labels = _labels([a.labels for a in answers])
@@ -141,6 +143,7 @@ def _annotations(
                     ),
                     "iscrowd": 1,
                     "score": max(region.score for region in regions),
+                    **_tolerated(all(region.tolerated for region in regions)),
                 }
             )
         return found
@@ -151,9 +154,15 @@ def _annotations(
             "area": (d.box[2] - d.box[0]) * (d.box[3] - d.box[1]),
             "iscrowd": 0,
             "score": d.probability,
+            **_tolerated(d.tolerated),
         }
         for d in inspection.detections
     ]
+
+
+def _tolerated(staying: bool) -> dict[str, bool]:
+    """As in the API: told only where it is so."""
+    return {"tolerated": True} if staying else {}
 
 
 def _places(

@@ -26,12 +26,13 @@ def detection(
 
 
 def tolerated(inspection: Inspection, *places: int, verdict: Verdict = "accept") -> Inspection:
-    """The same where the rules let these detections stay."""
+    """The same where the rules let these detections, or these regions of a mask, stay."""
+    field = "segments" if inspection.task == "segment" else "detections"
     found = tuple(
-        box.model_copy(update={"tolerated": k in places})
-        for k, box in enumerate(inspection.detections)
+        one.model_copy(update={"tolerated": k in places})
+        for k, one in enumerate(getattr(inspection, field))
     )
-    return inspection.model_copy(update={"detections": found, "verdict": verdict})
+    return inspection.model_copy(update={field: found, "verdict": verdict})
 
 
 def segmentation() -> Inspection:

@@ -561,6 +561,31 @@ def test_coco_holds_boxes_as_corner_and_size_and_masks_as_runs() -> None:
     json.dumps(document)
 
 
+def test_coco_tells_which_annotations_may_stay() -> None:
+    progress = by_hand()
+    assert all("tolerated" not in entry for entry in batch_coco(progress)["annotations"])
+    answers = dict(progress.answers)
+    for index in (1, 3):  # two boxes, of which the second may stay, and a mask of one region
+        seen = answers[index].inspection
+        assert seen is not None
+        one = inspections.tolerated(seen, {1: 1, 3: 0}[index])
+        answers[index] = answers[index].model_copy(update={"inspection": one})
+    told = batch_coco(Progress(progress.job, answers, None))["annotations"]
+    assert [entry.get("tolerated") for entry in told] == [None, True, True]
+
+
+def test_of_a_class_in_a_mask_all_places_must_stay_for_coco_to_say_so() -> None:
+    progress = by_hand()
+    masked = progress.answers[3].inspection
+    assert masked is not None
+    one = inspections.tolerated(
+        masked.model_copy(update={"segments": masked.segments * 2}), 1, verdict="defect"
+    )
+    answer = progress.answers[3].model_copy(update={"inspection": one})
+    told = batch_coco(Progress(progress.job, {3: answer}, None))["annotations"]
+    assert [entry.get("tolerated") for entry in told] == [None]
+
+
 def test_a_picture_in_large_offers_no_button_that_does_nothing() -> None:
     [row] = [row for row in rows(by_hand(), "arrival") if row.index == 1]
     shown = batch_markup.chosen(row, "data:image/webp;base64,")
