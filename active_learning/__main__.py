@@ -307,7 +307,7 @@ def committee(
 
         tuning = tune_served(load_settings().paths, data, output, device=device)
         say = {member.name: member.weight for member in tuning.members}
-        kept = tuning.model_dump(exclude={"members", "calibration", "format"})
+        kept = tuning.model_dump(exclude={"members", "calibration", "operating", "format"})
         show({"weights": say, **kept}, as_json=False)
 
 

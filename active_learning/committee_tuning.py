@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from active_learning.calibration_fitting import Pairs, fit_detection
+from active_learning.operating import best_threshold, curve, tally_boxes
 from core.errors import DatasetError, WeightsNotFoundError
 from core.records import ReleaseConfig
 from models._committee import CommitteeMember, CommitteeTuning
@@ -55,7 +56,7 @@ def tune_committee(
         DatasetError: if a member was trained on another one, under another protocol, or on one of
             the validation images.
     """
-    from training.detection_metrics import best_confidence, rank
+    from training.detection_metrics import rank
     from training.evaluate import detection_scenes
 
     protocol = _common_protocol(configs, dataset)
@@ -70,6 +71,10 @@ def tune_committee(
     weights, overlap = search(worth, len(members))
     scenes = fused_scenes(seen, weights, overlap)
     rankings = rank(scenes, len(labels))
+    tallies = tally_boxes(scenes, labels)
+    shown_from = best_threshold(tallies)
+    if shown_from is None:
+        raise DatasetError(f"{dataset.name} has no defect in its validation images to tune on.")
     best = max(singles, key=lambda name: singles[name])
     tuning = CommitteeTuning(
         members=tuple(
@@ -77,10 +82,11 @@ def tune_committee(
             for c, w in zip(configs, weights, strict=True)
         ),
         iou_threshold=overlap,
-        score_threshold=round(best_confidence(rankings), 3),
+        score_threshold=shown_from,
         calibration=fit_detection(
             Pairs.from_rankings(rankings, labels, [s.group for s in samples])
         ),
+        operating=curve(tallies, len(samples), shown_from).model_dump(mode="json"),
         dataset=dataset.name,
         protocol=protocol,
         val_id=dataset.test_id(protocol, "val"),

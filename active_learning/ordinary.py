@@ -1,7 +1,8 @@
 """What a release says of ordinary images, those of its own validation split, looked at once.
 
-From it come two things that are kept in its config: from which uncertainty on it asks for a person
-(`asking`), and what incoming images are compared with (`drift`). The test split is not read.
+From it come three things that are kept in its config: from which score on it shows a finding, and
+what that costs (`operating`); from which uncertainty on it asks for a person (`asking`); and what
+incoming images are compared with (`drift`). The test split is not read.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from active_learning.asking import ask_from
 from active_learning.calibrate import check_dataset
 from active_learning.drift import describe, light, strongest
 from active_learning.inspection import to_inspection
+from active_learning.operating import best_threshold, curve, tally_boxes, tally_masks
 from core.errors import DatasetError, InputError
 from core.images import KEPT, decode
+from core.types import Detections, Segmentation
 from models import load
 from models._release import read_release, write_config
 
@@ -23,15 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from core.records import ReleaseConfig
+    from core.types import Prediction
     from training.datasets import Dataset, Sample
 
 logger = logging.getLogger(__name__)
 
 
 def fit_ordinary(release: Path, dataset: Dataset, *, device: str = "cpu") -> ReleaseConfig:
-    """Find when a release asks and what drift is measured from, and write both into its config.
+    """Find what a release shows, when it asks and what drift is measured from; write its config.
 
-    Its calibration and its score threshold must stand already: both look at what people are shown.
+    Its calibration and its class thresholds must stand already.
 
     Args:
         release: its folder.
@@ -49,10 +53,9 @@ def fit_ordinary(release: Path, dataset: Dataset, *, device: str = "cpu") -> Rel
     check_dataset(config, dataset)
     pictures = _light_of(dataset.split(config.protocol, "train"))
     validation = dataset.split(config.protocol, "val")
-    inspections = [
-        to_inspection(said, release=config, score_threshold=None)
-        for _, said in predictions(load(release, device=device), validation)
-    ]
+    seen = list(predictions(load(release, device=device), validation))
+    config = _fit_operating(config, seen)
+    inspections = [to_inspection(said, release=config, score_threshold=None) for _, said in seen]
     threshold = ask_from([inspection.uncertainty for inspection in inspections])
     reference = describe(pictures, [strongest(inspection) for inspection in inspections])
     config = config.model_copy(
@@ -60,11 +63,47 @@ def fit_ordinary(release: Path, dataset: Dataset, *, device: str = "cpu") -> Rel
     )
     write_config(release, config)
     logger.info(
-        "%s %s asks for a person from uncertainty %g on: %d of %d validation images",
-        *(config.name, config.revision, threshold),
+        "%s %s shows findings from %g on, and asks for a person from uncertainty %g on: %d of %d "
+        "validation images",
+        *(config.name, config.revision, config.score_threshold, threshold),
         *(sum(i.uncertainty >= threshold for i in inspections), len(inspections)),
     )
     return config
+
+
+def _fit_operating(
+    config: ReleaseConfig, seen: Sequence[tuple[Sample, Prediction]]
+) -> ReleaseConfig:
+    """The config with the threshold and the curve of what was seen; a classifier has neither."""
+    from training.evaluate import scene_of
+    from training.truth import read_mask
+
+    match config.task:
+        case "detect":
+            tallies = tally_boxes(
+                (
+                    scene_of(sample, said, config.labels)
+                    for sample, said in seen
+                    if isinstance(said, Detections)
+                ),
+                config.labels,
+            )
+        case "segment":
+            tallies = tally_masks(
+                (
+                    (read_mask(sample, config.labels), said)
+                    for sample, said in seen
+                    if isinstance(said, Segmentation)
+                ),
+                config,
+            )
+        case "classify":
+            return config
+    threshold = best_threshold(tallies)
+    if threshold is None:
+        return config
+    told = curve(tallies, len(seen), threshold).model_dump(mode="json")
+    return config.model_copy(update={"score_threshold": threshold, "operating": told})
 
 
 def _light_of(samples: Sequence[Sample]) -> list[tuple[float, float]]:

@@ -140,6 +140,8 @@ class ReleaseConfig(Record):
     novelty: SideFile | None = None  # what its training images look like to it, if that was fitted
     # how its images are spread in brightness and its opinions in class, if that was fitted
     drift: dict[str, Any] = Field(default_factory=dict)
+    # what it finds and invents by score threshold (`core.operating`), if that was counted
+    operating: dict[str, Any] = Field(default_factory=dict)
     int8: Int8Loss | None = None  # if that was measured
     run: RunRecord
     evaluations: tuple[Evaluation, ...] = ()

@@ -20,6 +20,7 @@ from core.errors import InputError, RollmarkError, WeightsNotFoundError
 from core.records import Inspection, ReleaseConfig
 from core.types import DecodedImage, Image, Task
 from demo.draw import Layers, overlay
+from demo.expecting import expect
 from demo.heat import Heat, paint
 from demo.service import AUTO, Comparison, Look, Service
 from demo.telling import told
@@ -114,16 +115,18 @@ def model_choices(service: Service) -> list[tuple[str, str]]:
     return [(f"Automatic: {short(service.choose().config.title)}", AUTO), *named]
 
 
-def first_choice(service: Service) -> tuple[Task | None, float]:
-    """Task of the model that answers first, and the lowest score that it shows; None without one.
+def first_choice(service: Service) -> tuple[Task | None, float, str]:
+    """Task of the model that answers first, the lowest score that it shows, and what to expect.
 
-    What a page is laid out with, for a visitor who is faster than the events of its opening.
+    What a page is laid out with, for a visitor who is faster than the events of its opening; a task
+    of None where nothing is served.
     """
     try:
         config = service.choose().config
     except WeightsNotFoundError:
-        return None, ReleaseConfig.model_fields["score_threshold"].default
-    return config.task, service.usual_threshold(config)
+        return None, ReleaseConfig.model_fields["score_threshold"].default, ""
+    usual = service.usual_threshold(config)
+    return config.task, usual, expect(config, usual).brief
 
 
 def draw(look: Look, layers: Layers) -> Image:

@@ -148,8 +148,14 @@ def findings_table(
     )
 
 
-def details(inspection: Inspection, model_title: str) -> str:
-    """Folded away: uncertainty with its reasons, latency, model and revision, JSON."""
+def details(inspection: Inspection, model_title: str, expected: str = "") -> str:
+    """Folded away: uncertainty with its reasons, latency, model and revision, JSON.
+
+    Args:
+        inspection: the answer.
+        model_title: of the model that gave it.
+        expected: what to expect of the model at the threshold; "" if that was not counted.
+    """
     u = inspection.uncertainty
     level = next((word for limit, word in _LEVELS if u < limit), "very high")
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in inspection.reasons)
@@ -160,6 +166,7 @@ def details(inspection: Inspection, model_title: str) -> str:
         ("Revision", inspection.revision),
         ("Picture", f"{inspection.image.width} × {inspection.image.height} px"),
         ("SHA-256", inspection.image.sha256),
+        *([("To expect", expected)] if expected else []),
     )
     terms = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts)
     return (

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.records import Evaluation, Metric, ReleaseConfig
+from hub.card_operating import operating_section
 from models._spec import ModelSpec, ReportedMetric
 
 _PIPELINE = {
@@ -303,6 +304,7 @@ def write_card(config: ReleaseConfig, spec: ModelSpec) -> str:
             "quarter of its validation images.",
             "",
         ]
+    lines += operating_section(config)
     lines += _eight_bits(config)
     lines += ["## Training", "", *_own_recipe(config.run.recipe, spec), *_training(config)]
     if paper is not None:

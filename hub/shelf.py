@@ -30,8 +30,9 @@ def read_whole(folder: Path) -> tuple[ReleaseConfig, dict[str, bytes]]:
 def complete(config: ReleaseConfig, evaluations: Sequence[Evaluation]) -> ReleaseConfig:
     """The release's description with what was measured on its weights.
 
-    A detector's threshold for findings worth showing becomes the confidence at which mean F1 was
-    highest on the validation split, if that was measured; a test split decides nothing.
+    Where it was not chosen by what it finds (`config.operating`), a detector's threshold for
+    findings worth showing becomes the confidence at which mean F1 was highest on the validation
+    split, if that was measured; a test split decides nothing.
 
     Raises:
         WeightsError: if an evaluation is of other weights, of a model that looks at mirrored
@@ -59,7 +60,8 @@ def complete(config: ReleaseConfig, evaluations: Sequence[Evaluation]) -> Releas
         "evaluations": tuple(evaluations),
     }
     for evaluation in evaluations:
-        if evaluation.split == "val" and evaluation.protocol == config.protocol:
+        is_own = evaluation.split == "val" and evaluation.protocol == config.protocol
+        if is_own and not config.operating:
             best = evaluation.settings.get("confidence_of_best_F1")
             if best is not None:
                 changes["score_threshold"] = round(float(best), 3)

@@ -55,6 +55,9 @@ class CommitteeTuning(Record):
     iou_threshold: float = Field(gt=0, lt=1)
     score_threshold: float  # of a finding worth showing
     calibration: dict[str, Any] = Field(default_factory=dict)
+    # What it finds and invents by score threshold; not written where it was not counted, so that a
+    # tuning that was made without it keeps its revision.
+    operating: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda stored: not stored)
     dataset: str
     protocol: Literal["paper", "leak-free"]
     val_id: str  # SHA-256 of the sorted image hashes of the validation split
@@ -177,6 +180,7 @@ def describe(configs: Sequence[ReleaseConfig], tuning: CommitteeTuning | None) -
             "ask_from": None,
             "novelty": None,
             "drift": {},
+            "operating": tuning.operating if tuning else {},
             "int8": None,
             "evaluations": (),
         }

@@ -213,16 +213,19 @@ def detection_scenes(
     for sample, found in predictions(predictor, samples):
         if not isinstance(found, Detections):
             raise TypeError(f"{predictor.spec.name} answered {type(found).__name__}.")
-        scenes.append(
-            Scene(
-                truth=np.array([box for _, box in sample.boxes], np.float64).reshape(-1, 4),
-                truth_ids=np.array([labels.index(name) for name, _ in sample.boxes], np.int64),
-                boxes=found.xyxy.astype(np.float64),
-                scores=found.scores.astype(np.float64),
-                class_ids=found.class_ids,
-            )
-        )
+        scenes.append(scene_of(sample, found, labels))
     return scenes
+
+
+def scene_of(sample: Sample, found: Detections, labels: Sequence[str]) -> Scene:
+    """What a detector said of a sample, beside what is there."""
+    return Scene(
+        truth=np.array([box for _, box in sample.boxes], np.float64).reshape(-1, 4),
+        truth_ids=np.array([labels.index(name) for name, _ in sample.boxes], np.int64),
+        boxes=found.xyxy.astype(np.float64),
+        scores=found.scores.astype(np.float64),
+        class_ids=found.class_ids,
+    )
 
 
 def _detection(

@@ -13,6 +13,7 @@ from core.errors import InputError
 from demo import drops, handlers, markup
 from demo.batch_jobs import Batches
 from demo.drawing import LAYERS, DrawingPanel, chosen_layers
+from demo.expecting import expectation
 from demo.flagging import FlagPanel
 from demo.handlers import PRIVATE, Shown
 from demo.latest import Latest
@@ -70,7 +71,7 @@ class _Page:
             # All that a picture is looked at with is there from the beginning: a visitor may be
             # faster than the events of a page that opens.
             offered = handlers.model_choices(self.service)
-            _, threshold = handlers.first_choice(self.service)
+            _, threshold, told = handlers.first_choice(self.service)
             self.model = gr.Dropdown(
                 choices=offered,
                 value=AUTO if offered else None,
@@ -85,6 +86,7 @@ class _Page:
                 threshold,
                 step=0.001,  # as finely as the models' own are told
                 label="Score threshold",
+                info=told,
                 buttons=[],  # "reset" would mean this page's first value, not the model's own
                 scale=5,
                 min_width=210,
@@ -165,6 +167,7 @@ class _Page:
             kept = tuple(drawn) if is_same_kind else drawn_first
             shown = replace(shown, drawn=kept)
             picture = handlers.draw(look, chosen_layers(kept))
+            usual, expected = expectation(self.service, inspection.model, threshold)
         except Exception as exc:
             if not is_wanted():
                 yield self._unchanged()
@@ -174,18 +177,18 @@ class _Page:
         if not is_wanted():
             yield self._unchanged()
             return
-        usual = self.service.usual_threshold(self.service.choose(inspection.model).config)
         yield (
             shown,
             picture,
             markup.verdict(inspection, short(look.title), look.queued),
             markup.findings_table(inspection, can_pick=True, pitch=self.service.pitch),
             gr.CheckboxGroup(choices=list(possible), value=list(kept), visible=bool(possible)),
-            markup.details(inspection, look.title),
+            markup.details(inspection, look.title, expected.full),
             gr.Slider(
                 # It has no findings to leave out. What a visitor chose is left alone: they may
                 # have moved it on since they asked.
                 interactive=inspection.task != "classify",
+                info=expected.brief,
                 **({"value": usual} if threshold is None else {}),
             ),
             "",

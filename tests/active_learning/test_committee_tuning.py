@@ -13,9 +13,11 @@ from active_learning.committee_tuning import (
     tune_committee,
 )
 from core.errors import DatasetError
+from core.operating import parse_operating
 from core.records import ReleaseConfig
 from core.types import Detections, Provenance
 from models import get_spec
+from models._committee import CommitteeMember, CommitteeTuning, describe
 from tests.demo import releases
 from training.datasets import Dataset, write_index
 from training.detection_metrics import Scene
@@ -102,6 +104,31 @@ def test_the_better_member_gets_more_to_say_and_the_test_split_is_not_read(
     assert tuning.members[0].revision == "a" * 12
     assert tuning.n == len(split(tiny_neu_det, "leak-free", "val"))
     assert tuning.dataset == "neu-det"
+    told = parse_operating(tuning.operating, "the committee")
+    assert told is not None
+    rates = told.at(tuning.score_threshold)
+    assert rates is not None
+    assert (rates.found, rates.wrong) == (1.0, 0.0)  # moved boxes still lie on their defects
+    described = describe(configs, tuning.model_copy(update={"members": tuning.members}))
+    assert described.operating == tuning.operating
+    assert describe(configs, None).operating == {}
+
+
+def test_a_tuning_without_counts_is_written_as_it_was_before_there_were_any():
+    member = CommitteeMember(name="grace", revision="a" * 12, weight=1)
+    bare = CommitteeTuning(
+        members=(member,),
+        iou_threshold=0.55,
+        score_threshold=0.2,
+        dataset="neu-det",
+        protocol="leak-free",
+        val_id="c" * 64,
+        n=2,
+        mAP50_95=0.5,
+        best_single="grace",
+        best_single_mAP50_95=0.5,
+    )
+    assert "operating" not in bare.model_dump()  # else its revision would be another
 
 
 def test_members_of_another_data_set_or_protocol_are_refused(configs, tiny_neu_det, tmp_path):

@@ -160,3 +160,24 @@ def test_a_card_says_of_ones_own_pictures_nothing_that_is_true_of_the_public_one
     assert "the pictures of one source, mill-a@3f2a91." in own
     assert "laboratory" not in own
     assert "research" not in own
+
+
+def test_the_card_says_what_a_threshold_costs_and_which_one_is_its_own():
+    counted = {
+        "n": 4,
+        "thresholds": [0.1, 0.2, 0.5],
+        "defects": {"crazing": 4, "scratches": 6},
+        "found": {"crazing": [4, 3, 0], "scratches": [6, 6, 3]},
+        "findings": {"crazing": [6, 4, 0], "scratches": [10, 8, 4]},
+        "wrong": {"crazing": [2, 1, 0], "scratches": [4, 2, 1]},
+    }
+    config = make_config(operating=counted, score_threshold=0.15)
+    text = write_card(config, get_spec("grace"))
+    assert "of 10 labelled defects of its 4 validation images" in text
+    assert (
+        "| from a score of | found (%) | none (%) | none an image | Crazing | Scratches |" in text
+    )
+    # Found 10 and 9, half-way 9.5 of 10; none 6 of 16 and 3 of 12, half-way 4.5 of 14.
+    assert "| **0.15** | 95 | 32 | 1.12 | 88 / 30 | 100 / 33 |" in text
+    assert "| 0.5 | 30 | 25 | 0.25 | 0 / 0 | 50 / 25 |" in text
+    assert "## Score threshold" not in write_card(make_config(), get_spec("grace"))

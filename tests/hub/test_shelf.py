@@ -32,6 +32,25 @@ def test_the_threshold_is_the_confidence_of_best_f1_on_validation_never_on_test(
     assert alone.score_threshold == config.score_threshold
 
 
+COUNTED = {
+    "n": 2,
+    "thresholds": [0.1],
+    "defects": {"crazing": 1},
+    "found": {"crazing": [1]},
+    "findings": {"crazing": [1]},
+    "wrong": {"crazing": [0]},
+}
+
+
+def test_a_threshold_that_was_chosen_by_what_it_finds_stays(tmp_path):
+    write_folder(tmp_path / "run", score_threshold=0.13, operating=COUNTED)
+    evaluation = make_evaluation(
+        read_release(tmp_path / "run"), split="val", settings={"confidence_of_best_F1": 0.3124}
+    )
+    kept = shelve(tmp_path / "run", tmp_path / "grace", [evaluation])
+    assert kept.score_threshold == 0.13
+
+
 def test_an_evaluation_of_other_weights_is_refused_and_the_old_release_stays(tmp_path):
     write_folder(tmp_path / "run")
     old = write_folder(tmp_path / "grace", b"old")

@@ -1,0 +1,178 @@
+"""From which score on a release shows a finding, and what that costs: counted on validation alone.
+
+The score at which strict boxes have the best F1 hides what people would want to see: where a
+surface without edges is divided differently than its annotator did, no box fits at IoU 0.5, though
+all of them lie on the defect. Here a finding counts for where it lies, not for how well it fits: it
+is right if at least a tenth of it is labelled with its class, and a defect is found if at least a
+tenth of it is covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from active_learning.calibration import apply
+from core.operating import OperatingCurve
+
+if TYPE_CHECKING:
+    from core.records import ReleaseConfig
+    from core.types import Segmentation
+    from training.detection_metrics import Scene
+
+Floats = NDArray[np.float64]
+
+ON: Final = 0.1  # share of a finding, or of a defect, that the other covers
+TOLD: Final = tuple(round(0.05 * k, 2) for k in range(1, 20))  # thresholds kept in the release
+_TRIED: Final = np.round(np.arange(0.05, 0.951, 0.01), 2)  # thresholds to choose from
+_AS_GOOD: Final = 0.005  # of F1
+_NEVER: Final = -1.0  # from no score on
+
+
+@dataclass(slots=True)
+class Tally:
+    """All findings and labelled defects of one class, over the images looked at."""
+
+    scores: list[float] = field(default_factory=list)  # of every finding
+    right: list[bool] = field(default_factory=list)  # whether it lies on a defect
+    found_from: list[float] = field(default_factory=list)  # of each defect: highest threshold
+
+    def counts(self, thresholds: Sequence[float] | Floats) -> tuple[Floats, Floats, Floats]:
+        """Defects found, findings shown, and those of them that are wrong, at each threshold."""
+        levels = np.asarray(thresholds, np.float64)[:, None]
+        shown = np.asarray(self.scores, np.float64) >= levels
+        wrong = shown & ~np.asarray(self.right, np.bool_)
+        found = np.asarray(self.found_from, np.float64) >= levels
+        return found.sum(1), shown.sum(1), wrong.sum(1)
+
+
+def tally_boxes(scenes: Iterable[Scene], labels: Sequence[str]) -> dict[str, Tally]:
+    """Where a detector's boxes lie; a box is compared with each labelled box alone."""
+    tallies = {label: Tally() for label in labels}
+    for scene in scenes:
+        for class_id, label in enumerate(labels):
+            own = scene.class_ids == class_id
+            boxes, scores = scene.boxes[own], scene.scores[own]
+            truth = scene.truth[scene.truth_ids == class_id]
+            common = _common(boxes, truth)  # (n, g), px²
+            lies_on = _share(common, _areas(boxes)[:, None]) >= ON
+            surest = np.where(_share(common, _areas(truth)) >= ON, scores[:, None], _NEVER)
+            tally = tallies[label]
+            tally.scores += scores.tolist()
+            tally.right += lies_on.any(1).tolist()
+            tally.found_from += surest.max(0, initial=_NEVER).tolist()
+    return tallies
+
+
+def tally_masks(
+    seen: Iterable[tuple[NDArray[np.uint8], Segmentation]], config: ReleaseConfig
+) -> dict[str, Tally]:
+    """Where a segmenter's regions lie: connected ones, scored as the app scores them.
+
+    Args:
+        seen: the labelled class map and what was said of it, both (H, W), image by image.
+        config: of the release; its calibration and labels.
+    """
+    tallies = {label: Tally() for label in config.labels}
+    for truth, said in seen:
+        for k, label in enumerate(config.labels, start=1):
+            where = said.class_map == k
+            p = np.zeros(where.shape)
+            p[where] = apply(config.calibration, said.scores[where].astype(np.float64), label)
+            numbered = _numbered(where)
+            overlap = _joint(_numbered(truth == k), numbered)
+            sizes, defects = overlap.sum(0)[1:], overlap.sum(1)[1:, None]
+            scores = np.bincount(numbered.ravel(), weights=p.ravel())[1:] / sizes
+            common = overlap[1:, 1:]  # (defects, regions), px
+            order = np.argsort(-scores, kind="stable")
+            covered = common[:, order].cumsum(1) >= ON * defects
+            tally = tallies[label]
+            tally.scores += scores.tolist()
+            tally.right += (common.sum(0) >= ON * sizes).tolist()
+            surest = np.where(covered, scores[order], _NEVER)
+            tally.found_from += surest.max(1, initial=_NEVER).tolist()
+    return tallies
+
+
+def curve(tallies: dict[str, Tally], n: int, own: float) -> OperatingCurve:
+    """The counts at the thresholds that are told.
+
+    Args:
+        tallies: by class.
+        n: images looked at.
+        own: threshold of the release, told as well.
+    """
+    thresholds = tuple(sorted({*TOLD, own}))
+    counted = {label: tally.counts(thresholds) for label, tally in tallies.items()}
+    found, findings, wrong = (
+        {label: tuple(counts[part].tolist()) for label, counts in counted.items()}
+        for part in range(3)
+    )
+    return OperatingCurve(
+        n=n,
+        thresholds=thresholds,
+        defects={label: len(tally.found_from) for label, tally in tallies.items()},
+        found=found,
+        findings=findings,
+        wrong=wrong,
+    )
+
+
+def best_threshold(tallies: dict[str, Tally]) -> float | None:
+    """The score from which on findings are worth showing: good mean F1 of the classes.
+
+    F1 = 2 found right / (found + right), found the share of the defects that are found and right
+    the share of the findings that are not wrong. Around the best the curve is flat, and a lower
+    threshold adds little but a second box where there is one: the highest that is within
+    `_AS_GOOD` of the best is taken.
+
+    Returns:
+        In [0.05, 0.95], a hundredth; None where no defect was labelled.
+    """
+    curves = []
+    for tally in tallies.values():
+        if not tally.found_from:
+            continue
+        found, shown, wrong = tally.counts(_TRIED)
+        recall = found / len(tally.found_from)
+        precision = (shown - wrong) / np.maximum(shown, 1)
+        curves.append(2 * recall * precision / np.maximum(recall + precision, 1e-9))
+    if not curves:
+        return None
+    worth = np.mean(curves, axis=0)
+    return float(_TRIED[np.flatnonzero(worth >= worth.max() - _AS_GOOD)[-1]])
+
+
+def _areas(boxes: Floats) -> Floats:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _common(first: Floats, second: Floats) -> Floats:
+    """Area in px² that each box of `first` (n, 4) has in common with each of `second` (m, 4)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    return np.asarray((high - low).clip(0).prod(-1))
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    """Part of the whole; of nothing no part."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def _numbered(where: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Connected regions numbered from 1, 0 elsewhere; touching at a corner is enough."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.label(where, structure=np.ones((3, 3)))[0], np.int64)
+
+
+def _joint(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many pixels have each pair of numbers, (1 + regions of first, 1 + of second)."""
+    width = int(second.max(initial=0)) + 1
+    shape = (int(first.max(initial=0)) + 1, width)
+    pairs = np.bincount((first * width + second).ravel(), minlength=shape[0] * shape[1])
+    return pairs.reshape(shape)
