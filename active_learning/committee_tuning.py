@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from active_learning.calibration_fitting import Pairs, fit_detection
-from active_learning.operating import best_threshold, curve, tally_boxes
+from active_learning.operating import SPARED, best_threshold, curve, tally_boxes
 from core.errors import DatasetError, WeightsNotFoundError
 from core.records import ReleaseConfig
 from models._committee import CommitteeMember, CommitteeTuning
@@ -72,7 +72,7 @@ def tune_committee(
     scenes = fused_scenes(seen, weights, overlap)
     rankings = rank(scenes, len(labels))
     tallies = tally_boxes(scenes, labels)
-    shown_from = best_threshold(tallies)
+    shown_from = best_threshold(tallies, give_up=SPARED)
     if shown_from is None:
         raise DatasetError(f"{dataset.name} has no defect in its validation images to tune on.")
     best = max(singles, key=lambda name: singles[name])

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 ON: Final = 0.1  # share of a finding, or of a defect, that the other covers
+SPARED: Final = 0.005  # of F1, given up for fewer boxes
 TOLD: Final = tuple(round(0.05 * k, 2) for k in range(1, 20))  # thresholds kept in the release
 _TRIED: Final = np.round(np.arange(0.05, 0.951, 0.01), 2)  # thresholds to choose from
-_AS_GOOD: Final = 0.005  # of F1
 _NEVER: Final = -1.0  # from no score on
 
 
@@ -122,13 +122,16 @@ def curve(tallies: dict[str, Tally], n: int, own: float) -> OperatingCurve:
     )
 
 
-def best_threshold(tallies: dict[str, Tally]) -> float | None:
-    """The score from which on findings are worth showing: good mean F1 of the classes.
+def best_threshold(tallies: dict[str, Tally], *, give_up: float = 0.0) -> float | None:
+    """The score from which on findings are worth showing: the best mean F1 of the classes.
 
     F1 = 2 found right / (found + right), found the share of the defects that are found and right
-    the share of the findings that are not wrong. Around the best the curve is flat, and a lower
-    threshold adds little but a second box where there is one: the highest that is within
-    `_AS_GOOD` of the best is taken.
+    the share of the findings that are not wrong.
+
+    Args:
+        tallies: by class.
+        give_up: of F1; the highest threshold that is within it of the best is taken. Around the
+            best a lower one adds little to a detector but a second box where there is one.
 
     Returns:
         In [0.05, 0.95], a hundredth; None where no defect was labelled.
@@ -144,7 +147,7 @@ def best_threshold(tallies: dict[str, Tally]) -> float | None:
     if not curves:
         return None
     worth = np.mean(curves, axis=0)
-    return float(_TRIED[np.flatnonzero(worth >= worth.max() - _AS_GOOD)[-1]])
+    return float(_TRIED[np.flatnonzero(worth >= worth.max() - give_up)[-1]])
 
 
 def _areas(boxes: Floats) -> Floats:

@@ -15,7 +15,7 @@ from active_learning.asking import ask_from
 from active_learning.calibrate import check_dataset
 from active_learning.drift import describe, light, strongest
 from active_learning.inspection import to_inspection
-from active_learning.operating import best_threshold, curve, tally_boxes, tally_masks
+from active_learning.operating import SPARED, best_threshold, curve, tally_boxes, tally_masks
 from core.errors import DatasetError, InputError
 from core.images import KEPT, decode
 from core.types import Detections, Segmentation
@@ -78,28 +78,22 @@ def _fit_operating(
     from training.evaluate import scene_of
     from training.truth import read_mask
 
-    match config.task:
-        case "detect":
-            tallies = tally_boxes(
-                (
-                    scene_of(sample, said, config.labels)
-                    for sample, said in seen
-                    if isinstance(said, Detections)
-                ),
-                config.labels,
-            )
-        case "segment":
-            tallies = tally_masks(
-                (
-                    (read_mask(sample, config.labels), said)
-                    for sample, said in seen
-                    if isinstance(said, Segmentation)
-                ),
-                config,
-            )
-        case "classify":
-            return config
-    threshold = best_threshold(tallies)
+    if config.task == "classify":
+        return config
+    if config.task == "detect":
+        scenes = (
+            scene_of(s, said, config.labels) for s, said in seen if isinstance(said, Detections)
+        )
+        tallies = tally_boxes(scenes, config.labels)
+        threshold = best_threshold(tallies, give_up=SPARED)
+    else:
+        masks = (
+            (read_mask(s, config.labels), said)
+            for s, said in seen
+            if isinstance(said, Segmentation)
+        )
+        tallies = tally_masks(masks, config)
+        threshold = best_threshold(tallies)
     if threshold is None:
         return config
     told = curve(tallies, len(seen), threshold).model_dump(mode="json")

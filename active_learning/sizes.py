@@ -121,6 +121,7 @@ def _resized(config: ReleaseConfig, size: int) -> ReleaseConfig:
             "novelty": None,
             "ask_from": None,
             "drift": {},
+            "operating": {},
             "evaluations": (),
         }
     )

@@ -52,6 +52,7 @@ def segmenter(tmp_path, tiny_neu_seg):
             "ask_from": 0.7,
             "calibration": {"kind": "curves", "per_class": {}},
             "drift": {"n": 1},
+            "operating": {"n": 1},
         }
     )
     (tmp_path / "r" / "config.json").write_text(fitted.model_dump_json())
@@ -83,6 +84,7 @@ def test_another_size_is_written_and_what_was_fitted_at_the_old_one_goes(segment
     after = read_release(folder)
     assert (after.image_size, after.run) == (96, before.run)
     assert (after.class_thresholds, after.calibration, after.drift) == ({}, {}, {})
+    assert after.operating == {}
     assert (before.ask_from, after.ask_from) == (0.7, None)
     # Half as much again in each direction: (96 / 64)² times the work.
     assert after.gflops == pytest.approx(2.25 * module._resized(before, 64).gflops, rel=0.01)
