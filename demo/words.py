@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from active_learning.uncertainty import LIKELY
+from active_learning.uncertainty import NOT_SURE as NOT_SURE_FROM
 from active_learning.wording import count as count
 from core.pitch import PixelPitch
 from core.records import Box, Inspection, Source
@@ -109,12 +110,16 @@ def summarise(inspection: Inspection) -> tuple[str, ...]:
 
 
 def _places(chances: Sequence[float]) -> str:
-    """How many places are likely, as the verdict means it, and how many more are in doubt."""
+    """How many places are likely, as the verdict means it, and how many more are in doubt.
+
+    Beside likely places those that are hardly probable are left to the table.
+    """
     likely = sum(p >= LIKELY for p in chances)
-    doubtful = len(chances) - likely
     if likely:
-        more = f", {doubtful} more in doubt" if doubtful else ""
+        open_ = sum(NOT_SURE_FROM <= p < LIKELY for p in chances)
+        more = f", {open_} more in doubt" if open_ else ""
         return f"{count(likely, 'place')}{more}"
+    doubtful = len(chances)
     return count(doubtful, "place") + (", all in doubt" if doubtful > 1 else "")
 
 

@@ -38,6 +38,9 @@ def test_the_headline_counts_the_places_of_the_most_probable_class() -> None:
             [0.94, 0.5, 0.28, 0.28], "0.94 probable · 2 places, 2 more in doubt", id="few"
         ),
         pytest.param([0.94, 0.49, 0.3], "0.94 probable · 1 place, 2 more in doubt", id="the best"),
+        pytest.param([0.94, 0.25, 0.24], "0.94 probable · 1 place, 1 more in doubt", id="faint"),
+        pytest.param([0.94, 0.09], "0.94 probable · 1 place", id="one faint"),
+        pytest.param([0.2, 0.09], "0.20 probable · 2 places, all in doubt", id="nothing else"),
         pytest.param([0.43, 0.3], "0.43 probable · 2 places, all in doubt", id="none"),
     ],
 )
