@@ -28,7 +28,7 @@ from hub.channel import activate
 from hub.promote import GateRules, gate
 from hub.registry import Release, resolve
 from hub.remote import is_offline
-from hub.shelf import complete, shelve
+from hub.shelf import shelve
 from training.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -284,18 +284,19 @@ def describe_release(release: Path, dataset: Dataset, *, device: str) -> Evaluat
     from active_learning.ordinary import fit_ordinary
     from active_learning.thresholds import fit_thresholds
     from models import load
-    from models._release import read_release, write_config
+    from models._release import read_release
     from training.evaluate import evaluate
 
     if dataset.task == "segment":  # first: the rest is of what they decide
         fit_thresholds(release, dataset, device=device)
     calibrate(release, dataset, device=device)
-    config = read_release(release)
     validation = evaluate(
-        load(release, device=device), dataset, protocol=config.protocol, split="val", resamples=0
+        load(release, device=device),
+        dataset,
+        protocol=read_release(release).protocol,
+        split="val",
+        resamples=0,
     )
-    threshold = complete(config, (validation,)).score_threshold
-    write_config(release, config.model_copy(update={"score_threshold": threshold}))
     fit_ordinary(release, dataset, device=device)
     try:
         fit_novelty(release, dataset, device=device)
