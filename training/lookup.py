@@ -9,6 +9,7 @@ annotation is turned along.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -162,8 +163,8 @@ def look_up(
 
     Returns:
         An evaluation of the model "lookup". Its settings tell the `copies` among the images, those
-        of which a training image is the same picture, turned or not, and, where there are any,
-        `on_copies`, the first metric on these alone: how far the labels of a picture agree with
+        of which a training image is the same picture, turned or not, and, where any of them shows a
+        defect, `on_copies`, the first metric on these alone: how far the labels of a picture agree with
         those of its copy, which no network can be expected to exceed by much.
 
     Raises:
@@ -179,8 +180,10 @@ def look_up(
     settings: dict[str, Any] = {**measured.settings, "copies": len(copies)}
     if copies:
         alone = replace(dataset, samples=copies)
-        again = evaluate(lookup, alone, protocol=protocol, split=split, seed=seed, resamples=0)
-        settings["on_copies"] = again.metrics[0].value
+        # All have just been read: what may be refused are copies that all show sound steel.
+        with suppress(DatasetError):
+            again = evaluate(lookup, alone, protocol=protocol, split=split, seed=seed, resamples=0)
+            settings["on_copies"] = again.metrics[0].value
     return measured.model_copy(update={"settings": settings})
 
 
