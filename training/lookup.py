@@ -164,8 +164,8 @@ def look_up(
     Returns:
         An evaluation of the model "lookup". Its settings tell the `copies` among the images, those
         of which a training image is the same picture, turned or not, and, where any of them shows a
-        defect, `on_copies`, the first metric on these alone: how far the labels of a picture agree with
-        those of its copy, which no network can be expected to exceed by much.
+        defect, `on_copies`, the first metric on these alone: how far the labels of a picture agree
+        with those of its copy, which no network can be expected to exceed by much.
 
     Raises:
         DatasetError: as `training.evaluate.measure` does, or if there is no training image.
