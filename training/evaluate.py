@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -40,10 +40,10 @@ from training.truth import class_index, read_mask
 
 if TYPE_CHECKING:
     from training.datasets import Dataset, Sample
+    from training.splits import Protocol
 
 logger = logging.getLogger(__name__)
 
-Protocol = Literal["paper", "leak-free"]
 SCORE_THRESHOLD = 0.001  # low enough that average precision sees every detection that matters
 BATCH = 16  # images decoded at a time
 BACKGROUND = "background"

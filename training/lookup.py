@@ -33,12 +33,13 @@ from core.types import (
 )
 from models import get_spec
 from training._grouping import NEAR, thumbnail_of, views
-from training.evaluate import Protocol, evaluate
+from training.evaluate import evaluate
 from training.truth import class_index, read_mask
 
 if TYPE_CHECKING:
     from models._spec import ModelSpec
     from training.datasets import Dataset, Sample
+    from training.splits import Protocol
 
 NAME: Final = "lookup"
 _TITLE: Final = "the training image most like it"

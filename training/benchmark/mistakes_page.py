@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from core.types import DecodedImage, Predictor
     from training.datasets import Dataset, Sample
-    from training.evaluate import Protocol
+    from training.splits import Protocol
 
 SHOWN: Final = 12  # images in the figure; the table has all
 _SIDE_IN: Final = 1.15  # of a picture in the figure

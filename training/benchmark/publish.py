@@ -14,9 +14,10 @@ from training.benchmark.lookup_page import load_lookups
 from training.benchmark.page import render, sections
 from training.benchmark.plans import DATA, OPTIONAL_DATA, SETTINGS, plan
 from training.benchmark.records import RowRecord, load_records
-from training.benchmark.rows import Protocol, Row, Table
+from training.benchmark.rows import Row, Table
 from training.benchmark.sheet import Sheet
 from training.benchmark.sheets import SHEETS
+from training.splits import Protocol
 
 if TYPE_CHECKING:
     from core.types import Predictor

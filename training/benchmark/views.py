@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.errors import DatasetError
-from training.benchmark.rows import Protocol, View
+from training.benchmark.rows import View
+from training.splits import Protocol
 
 if TYPE_CHECKING:
     from training.datasets import Dataset
