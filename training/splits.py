@@ -210,7 +210,7 @@ def _fill_empty(items: Sequence[Item], assignment: Assignment, split: Split) -> 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a public set is divided under the paper protocol, and how that is said to the reader."""
+    """How a set is divided under the paper protocol, and how that is said to the reader."""
 
     divide: Callable[[Sequence[Item], int], Assignment]
     statement: str
