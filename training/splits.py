@@ -18,7 +18,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Protocol = Literal["paper", "leak-free"]
+from core.records import Protocol as Protocol
+
 Split = Literal["train", "val", "test"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SPLITS: tuple[Split, ...] = get_args(Split)
