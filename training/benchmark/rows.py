@@ -36,7 +36,6 @@ class View:
     """
 
     name: str
-    words: str
     of: Callable[[Dataset, Protocol, int], Dataset]
 
 
