@@ -15,6 +15,7 @@ from core.taxonomy import native_side
 from core.types import Task
 
 Box = tuple[float, float, float, float]
+Protocol = Literal["paper", "leak-free"]  # how a data set is divided; see `training.splits`
 Verdict = Literal["accept", "defect", "review"]
 Source = Literal["bundled", "local", "hub", "hub-cached"]
 ReviewState = Literal["pending", "sending", "sent", "verified", "parked", "unknown"]
@@ -48,7 +49,7 @@ class Evaluation(Record):
     model: str
     revision: str
     dataset: str
-    protocol: Literal["paper", "leak-free"]
+    protocol: Protocol
     split: str
     test_id: str  # SHA-256 of the sorted image hashes of the split
     metrics: tuple[Metric, ...]
@@ -70,7 +71,7 @@ class RunRecord(Record):
     model: str
     scale: str
     dataset: str
-    protocol: Literal["paper", "leak-free"]
+    protocol: Protocol
     dataset_id: str  # SHA-256 of the sorted manifest of all splits
     test_id: str
     labels: tuple[str, ...]
@@ -127,7 +128,7 @@ class ReleaseConfig(Record):
     labels: tuple[str, ...]
     image_size: int  # px
     dataset: str
-    protocol: Literal["paper", "leak-free"]
+    protocol: Protocol
     parameters: int
     gflops: float
     weights_file: PlainName = "model.safetensors"
@@ -315,7 +316,7 @@ class DatasetVersion(Record):
     parent: str | None
     dataset: str  # name of the public set it grew from
     folder: str  # its name among the prepared data sets
-    protocol: Literal["paper", "leak-free"]
+    protocol: Protocol
     counts: dict[str, dict[str, int]]
     test_id: str  # SHA-256 of the sorted image hashes of the test split
     reviewed: int  # images whose labels are a reviewer's
@@ -331,6 +332,6 @@ class ServedModel(Record):
     revision: str
     labels: tuple[str, ...]
     metrics: tuple[Metric, ...]  # on a test split, if there was one
-    protocol: Literal["paper", "leak-free"] | None = None  # of that split
+    protocol: Protocol | None = None  # of that split
     source: Source
     parameters: int

@@ -52,11 +52,6 @@ class Repeat:
     false_alarms: float  # such rows expected by chance
 
     @property
-    def missed(self) -> int:
-        """Places between the first and the last mark where there is none."""
-        return self.turns + 1 - len(self.marks)
-
-    @property
     def diameter(self) -> float:
         """Of the roll whose circumference is the period."""
         return self.period / math.pi

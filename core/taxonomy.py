@@ -191,8 +191,13 @@ def title(label: str) -> str:
     """
     if known := _BY_NAME.get(label):
         return known.title
-    words = label.replace("_", " ").strip()
-    return words if words != words.lower() else words.capitalize()
+    tidied = words(label).strip()
+    return tidied if tidied != tidied.lower() else tidied.capitalize()
+
+
+def words(label: str) -> str:
+    """A class as a person reads it within a line."""
+    return label.replace("_", " ")
 
 
 def look(label: str) -> Look:

@@ -60,8 +60,13 @@ def fold_checkpoint(path: Path) -> dict[str, NDArray[np.float32]]:
     return {name: value.detach().numpy() for name, value in folded.state_dict().items()}
 
 
-def _renamed(tensors: Mapping[str, Tensor], layers: Mapping[int, int] | None) -> dict[str, Tensor]:
-    """Give stock-named tensors the names they have in a network whose layers sit elsewhere."""
+def renamed(tensors: Mapping[str, Tensor], layers: Mapping[int, int] | None) -> dict[str, Tensor]:
+    """Stock YOLO11's tensors by the names they have in a network whose layers sit elsewhere.
+
+    Args:
+        tensors: by their names in the stock network.
+        layers: `ModelSpec.coco_layers`; None where all sit where they were.
+    """
     if layers is None:
         return dict(tensors)
     places: dict[int, list[int]] = {}
@@ -124,7 +129,7 @@ def load_coco_npz(
     own = dict(network.named_parameters())
     fits = {
         name: tensor
-        for name, tensor in _renamed(_unfold(stock, arrays, images), layers).items()
+        for name, tensor in renamed(_unfold(stock, arrays, images), layers).items()
         if name in own and own[name].shape == tensor.shape
     }
     lent = {name: tensor for name, tensor in fits.items() if _convolution(name) in fits}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from core.errors import WeightsError, WeightsNotFoundError
-from core.records import Record, ReleaseConfig
+from core.records import Protocol, Record, ReleaseConfig
 from core.types import DecodedImage, Detections, Prediction, Predictor
 from models import get_spec, names
 
@@ -59,7 +59,7 @@ class CommitteeTuning(Record):
     # tuning that was made without it keeps its revision.
     operating: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda stored: not stored)
     dataset: str
-    protocol: Literal["paper", "leak-free"]
+    protocol: Protocol
     val_id: str  # SHA-256 of the sorted image hashes of the validation split
     n: int  # its images
     mAP50_95: float  # of the committee on that split: chosen there, so better than it will do

@@ -22,7 +22,7 @@ MAX_MEMBER_BYTES = 64 * 1024**2
 
 
 class Archive(Protocol):
-    """Where a public data set is read from."""
+    """Where a data set is read from."""
 
     def names(self) -> tuple[str, ...]:
         """Paths of all files, with forward slashes, relative to the top, sorted."""
@@ -125,7 +125,7 @@ def open_source(source: Path) -> ZipSource | FolderSource:
         return FolderSource(source)
     if source.is_file():
         return ZipSource(source)
-    raise DatasetError(f"No data at {source}: give the public archive (zip) or its folder.")
+    raise DatasetError(f"No data at {source}: give a zip or a folder.")
 
 
 def composed(name: str) -> str:
@@ -145,8 +145,8 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         parts = PurePosixPath(_slashed(info))
         if parts.is_absolute() or ".." in parts.parts or any(":" in p for p in parts.parts[:1]):
             raise DatasetError(
-                f"{path} holds the path {info.filename!r}, which leaves the archive; "
-                "take the archive from its public source again."
+                f"{path} holds the path {info.filename!r}, which leaves the archive: pack it "
+                "anew, or take it from its public source again."
             )
 
 

@@ -159,7 +159,7 @@ def balancing(
                 plan.balance,
                 strength,
                 _classes_per_image(train),
-                classes,
+                classes - (train.task == "segment"),
                 seed,
                 epoch_images=epoch_images,
             )
@@ -186,10 +186,10 @@ def _counts(train: Split, classes: int) -> Vector:
 
 
 def _classes_per_image(train: Split) -> list[list[int]]:
-    """What is on each image; background is on all of them and left out."""
+    """Ids of what is on each image; background is on all of them and no class here."""
     if train.task == "classify":
         return [[int(target)] for target in train.targets]
-    return [[int(k) for k in np.unique(target.cpu()) if k > 0] for target in train.targets]
+    return [[int(k) - 1 for k in np.unique(target.cpu()) if k > 0] for target in train.targets]
 
 
 def last_bias(network: nn.Module, classes: int) -> nn.Parameter:

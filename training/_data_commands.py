@@ -111,7 +111,7 @@ def _show_statistics(measured: DatasetStatistics) -> None:
     kinds = {"images": measured.by_images} | ({"objects": measured.by_objects} if sized else {})
     for of, uneven in kinds.items():
         console.print(
-            f"training {of}: largest over smallest class {uneven.ratio:.1f}, Gini "
+            f"training {of}: largest over smallest class {uneven.told_ratio}, Gini "
             f"{uneven.gini:.2f}, worth {uneven.effective_classes:.1f} of {len(measured.classes)} "
             "equal classes"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +74,7 @@ def labels(
             )
         predictors = [open_predictor(name, weights, device, settings.paths) for name in asked]
         who = " ".join(f"--model {name}" for name in asked)
-        who += f" --weights {weights}" if weights else ""
+        who += f" --weights {shlex.quote(str(weights))}" if weights else ""
         checked = Checked(
             dataset=opened,
             protocol=protocol.value,

@@ -138,10 +138,10 @@ def _format(
     kinds = {"COCO (.json)": jsons, "YOLO (.txt)": texts}
     kinds |= {"Pascal VOC (.xml)": xmls} if task == "detect" else {"masks (.png)": masks}
     seen = [kind for kind, files in kinds.items() if files]
-    if len(seen) != 1:
-        told = f"Annotations were found as {' and as '.join(seen)}: leave" if seen else "No "
-        told += " one of them." if seen else f"annotations were found: give {', '.join(kinds)}."
-        raise DatasetError(told)
+    if not seen:
+        raise DatasetError(f"No annotations were found: give {', '.join(kinds)}.")
+    if len(seen) > 1:
+        raise DatasetError(f"Annotations were found as {' and as '.join(seen)}: leave one of them.")
     if jsons:
         return CocoFiles(archive, jsons, images), {}
     if texts:

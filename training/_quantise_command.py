@@ -28,17 +28,15 @@ def quantise(
     if record and limit is not None:
         raise typer.BadParameter("--record tells of the whole validation split: leave --limit out.")
     with errors_on_one_line():
-        from models import get_spec, use_threads
-        from training.benchmark.speed import release_of
+        from models import use_threads
         from training.datasets import open_dataset
-        from training.initial import release_folder
         from training.quantise import parity_of, record_loss
         from training.quantise import quantise as make
+        from training.served import served_release
 
         paths = read_settings().paths
         use_threads(threads)
-        get_spec(model)  # a misspelt name is told as such
-        folder = release_of(model, paths) if weights is None else release_folder(weights)
+        folder = served_release(model, weights, paths)
         dataset = open_dataset(data, paths.datasets)
         typer.echo(make(folder, dataset, paths.cache, images=images, seed=seed))
         row = parity_of(folder, paths, limit=limit)

@@ -1,7 +1,8 @@
 """Layouts of the public archives: which image goes with which annotation, class, part and group.
 
 Two kinds are understood: an archive with a MANIFEST.csv (path, sha256, class, group, scene, part),
-and the layouts in which the sets were first published. Nothing is decoded here.
+and the layouts in which the sets were first published. What sets of one's own have in common with
+them is here, too: manifest, names, copies. Nothing is decoded here.
 """
 
 from __future__ import annotations

@@ -78,9 +78,8 @@ def _stack(axes: Axes, parts: dict[str, list[int]], colours: dict[str, str]) -> 
 
 def _title(statistics: DatasetStatistics) -> str:
     s, uneven = statistics, statistics.by_images
-    ratio = f"{uneven.ratio:.1f}" if uneven.ratio != float("inf") else "infinite"
     return (
         f"{s.dataset}, {s.protocol}: {s.images['train']} training images, classes uneven by "
-        f"{ratio}, Gini {uneven.gini:.2f}, worth {uneven.effective_classes:.1f} of "
+        f"{uneven.told_ratio}, Gini {uneven.gini:.2f}, worth {uneven.effective_classes:.1f} of "
         f"{len(s.classes)} equal ones"
     )

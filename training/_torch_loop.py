@@ -116,7 +116,6 @@ class Loop:
                 self._conclude({"train_loss": loss, **scores})
         finally:
             progress.close()
-        self._draw()
 
     def checkpoint(self) -> None:
         """Replace last.pt; it holds tensors and primitives only."""
@@ -147,10 +146,6 @@ class Loop:
         if self.run.load_record().epochs < self.epoch:  # killed between the checkpoint and this
             self._report()
         logger.info("resume %s after epoch %d", self.run.id, self.epoch)
-
-    def _draw(self) -> None:
-        plots.draw_curves(self.run, title=f"{self.spec.title}, {self.run.id}")
-        self._drawn = time.monotonic()
 
     def _is_stuck(self) -> bool:
         patience = self.plan.patience
@@ -253,7 +248,8 @@ class Loop:
         self.checkpoint()
         self._report()
         if time.monotonic() - self._drawn > CURVES_EVERY_S:
-            self._draw()
+            plots.draw_curves(self.run, title=f"{self.spec.title}, {self.run.id}")
+            self._drawn = time.monotonic()
         logger.info("epoch %d: %s", epoch, ", ".join(f"{k} {v:.4f}" for k, v in row.items()))
 
     def _report(self) -> None:

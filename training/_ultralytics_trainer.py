@@ -35,12 +35,12 @@ from ultralytics.data.build import InfiniteDataLoader, build_yolo_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 
 from core.files import write_atomically
+from training import plots
 from training._depthwise import quicken
 from training._loaders import draw_mosaics_from_all, drawing_by, end, fits_in_memory
 from training._network_state import modules_of, network_state
 from training.detector_recipe import ema_decay, fitness
 from training.distillation import SoftLoss, Teacher
-from training.plots import draw_curves
 from training.progress import TrainingProgress
 from training.runs import RunFolder, save_checkpoint
 
@@ -275,8 +275,8 @@ class SteelTrainer(DetectionTrainer):  # type: ignore[misc]
         logger.info(
             "epoch %d/%d %s, %.1f images/s", self.epoch + 1, self.epochs, told, self._images_per_s
         )
-        if (self.epoch + 1) % CURVES_EVERY == 0 or self.epoch + 1 == self.epochs:
-            draw_curves(self._run, title=self._run.id)
+        if (self.epoch + 1) % CURVES_EVERY == 0:
+            plots.draw_curves(self._run, title=f"{self._spec.title}, {self._run.id}")
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """Ultralytics asks here whether to repeat the epoch; a diverged run ends instead."""

@@ -18,7 +18,7 @@ from training.evaluate import Measurement, measure
 if TYPE_CHECKING:
     from core.types import Predictor
     from training.datasets import Dataset
-    from training.evaluate import Protocol
+    from training.splits import Protocol
 
 
 class Difference(Record):

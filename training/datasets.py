@@ -1,4 +1,4 @@
-"""Prepared data sets: the samples of a public set, checked, grouped and split once for all.
+"""Prepared data sets: the samples of a public set or of one's own, checked and split once for all.
 
 A prepared set is a folder `NAME/` with `images/`, `masks/` (segment), `samples.jsonl` (one sample a
 line, sorted by file) and `dataset.json` (labels, identity, counts, faults found). Splits are frozen

@@ -75,7 +75,8 @@ def find_errors(scenes: Sequence[Scene], classes: int, weights: Counts) -> BoxEr
     """Tell the errors of a detector apart and weigh them.
 
     Args:
-        scenes: truth and detections, image by image; every detection counts, however unsure.
+        scenes: truth and detections, image by image, with one truth at least; every detection
+            counts, however unsure.
         classes: how many there are.
         weights: (resamples, scenes), how often each image counts; none are needed.
     """

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -40,10 +40,10 @@ from training.truth import class_index, read_mask
 
 if TYPE_CHECKING:
     from training.datasets import Dataset, Sample
+    from training.splits import Protocol
 
 logger = logging.getLogger(__name__)
 
-Protocol = Literal["paper", "leak-free"]
 SCORE_THRESHOLD = 0.001  # low enough that average precision sees every detection that matters
 BATCH = 16  # images decoded at a time
 BACKGROUND = "background"
@@ -116,20 +116,14 @@ def measure(
         DatasetError: if task or labels differ, the split is empty or shows none of the classes, or
             an image is unreadable.
     """
-    _check(predictor, dataset)
-    samples = dataset.split(protocol, split)
-    if not samples:
-        raise DatasetError(f"{dataset.name} has no {split} images under protocol {protocol}.")
+    samples = images_for(predictor, dataset, protocol=protocol, split=split)
     by_group = protocol == "leak-free"
     groups = [s.group if by_group else s.file for s in samples]
     weights = metrics.resample_weights(groups, resamples=resamples, seed=seed)
     judge = {"detect": _detection, "segment": _segmentation, "classify": _classification}
     scores = judge[dataset.task](predictor, samples, dataset.labels, weights)
     if np.isnan(list(scores.values.values())).any():
-        raise DatasetError(
-            f"{dataset.name} has no defect in its {split} images under protocol {protocol}: there "
-            "is nothing to be found on them."
-        )
+        raise nothing_to_find(dataset, protocol=protocol, split=split)
     evaluation = Evaluation(
         model=predictor.spec.name,
         revision=predictor.revision,
@@ -157,7 +151,14 @@ def measure(
     return Measurement(evaluation, scores.resamples, scores.class_resamples, scores.support)
 
 
-def _check(predictor: Predictor, dataset: Dataset) -> None:
+def images_for(
+    predictor: Predictor, dataset: Dataset, *, protocol: Protocol, split: str
+) -> tuple[Sample, ...]:
+    """The images of a split, if the predictor can be asked about them.
+
+    Raises:
+        DatasetError: if task or labels differ, or the split is empty.
+    """
     if predictor.spec.task != dataset.task:
         raise DatasetError(
             f"{dataset.name} is a data set to {dataset.task}: {predictor.spec.name} is made to "
@@ -168,6 +169,18 @@ def _check(predictor: Predictor, dataset: Dataset) -> None:
             f"{predictor.spec.name} {predictor.revision} knows {', '.join(predictor.labels)}; "
             f"{dataset.name} has {', '.join(dataset.labels)}: they must be the same."
         )
+    samples = dataset.split(protocol, split)
+    if not samples:
+        raise DatasetError(f"{dataset.name} has no {split} images under protocol {protocol}.")
+    return samples
+
+
+def nothing_to_find(dataset: Dataset, *, protocol: str, split: str) -> DatasetError:
+    """The error to raise about a split that shows sound steel alone."""
+    return DatasetError(
+        f"{dataset.name} has no defect in its {split} images under protocol {protocol}: there is "
+        "nothing to be found on them."
+    )
 
 
 def _metric(name: str, value: float, scores: _Scores, n: int) -> Metric:

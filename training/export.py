@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -24,8 +23,8 @@ def to_yolo_folder(
     folder: Path,
     *,
     splits: Sequence[str] = ("train", "val", "test"),
-) -> Path:
-    """Write `images/SPLIT`, `labels/SPLIT` and `data.yaml`; an older export there is replaced.
+) -> None:
+    """Write `images/SPLIT` and `labels/SPLIT`; an older export there is replaced.
 
     Images are links to the prepared set (copies where links are impossible), so the caches that
     ultralytics drops beside labels stay in this folder and never reach the data set. Those with
@@ -36,9 +35,6 @@ def to_yolo_folder(
         protocol: paper or leak-free.
         folder: where the export goes.
         splits: which splits; joined ones such as "val+test" become one folder "val+test".
-
-    Returns:
-        Path of data.yaml, to be given to the trainer.
 
     Raises:
         DatasetError: if the set has no boxes to detect, or a split is unknown.
@@ -61,9 +57,6 @@ def to_yolo_folder(
                 _link(source, images / sample.file)
             text = _yolo_lines(sample, dataset.labels)
             (labels / sample.file).with_suffix(".txt").write_text(text, "utf-8")
-    data_yaml = folder / "data.yaml"
-    data_yaml.write_text(_yaml(dataset, folder, splits), "utf-8")
-    return data_yaml
 
 
 def _yolo_lines(sample: Sample, labels: Sequence[str]) -> str:
@@ -74,15 +67,6 @@ def _yolo_lines(sample: Sample, labels: Sequence[str]) -> str:
         w, h = (x2 - x1) / sample.width, (y2 - y1) / sample.height
         lines.append(f"{labels.index(label)} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f}\n")
     return "".join(lines)
-
-
-def _yaml(dataset: Dataset, folder: Path, splits: Sequence[str]) -> str:
-    """The data.yaml; JSON strings are YAML strings, which spares a library here."""
-    lines = [f"path: {json.dumps(str(folder.resolve()))}"]
-    lines += [f"{split}: {json.dumps(f'images/{split}')}" for split in splits]
-    lines += ["names:"]
-    lines += [f"  {k}: {json.dumps(label)}" for k, label in enumerate(dataset.labels)]
-    return "\n".join(lines) + "\n"
 
 
 def _link(source: Path, target: Path) -> None:

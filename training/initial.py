@@ -91,7 +91,9 @@ def initialise(
     if tuple(config.labels) != tuple(labels):
         known = _without_classes(known, config, scale)
     if config.name == STOCK and stock_layers is not None:
-        fitting = _fitting(own, _moved(known, stock_layers))
+        from models._coco import renamed  # ultralytics is behind it, which no segmenter needs
+
+        fitting = _fitting(own, renamed(known, stock_layers))
         network.load_state_dict(fitting, strict=False)
         return Origin(f"{words}, {len(fitting)} of {len(own)} tensors")
     if own.keys() != donor.state_dict().keys():
@@ -114,14 +116,3 @@ def _without_classes(
 def _fitting(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What of `given` the network has a place for."""
     return {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-
-
-def _moved(stock: Mapping[str, Tensor], layers: Mapping[int, int]) -> dict[str, Tensor]:
-    """Tensors of stock YOLO11 by the names they have where `layers` puts theirs."""
-    moved = {}
-    for ours, theirs in layers.items():
-        for name, tensor in stock.items():
-            before, index, rest = name.split(".", 2)
-            if int(index) == theirs:
-                moved[f"{before}.{ours}.{rest}"] = tensor
-    return moved

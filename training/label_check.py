@@ -40,7 +40,7 @@ from training.truth import class_index, read_mask
 if TYPE_CHECKING:
     from core.types import Predictor
     from training.datasets import Dataset, Sample
-    from training.evaluate import Protocol
+    from training.splits import Protocol
 
 _FUSED_FROM: Final = 0.01  # lower scores move no box worth showing
 

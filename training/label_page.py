@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from core.files import write_atomically
 from core.images import KEPT, decode
 from core.records import Box
+from core.taxonomy import words
 from training.label_check import CheckedImage, ClassLabels, LabelCheck
 from training.label_doubts import KINDS, Doubt, rounded
 from training.label_places import Share
@@ -81,11 +82,6 @@ def say(doubt: Doubt) -> str:
             return f"{label} is found elsewhere, IoU {doubt.overlap:.2f}"
         case "not seen":
             return f"{label} is labelled and nobody finds it"
-
-
-def words(label: str) -> str:
-    """A class as a person reads it within a line."""
-    return label.replace("_", " ")
 
 
 def where(doubt: Doubt) -> str:

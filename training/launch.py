@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError, RollmarkError, TrainingError
 from core.files import remove_unfinished
@@ -23,8 +23,8 @@ from training.watched import EnoughTrained, Watch, WatchedRun, conclude
 if TYPE_CHECKING:
     from core.records import RunRecord
     from models._spec import ModelSpec
+    from training.splits import Protocol
 
-Protocol = Literal["paper", "leak-free"]
 WAIT_S = 10.0  # image loaders of a process that was killed live a few seconds longer
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

@@ -22,7 +22,7 @@ class TrainingProgress:
     """A bar over all batches of all epochs; silent where there is no terminal."""
 
     def __init__(self, *, epochs: int, batches: int, done: int, console: Console) -> None:
-        self._epochs, self._batches = epochs, batches
+        self._batches = batches
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),

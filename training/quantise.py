@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.errors import ConfigError
+from core.errors import ConfigError, DatasetError
 from core.images import KEPT, decode
 from core.records import Int8Loss, ReleaseConfig
 from core.settings import PathSettings
@@ -38,12 +38,12 @@ from models._predictors import AnyPredictor, make_predictor
 from models._proof import PROOF_IMAGES, compare, graph_of, in_torch
 from models._release import read_release, write_config
 from models._runtime import Runtime
-from training.benchmark.speed import release_of
 from training.benchmark.speed_records import Parity, ParityRecord
 from training.datasets import Dataset, Sample
 from training.evaluate import evaluate
 from training.learned import training_data
 from training.runs import describe_machine
+from training.served import served_release
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,8 @@ def measure_parity(
         DatasetError: if a release's data set is not prepared.
         WeightsError: if a release is damaged.
     """
-    rows = [parity_of(release_of(name, paths), paths, limit=limit, int8=int8) for name in models]
+    folders = (served_release(name, None, paths) for name in models)
+    rows = [parity_of(folder, paths, limit=limit, int8=int8) for folder in folders]
     return ParityRecord(
         machine=describe_machine("cpu"), measured_at=datetime.now(UTC), rows=tuple(rows)
     )
@@ -246,7 +247,7 @@ class _Watched:
 def _drawn(dataset: Dataset, protocol: str, count: int, seed: int) -> list[DecodedImage]:
     samples = dataset.split(protocol, "train")
     if not samples:
-        raise ConfigError(f"{dataset.name} has no training images under protocol {protocol}.")
+        raise DatasetError(f"{dataset.name} has no training images under protocol {protocol}.")
     return [decode(sample.path, limits=KEPT) for sample in _some(samples, count, seed=seed)]
 
 

@@ -139,14 +139,21 @@ def _blocks(
     for start in range(0, len(files), size):
         part = tuple(files[start : start + size])
         named = tuple(masks[file] for file in part)
-        stats = [file.stat() for file in part]
         identity = [
-            [file.name, mask, stat.st_size, stat.st_mtime_ns]
-            for file, mask, stat in zip(part, named, stats, strict=True)
+            [file.name, mask, *_size_and_date(file)] for file, mask in zip(part, named, strict=True)
         ]
         text = json.dumps([job, identity], sort_keys=True)
         blocks.append(Block(hashlib.sha256(text.encode()).hexdigest()[:24], part, named))
     return blocks
+
+
+def _size_and_date(file: Path) -> tuple[int, int]:
+    """In bytes and ns; zeros of a link that leads nowhere, which whoever opens it will tell."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return 0, 0
+    return facts.st_size, facts.st_mtime_ns
 
 
 def _claim(output: Path, job: Mapping[str, Any]) -> None:
@@ -263,9 +270,10 @@ def _cluster(address: str | None) -> Iterator[Any]:
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as exc:
-            raise TrainingError(
-                f"No Ray cluster answers at {address}: {str(exc).splitlines()[0][:200]}."
-            ) from exc
+            failed = (
+                f"No Ray cluster answers at {address}" if address else "Ray does not start here"
+            )
+            raise TrainingError(f"{failed}: {str(exc).splitlines()[0][:200]}.") from exc
     try:
         yield ray
     finally:

@@ -16,6 +16,7 @@ from core.files import write_atomically
 from core.records import ReleaseConfig, RunRecord
 from core.types import Task
 from models._release import write_config
+from training import plots
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 def release_best(run: RunFolder, spec: ModelSpec) -> RunRecord:
     """Write the release of a run's best epoch and call the run finished; twice gives the same.
 
+    Its curves are drawn to the last epoch, however the run came to its end.
+
     Raises:
         WeightsError: if the weights cannot be stored in fp16.
     """
@@ -38,6 +41,7 @@ def release_best(run: RunFolder, spec: ModelSpec) -> RunRecord:
     network = spec.build(len(record.labels), record.scale)
     network.load_state_dict(load_file(run.best))
     release = write_release(run.release, network, record=record, title=spec.title, task=spec.task)
+    plots.draw_curves(run, title=f"{spec.title}, {run.id}")
     run.save_record(release.run)
     logger.info("run %s kept epoch %s: %s", run.id, record.best_epoch, record.validation)
     return release.run

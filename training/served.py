@@ -64,13 +64,8 @@ def _committee(weights: Path | None, device: str, paths: PathSettings, runtime: 
 def _model(
     model: str, weights: Path | None, device: str, paths: PathSettings, runtime: str
 ) -> Predictor:
-    spec = get_spec(model)
     folder = served_release(model, weights, paths)
-    place = choose_device(device)
-    predictor = load(folder, device=place, runtime=runtime, cache=paths.cache)
-    if predictor.spec.name != spec.name:
-        raise WeightsError(f"{folder} holds weights of {predictor.spec.name}, not of {spec.name}.")
-    return predictor
+    return load(folder, device=choose_device(device), runtime=runtime, cache=paths.cache)
 
 
 def served_release(model: str, weights: Path | None, paths: PathSettings) -> Path:
@@ -79,15 +74,18 @@ def served_release(model: str, weights: Path | None, paths: PathSettings) -> Pat
     Raises:
         UnknownModelError: if there is no such model.
         WeightsNotFoundError: if it has no release.
+        WeightsError: if the release's description is damaged, or it is another model's.
     """
-    if weights is not None:
-        return release_folder(weights)
-    return find_release(
-        get_spec(model).name,
-        bundled=paths.bundled,
-        releases=paths.releases,
-        fetched=paths.fetched,
+    name = get_spec(model).name
+    folder = (
+        find_release(name, bundled=paths.bundled, releases=paths.releases, fetched=paths.fetched)
+        if weights is None
+        else release_folder(weights)
     )
+    held = read_release(folder).name
+    if held != name:
+        raise WeightsError(f"{folder} holds weights of {held}, not of {name}.")
+    return folder
 
 
 def releases_asked(

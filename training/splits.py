@@ -18,7 +18,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Protocol = Literal["paper", "leak-free"]
+from core.records import Protocol as Protocol
+
 Split = Literal["train", "val", "test"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -210,7 +211,7 @@ def _fill_empty(items: Sequence[Item], assignment: Assignment, split: Split) -> 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a public set is divided under the paper protocol, and how that is said to the reader."""
+    """How a set is divided under the paper protocol, and how that is said to the reader."""
 
     divide: Callable[[Sequence[Item], int], Assignment]
     statement: str

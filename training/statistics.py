@@ -53,6 +53,11 @@ class Imbalance:
     gini: float
     effective_classes: float
 
+    @property
+    def told_ratio(self) -> str:
+        """The ratio with one digit; in a word where it has none."""
+        return "infinite" if np.isinf(self.ratio) else f"{self.ratio:.1f}"
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetStatistics:

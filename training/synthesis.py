@@ -94,7 +94,7 @@ def synthesise(
     Args:
         dataset: a prepared set.
         wanted: label -> number of synthetic images that shall hold it.
-        folder: gets images, masks and `synthetic.jsonl`; emptied of an earlier synthesis by name.
+        folder: gets images, masks and `synthetic.jsonl`; files of these names are replaced.
         protocol: whose training split is used and grows; the others' are as they were.
         seed: of everything random.
 

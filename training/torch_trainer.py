@@ -11,7 +11,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
@@ -34,10 +34,9 @@ from training.synthesis import training_set
 if TYPE_CHECKING:
     from models._spec import ModelSpec
     from training.datasets import Dataset
+    from training.splits import Protocol
 
 logger = logging.getLogger(__name__)
-
-Protocol = Literal["paper", "leak-free"]
 
 
 def train_network(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,10 +40,9 @@ from training.synthesis import training_set
 
 if TYPE_CHECKING:
     from training.datasets import Dataset
+    from training.splits import Protocol
 
 logger = logging.getLogger(__name__)
-
-Protocol = Literal["paper", "leak-free"]
 
 CALIBRATION_IMAGES = 64  # to settle BatchNorm when starting from folded COCO weights
 

@@ -206,6 +206,20 @@ def test_masks_are_balanced_by_their_pixels_and_by_what_is_on_them() -> None:
     assert factors == pytest.approx([1.0, math.sqrt(2)])
 
 
+def test_an_equal_share_of_the_images_is_one_of_the_defects_without_background() -> None:
+    spec = get_spec("sme_deeplabv3plus")
+    held = ((1,), (1,), (2,), (2,), ())  # each class on 0.4 of the images, of two classes: 1/2
+    masks = tuple(torch.tensor([[0, *ids]], dtype=torch.uint8) for ids in held)
+    train = Split("segment", (torch.zeros(1, 1, 2),) * 5, masks)
+    plan = make_plan(spec, epochs=1, batch=2, overrides={"balance": "repeat_factor"})
+    network = TinyNetwork(3, dense=True)
+    sampler = balancing(
+        spec, plan, train, classes=3, seed=0, network=network, epoch_images=5
+    ).sampler
+    # sqrt((1/2) / 0.4)
+    assert sampler.factors == pytest.approx([1.1180, 1.1180, 1.1180, 1.1180, 1.0], abs=1e-4)
+
+
 @pytest.mark.parametrize("method", sorted({*methods_for("classify")} - {"synthesis"}))
 def test_every_method_trains_a_classifier_and_is_recorded(
     method: str, uneven: Dataset, tmp_path: Path

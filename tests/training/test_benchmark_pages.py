@@ -11,15 +11,10 @@ from tests.training.canned import Canned
 from tests.training.row_records import classified, record
 from training.benchmark import figures
 from training.benchmark.balance_choice import best_method
+from training.benchmark.examples import draw_masks, easy_and_hard, say_easy_and_hard
 from training.benchmark.page import render, sections
 from training.benchmark.plans import plan, select
-from training.benchmark.publish import (
-    draw_masks,
-    easy_and_hard,
-    page_text,
-    say_easy_and_hard,
-    write_page,
-)
+from training.benchmark.publish import page_text, write_page
 from training.benchmark.records import RowRecord, load_records, save_record
 from training.benchmark.rows import Row
 from training.benchmark.sheets import BALANCE, CLASSIFY, DETECT

@@ -270,6 +270,16 @@ def test_weights_are_those_of_one_model(home: Path) -> None:
     assert "--weights" in done.stderr
 
 
+def test_a_folder_with_a_blank_is_quoted_where_the_page_says_how_to_write_it_again(
+    home: Path,
+) -> None:
+    folder = home / "bundled" / "mobilesteelnet"
+    folder = folder.rename(home / "my weights")
+    done = call(home, "--model", "mobilesteelnet", "--weights", str(folder))
+    assert done.exit_code == 0, done.output
+    assert f"--weights '{folder}' --split val`" in (home / "labels-neu-cls.md").read_text()
+
+
 def test_the_command_refuses_who_has_learned_from_the_images(home: Path) -> None:
     done = call(home, "--split", "train", "--model", "mobilesteelnet")
     assert done.exit_code == 1

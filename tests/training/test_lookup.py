@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,19 @@ def test_where_nothing_is_a_copy_nothing_is_said_of_copies(tmp_path: Path) -> No
     ]
     measured = look_up(set_of(tmp_path, "classify", samples), protocol="paper", resamples=0)
     assert (measured.settings["copies"], "on_copies" in measured.settings) == (0, False)
+
+
+def test_copies_that_all_show_sound_steel_have_no_labels_to_agree(tmp_path: Path) -> None:
+    sound = write(tmp_path, drawn(), split="train", label="dent", task="detect")
+    copy = write(tmp_path, np.fliplr(drawn()), split="test", label="dent", task="detect")
+    samples = [
+        replace(sound, boxes=()),
+        replace(copy, boxes=()),
+        write(tmp_path, drawn(1), split="test", label="dent", task="detect"),
+    ]
+    measured = look_up(set_of(tmp_path, "detect", samples), protocol="paper", resamples=0)
+    assert measured.metric("mAP50").value == 0.0  # nothing to be remembered of the dent
+    assert (measured.settings["copies"], "on_copies" in measured.settings) == (1, False)
 
 
 def test_without_training_images_nothing_can_be_looked_up(tmp_path: Path) -> None:

@@ -220,8 +220,21 @@ def test_a_detectors_page_tells_what_it_loses_and_shows_labels_beside_findings(
         assert picture.format == "PNG"
 
 
+def test_a_split_of_sound_steel_alone_has_nothing_that_a_detector_could_lose(
+    tiny_neu_det: Dataset, tmp_path: Path
+) -> None:
+    sound = tuple(dataclasses.replace(sample, boxes=()) for sample in tiny_neu_det.samples)
+    answers = {sample.sha256: [(0, 0.9, 10.0, 10.0, 50.0, 50.0)] for sample in sound}
+    seen = asked(
+        dataclasses.replace(tiny_neu_det, samples=sound),
+        Canned("detect", tiny_neu_det.labels, answers),
+    )
+    with pytest.raises(DatasetError, match="neu-det has no defect in its test images under"):
+        write_boxes(tmp_path, seen)
+
+
 def test_a_model_of_another_task_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(DatasetError, match="give a data set of the model's task"):
+    with pytest.raises(DatasetError, match="a data set to classify: sme_deeplabv3plus is made to"):
         asked(dataset, Canned("segment", LABELS, {}))
 
 

@@ -400,8 +400,13 @@ def test_a_zip_with_a_path_that_leaves_it_is_refused(path: str, tmp_path: Path) 
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr(path, jpeg(0))
 
-    with pytest.raises(DatasetError, match="leaves the archive"):
+    with pytest.raises(DatasetError, match="leaves the archive: pack it anew, or take it"):
         prepare("x-sdd", tmp_path / "bad.zip", tmp_path / "out")
+
+
+def test_a_source_that_is_not_there_is_asked_for_whosever_pictures_it_holds(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"No data at .*mill\.zip: give a zip or a folder\.$"):
+        prepare("mill-a", tmp_path / "mill.zip", tmp_path / "out", task="detect")
 
 
 def test_a_zip_with_a_member_that_is_no_name_holds_no_image(tmp_path: Path) -> None:

@@ -119,6 +119,16 @@ def test_a_data_set_with_other_classes_is_refused(tmp_path: Path, tiny_neu_det: 
         quantise(tmp_path / "r", tiny_neu_det, tmp_path)
 
 
+def test_weights_of_another_model_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    releases.describe(tmp_path / "r", "da_yolo", task="detect")
+    asked = ["quantise", "grace", "--data", "neu-det", "--weights", str(tmp_path / "r")]
+    done = CliRunner().invoke(app, asked)
+    assert (done.exit_code, done.stderr) == (
+        1,
+        f"{tmp_path / 'r'} holds weights of da_yolo, not of grace.\n",
+    )
+
+
 def test_some_pictures_are_drawn_from_all_and_not_the_first_by_name(tmp_path: Path) -> None:
     samples = draw_dataset(tmp_path, "classify").samples
     drawn = [sample.file for sample in _some(samples, 4)]

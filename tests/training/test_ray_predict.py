@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from core.errors import InputError
+from core.errors import InputError, TrainingError
 from core.images import ImageLimits
 from core.types import Predictor
 from models import get_spec
@@ -160,6 +160,21 @@ def test_a_job_started_again_does_only_what_is_missing(
     assert seen in ([10], [9])  # one block; nine readable images if it is the damaged one's
 
 
+def test_a_link_that_leads_nowhere_is_told_as_without_a_cluster(
+    cluster: None, archive: Path, tmp_path: Path
+) -> None:
+    (archive / "40.png").symlink_to(tmp_path / "gone.png")
+    eye = partial(SlowEye, tmp_path / "diary", 0)
+    assert predict_archive(eye, archive, tmp_path / "out", block=20) == (41, 2)  # 07 and the link
+    assert predict_folder(eye(), archive, tmp_path / "local") == (41, 2)
+    assert read(tmp_path / "out") == read(tmp_path / "local")
+    last = read(tmp_path / "out")["images"][-1]
+    assert last == {
+        "file": "40.png",
+        "error": "'40.png' cannot be opened: it is not there; an image file is.",
+    }
+
+
 @pytest.mark.parametrize(
     ("revision", "tta"),
     [
@@ -184,3 +199,24 @@ def test_shards_of_another_job_are_not_mixed_in(
     with pytest.raises(InputError, match="holds the shards of another job"):
         predict_archive(make, archive, output)
     assert not (tmp_path / "diary").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("10.0.0.1:6379", r"^No Ray cluster answers at 10\.0\.0\.1:6379: no answer\.$"),
+        (None, r"^Ray does not start here: no answer\.$"),
+    ],
+)
+def test_it_is_told_which_ray_does_not_answer(
+    address: str | None, says: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(TrainingError, match=says):
+        predict_archive(
+            partial(SlowEye, tmp_path / "diary", 0), archive, tmp_path / "out", address=address
+        )

@@ -96,6 +96,10 @@ def test_imbalance_by_hand(counts, ratio: float, gini: float, effective: float) 
     assert found.effective_classes == pytest.approx(effective, rel=1e-5)
 
 
+def test_a_ratio_to_nothing_is_told_in_a_word() -> None:
+    assert [imbalance(counts).told_ratio for counts in ([3, 2], [4, 0])] == ["1.5", "infinite"]
+
+
 def test_nothing_to_count_is_an_error() -> None:
     with pytest.raises(DatasetError, match="holds no class"):
         imbalance([0, 0])

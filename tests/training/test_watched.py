@@ -60,6 +60,16 @@ def test_a_run_that_is_ended_after_two_epochs_releases_the_better_of_them(start,
     assert conclude(RunFolder(tmp_path / "r")) == record
 
 
+def test_the_curves_of_a_run_that_is_ended_reach_its_last_epoch(start, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "training.plots.draw_curves",
+        lambda run, title: drawn.append((title, [row["epoch"] for row in run.metrics()])),
+    )
+    start(watch=lambda record: record.epochs == 2)
+    assert drawn == [("MobileSteelNet (MSFF + CIEMA), r", [1, 2])]
+
+
 def test_what_the_watch_raises_stops_the_run_and_it_can_be_gone_on_with(start):
     def replaced(record):
         raise LeaseLost("another process took over")
@@ -96,4 +106,5 @@ def test_a_detector_s_run_is_ended_the_same_way(tmp_path, tiny_neu_det):
     )
     assert (record.epochs, record.epochs_planned) == (1, 3)
     assert read_release(tmp_path / "d" / "release").run == record
+    assert (tmp_path / "d" / "curves.png").is_file()
     assert not (tmp_path / "d" / "scratch").exists()

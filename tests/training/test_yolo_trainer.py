@@ -416,7 +416,7 @@ def test_balance_replaces_the_papers_sampler_and_weighs_the_loss(
         heard.append(None if loss.class_weights is None else loss.class_weights.ravel().tolist())
         return loss
 
-    monkeypatch.setattr("training._ultralytics_trainer.draw_curves", lambda *_, **__: None)
+    monkeypatch.setattr("training.plots.draw_curves", lambda *_, **__: None)
     spec = dataclasses.replace(get_spec("grace"), criterion=criterion)  # with DS-CBSM++
     counts = tiny_neu_det.counts("leak-free")["train"]
     boxes = np.array([counts[label] for label in tiny_neu_det.labels], dtype=np.float64)
@@ -443,7 +443,7 @@ def test_stock_loss_takes_the_place_of_the_papers(
         asked.append("paper")
         return v8DetectionLoss(network)
 
-    monkeypatch.setattr("training._ultralytics_trainer.draw_curves", lambda *_, **__: None)
+    monkeypatch.setattr("training.plots.draw_curves", lambda *_, **__: None)
     spec = dataclasses.replace(get_spec("yolo11"), criterion=criterion)
     run = RunFolder.create(tmp_path, model="yolo11", scale="n", seed=3)
     record = train(spec, tiny_neu_det, run, epochs=1, overrides={"loss": "stock"})

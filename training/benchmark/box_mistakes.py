@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.images import KEPT, decode
-from core.taxonomy import look
+from core.taxonomy import look, words
 from training import metrics
-from training.benchmark.page import words
-from training.benchmark.publish import easy_and_hard, say_easy_and_hard
+from training.benchmark.examples import easy_and_hard, say_easy_and_hard
 from training.detection_errors import KINDS, BoxErrors, find_errors, image_f1
 from training.detection_metrics import Scene, best_confidence, rank
-from training.evaluate import detection_scenes
+from training.evaluate import detection_scenes, nothing_to_find
 from training.plots import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -37,9 +36,15 @@ _MEANING = (
 
 
 def write_boxes(pages: Path, asked: Asked) -> Path:
-    """Write a detector's page and figure; returns the page."""
+    """Write a detector's page and figure; returns the page.
+
+    Raises:
+        DatasetError: if the split shows no defect, or an image is unreadable.
+    """
     labels = asked.dataset.labels
     samples = asked.dataset.split(asked.protocol, asked.split)
+    if not any(sample.boxes for sample in samples):
+        raise nothing_to_find(asked.dataset, protocol=asked.protocol, split=asked.split)
     scenes = detection_scenes(asked.predictor, samples, labels)
     groups = [s.group if asked.protocol == "leak-free" else s.file for s in samples]
     weights = metrics.resample_weights(groups, resamples=RESAMPLES, seed=0)

@@ -160,7 +160,8 @@ def _run(task: TableName, rows: tuple[Row, ...], place: Place) -> None:
 
 def _draw_cases(rows: tuple[Row, ...], place: Place) -> None:
     """Renew the figure of masks from the paper's network, if its leak-free weights are here."""
-    from training.benchmark.publish import draw_segmentation_cases
+    from models import load
+    from training.benchmark.examples import draw_masks
     from training.datasets import open_dataset
 
     for row in rows:
@@ -168,7 +169,8 @@ def _draw_cases(rows: tuple[Row, ...], place: Place) -> None:
         full = row.network == "sme_deeplabv3plus-paper" and row.protocol == "leak-free"
         if full and (run.release / "config.json").is_file():
             dataset = open_dataset(row.data, place.data_root)
-            draw_segmentation_cases(run.release, dataset, place.pages, device=place.device)
+            predictor = load(run.release, device=place.device)
+            draw_masks(predictor, dataset, place.pages / "segmentation-cases.png")
             return
 
 

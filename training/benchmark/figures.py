@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from training.benchmark.page import words
+from core.taxonomy import look, words
 from training.benchmark.sheet import Section, Sheet
 from training.benchmark.summary import Line, is_shown, mean_and_spread
 from training.plots import COLOURS, new_figure, save_figure
@@ -129,8 +129,6 @@ def draw_cases(
         path: of the PNG.
     """
     from matplotlib.patches import Patch
-
-    from core.taxonomy import look
 
     colours = [look(label).colour for label in labels]
     figure = new_figure(1.55 * len(cases) + 0.4, 5.4)

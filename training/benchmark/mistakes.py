@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from core.types import Predictor
     from training.datasets import Dataset, Sample
-    from training.evaluate import Protocol
+    from training.splits import Protocol
 
 NEIGHBOURS: Final = 3  # training images shown beside a mistake
 

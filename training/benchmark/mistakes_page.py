@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from core import taxonomy
-from core.errors import DatasetError
 from core.files import write_atomically
 from core.images import KEPT, decode
+from core.taxonomy import CLASSES, words
 from training.benchmark.mistakes import NEIGHBOURS, Mistake, by_strip, class_strips
-from training.benchmark.page import words
+from training.evaluate import images_for
 from training.plots import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from core.types import DecodedImage, Predictor
     from training.datasets import Dataset, Sample
-    from training.evaluate import Protocol
+    from training.splits import Protocol
 
 SHOWN: Final = 12  # images in the figure; the table has all
 _SIDE_IN: Final = 1.15  # of a picture in the figure
@@ -48,29 +47,14 @@ class Asked:
     command: str  # that writes the page
 
     def __post_init__(self) -> None:
-        task = self.predictor.spec.task
-        if task != self.dataset.task:
-            raise DatasetError(
-                f"{self.predictor.spec.name} is made to {task}, {self.dataset.name} to "
-                f"{self.dataset.task}: give a data set of the model's task."
-            )
-        if tuple(self.predictor.labels) != self.dataset.labels:
-            raise DatasetError(
-                f"{self.predictor.spec.name} {self.predictor.revision} knows "
-                f"{', '.join(self.predictor.labels)}; {self.dataset.name} has "
-                f"{', '.join(self.dataset.labels)}: they must be the same."
-            )
-        if not self.dataset.split(self.protocol, self.split):
-            raise DatasetError(
-                f"{self.dataset.name} has no {self.split} images under protocol {self.protocol}."
-            )
+        images_for(self.predictor, self.dataset, protocol=self.protocol, split=self.split)
 
     @property
     def stem(self) -> str:
         """Name of page and picture without their endings."""
         stem = f"mistakes-{self.predictor.spec.name}"
         # a set of one's own has a page beside that of the public one, which others read
-        return stem if self.dataset.name in taxonomy.CLASSES else f"{stem}-{self.dataset.name}"
+        return stem if self.dataset.name in CLASSES else f"{stem}-{self.dataset.name}"
 
     def head(self, told: str) -> list[str]:
         """Title, and whose answers to which images these are; `told` says what came of it."""
@@ -127,7 +111,7 @@ def write_classes(pages: Path, asked: Asked, mistakes: Sequence[Mistake], *, hea
 
 def write_masks(pages: Path, asked: Asked) -> Path:
     """Write a segmenter's page and figure: easy and hard images, prediction beside truth."""
-    from training.benchmark.publish import draw_masks, say_easy_and_hard
+    from training.benchmark.examples import draw_masks, say_easy_and_hard
 
     picture = f"{asked.stem}.png"
     easy, hard = draw_masks(

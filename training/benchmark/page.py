@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from core.records import Evaluation, Metric
+from core.taxonomy import words
 from models import get_spec
 from training.benchmark.plans import DATA
 from training.benchmark.records import RowRecord
@@ -76,11 +77,6 @@ def render(
     text += _missing(parts)
     text += _runs(parts)
     return "\n".join(text).rstrip() + "\n"
-
-
-def words(label: str) -> str:
-    """A class as a person reads it within a line."""
-    return label.replace("_", " ")
 
 
 def percent(value: float) -> str:

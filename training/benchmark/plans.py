@@ -7,8 +7,9 @@ from fnmatch import fnmatchcase
 
 from core.errors import ConfigError
 from training import balance
-from training.benchmark.rows import PROTOCOLS, TABLES, Protocol, Row, Setting, Table
+from training.benchmark.rows import PROTOCOLS, TABLES, Row, Setting, Table
 from training.benchmark.views import FEW_LABELS
+from training.splits import Protocol
 
 _ZOOMED = {"in_place": 0.0}  # zooms and shifts to the last, as published work has it
 _AVERAGED = {"optimizer": "AdamW", "lr0": 2e-3, "weight_decay": 0.01, "ema": 0.99, **_ZOOMED}

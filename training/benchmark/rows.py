@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from training.detector_recipe import IN_PLACE
+from training.splits import Protocol
 
 if TYPE_CHECKING:
     from training.datasets import Dataset
 
 Table = Literal["detect", "segment", "classify", "balance"]
 TABLES: tuple[Table, ...] = get_args(Table)
-Protocol = Literal["paper", "leak-free"]
 PROTOCOLS: tuple[Protocol, ...] = ("leak-free", "paper")  # the headline first
 
 
@@ -36,7 +36,6 @@ class View:
     """
 
     name: str
-    words: str
     of: Callable[[Dataset, Protocol, int], Dataset]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from training.benchmark.rows import Protocol, Table
+from training.benchmark.rows import Table
 from training.benchmark.summary import Line
+from training.splits import Protocol
 
 Section = tuple[str, str, str, str]  # group, data, setting, protocol
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from core.taxonomy import words
 from training.benchmark import targets
 from training.benchmark.balance_choice import say_choice
-from training.benchmark.page import percent, words
+from training.benchmark.page import percent
 from training.benchmark.rows import Table
 from training.benchmark.sheet import Block, Column, Section, Sheet
 from training.benchmark.summary import Line

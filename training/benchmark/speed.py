@@ -31,7 +31,7 @@ from core.taxonomy import labels as labels_of
 from core.taxonomy import native_side
 from models import get_spec, names
 from models._openvino import native_precision
-from models._release import find_release, load_network, read_release
+from models._release import load_network, read_release
 from models._tiling import tile
 from training.benchmark.speed_aims import OURS
 from training.benchmark.speed_app import measure_app
@@ -39,6 +39,7 @@ from training.benchmark.speed_contenders import Contender, Subject, contenders
 from training.benchmark.speed_records import Growth, SpeedRecord, SubjectSpeed, Timing
 from training.predict import BATCH
 from training.runs import describe_machine, git_commit
+from training.served import served_release
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ def subjects_of(paths: PathSettings, models: Sequence[str], *, stock: bool) -> l
     """The releases at their own size, detectors at 640 px too, and stock networks beside them."""
     subjects = []
     for name in models:
-        folder = release_of(name, paths)
+        folder = served_release(name, None, paths)
         config = read_release(folder)
         own = Subject(
             model=name,
@@ -283,20 +284,11 @@ def _repeated(picture: bytes, width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def release_of(name: str, paths: PathSettings) -> Path:
-    """Folder of the release that the app would serve.
-
-    Raises:
-        WeightsNotFoundError: if there is none.
-    """
-    return find_release(name, bundled=paths.bundled, releases=paths.releases, fetched=paths.fetched)
-
-
 def served_names(paths: PathSettings) -> tuple[str, ...]:
     """The models that have a release here."""
     found = []
     for name in names():
         with suppress(WeightsNotFoundError):
-            release_of(name, paths)
+            served_release(name, None, paths)
             found.append(name)
     return tuple(found)

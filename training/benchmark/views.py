@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.errors import DatasetError
-from training.benchmark.rows import Protocol, View
+from training.benchmark.rows import View
+from training.splits import Protocol
 
 if TYPE_CHECKING:
     from training.datasets import Dataset
@@ -43,8 +44,4 @@ def few_labels(dataset: Dataset, protocol: Protocol, seed: int, *, per_class: in
     return replace(dataset, samples=tuple(s for s in dataset.samples if s.file in kept))
 
 
-FEW_LABELS = View(
-    name=f"few{FEW}",
-    words=f"{FEW} labelled images a class in train and in val, drawn anew by each seed",
-    of=partial(few_labels, per_class=FEW),
-)
+FEW_LABELS = View(name=f"few{FEW}", of=partial(few_labels, per_class=FEW))
