@@ -235,13 +235,20 @@ class Batches:
                 if job.state in UNFINISHED and not is_known:
                     self._waiting.append(job.id)
 
+    def _look_round(self) -> None:
+        """Forget what has had its time, and take up what was left unfinished."""
+        try:
+            self.store.forget_old(self.keep_days)
+            self.comparisons.forget_old()
+            self._take_up_what_is_left()
+        except Exception:  # the thread has to live on: the folder may be another machine's
+            logger.exception("the folders of batches and comparisons could not be looked through")
+
     def _work(self) -> None:
         while True:
             self._wake.wait(timeout=_LOOK_ROUND_S)
             self._wake.clear()
-            self.store.forget_old(self.keep_days)
-            self.comparisons.forget_old()
-            self._take_up_what_is_left()
+            self._look_round()
             while True:
                 with self._lock:
                     if not self._waiting:
@@ -294,6 +301,8 @@ class Batches:
                     self.store.is_heard(job_id)
                     return
                 self._keep(job_id, self._look(job, index))
+                with self._lock:
+                    self._times.append(time.monotonic())
             finished = {"state": "done", "finished_at": datetime.now(UTC)}
             self.store.save(job.model_copy(update=finished))
             logger.info("batch %s is done", job_id[:6])
@@ -302,7 +311,6 @@ class Batches:
         self.store.append(job_id, answer)
         with self._lock:
             self._remember(job_id)[answer.index] = answer
-            self._times.append(time.monotonic())
 
     def _look(self, job: Job, index: int) -> Answer:
         """One picture; whatever is wrong with it is its own answer.
