@@ -6,9 +6,7 @@ configuration; both follow from the settings and from the releases that are serv
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from core.errors import WeightsNotFoundError
 from core.images import ImageStore
 from core.ledger import Ledger, open_ledger
 from core.settings import Settings
+from hub.channel import operator
 
 if TYPE_CHECKING:
     from hub.registry import Release
@@ -58,7 +57,7 @@ def open_desk(settings: Settings, releases: Sequence[Release] | None = None) -> 
     """
     labelling, mask_labels = served_classes(settings, releases)
     ledger = open_ledger(settings.paths.ledger_url)
-    project, who = settings.label_studio.project, f"{_user()}@{socket.gethostname()}:{os.getpid()}"
+    project, who = settings.label_studio.project, f"{operator()}:{os.getpid()}"
     queue = ReviewQueue(
         ledger,
         ImageStore(settings.paths.images),
@@ -87,10 +86,3 @@ def served_classes(
         )
     labelling = labelling_of((config.task, config.labels) for config in configs)
     return labelling, {c.name: c.labels for c in configs if c.task == "segment"}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return "rollmark"

@@ -130,22 +130,19 @@ class Batches:
         """
         image = image_of(self._service, shown)
         picture = Picture(shown.name, shown.name, Path(shown.path).read_bytes())
+        seen = shown.inspection
         job = self.store.create(
-            iter([picture]),
-            title=shown.name,
-            model=shown.inspection.model,
-            score_threshold=None,
-            left_out=(),
+            iter([picture]), title=shown.name, model=seen.model, score_threshold=None, left_out=()
         )
         answer = Answer(
             index=0,
-            inspection=shown.inspection,
+            inspection=seen,
             title=shown.title,
             labels=shown.labels,
-            queued=shown.inspection.review_item is not None,
+            queued=seen.review_item is not None,
         )
         try:
-            self._save_tile(job.id, 0, tile(image, shown.inspection, shown.labels))
+            self._save_tile(job.id, 0, tile(image, seen, shown.labels))
             self._keep(job.id, answer)
             job = job.model_copy(update={"state": "done", "finished_at": datetime.now(UTC)})
             self.store.save(job)
@@ -293,9 +290,7 @@ class Batches:
                 done = set(self._remember(job_id))
                 self._in_hand = job_id
                 self._times.clear()
-            for index in range(len(job.names)):
-                if index in done:
-                    continue
+            for index in (k for k in range(len(job.names)) if k not in done):
                 if self.store.is_to_stop(job_id):
                     self.store.save(job.model_copy(update={"state": "stopped"}))
                     self.store.is_heard(job_id)

@@ -30,6 +30,7 @@ from demo import gpu
 from demo.batching import Batcher
 from hub.registry import Release, resolve, switches
 from models import accelerate, choose_device, load, names, use_threads
+from models._release import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class LoadedModels:
         deciding = switches(name, self._paths)
         before = _stamp(deciding)  # taken first: a change while reading is noticed next time
         release = resolve(name, self._paths)
-        own = (release.folder / "config.json",)
+        own = (release.folder / CONFIG_FILE,)
         known = _Known(release, deciding + own, before + _stamp(own))
         with self._lock:
             self._known[name] = known

@@ -16,7 +16,7 @@ from demo.markup import note, refused
 from demo.reviewing import THUMB_PX, Reviewing
 from demo.sign_in import acting, acts
 from demo.theme import script
-from demo.words import count
+from demo.words import capital, count
 
 HEADING: Final = "Labels to look at again"
 SHOWN: Final = 24  # images listed
@@ -132,9 +132,7 @@ def _row(look: SecondLook, thumbnail: str, address: str) -> str:
         if thumbnail
         else '<span class="blank" aria-hidden="true">?</span>'
     )
-    reasons = "".join(
-        f"<li>{escape(reason[:1].upper() + reason[1:])}</li>" for reason in look.reasons
-    )
+    reasons = "".join(f"<li>{escape(capital(reason))}</li>" for reason in look.reasons)
     link = (
         f'<a href="{escape(address)}" target="_blank" rel="noopener noreferrer">'
         f"Open task {look.task_id} in Label Studio ↗</a>"
