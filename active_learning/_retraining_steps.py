@@ -139,17 +139,15 @@ class Steps:
             incumbent=incumbent.config.revision,
         )
 
-    def _train(
-        self, run: RetrainingRun, incumbent: Release, dataset: Dataset, device: str
-    ) -> RunRecord:
+    def _train(self, run: RetrainingRun, incumbent: Release, dataset: Dataset, device: str) -> None:
         """Fine-tune the incumbent in the run's folder, or go on with it there."""
         from models import get_spec
         from training.launch import start_run
 
         spec, folder = get_spec(run.model), RunFolder(self._settings.paths.runs / run.id)
-        if folder.has_record() and (record := folder.load_record()).finished_at is not None:
-            return record
-        return start_run(
+        if folder.has_record() and folder.load_record().finished_at is not None:
+            return
+        start_run(
             spec,
             dataset,
             runs_root=self._settings.paths.runs,

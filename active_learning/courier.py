@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import Final
 
 from active_learning.desk import Desk
-from active_learning.errands import fetch, send
+from active_learning.errands import fetch, has_token, send
 from active_learning.push import STOPPED, PushReport
 from active_learning.wording import count
-from core.errors import ConfigError, InputError, LeaseHeld, RollmarkError
+from core.errors import ConfigError, InputError, LeaseHeld, LeaseLost, RollmarkError
 from core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -63,8 +63,7 @@ class Courier:
     @property
     def is_employed(self) -> bool:
         """Whether there is a token, without which there is nothing it could do."""
-        token = self._settings.label_studio.token
-        return token is not None and bool(token.get_secret_value().strip())
+        return has_token(self._settings.label_studio)
 
     @property
     def carried(self) -> Carried:
@@ -154,8 +153,8 @@ class Courier:
         try:
             desk = self._open_desk()
             taken = fetch(self._settings, desk)
-        except LeaseHeld:
-            return  # another replica is at it
+        except (LeaseHeld, LeaseLost):
+            return  # another replica is at it, the second because this one was slow
         except RollmarkError as exc:
             if str(exc) != self.carried.fetch_error:  # an outage is told once
                 logger.warning("fetching from Label Studio failed: %s", exc)

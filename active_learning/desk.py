@@ -6,12 +6,11 @@ configuration; both follow from the settings and from the releases that are serv
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from active_learning.inbox import Inbox
 from active_learning.labelling import Labelling, all_labels_given, labelling_of
@@ -20,6 +19,10 @@ from core.errors import WeightsNotFoundError
 from core.images import ImageStore
 from core.ledger import Ledger, open_ledger
 from core.settings import Settings
+from hub.channel import operator
+
+if TYPE_CHECKING:
+    from hub.registry import Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +43,21 @@ class Desk:
         return dict(counts)
 
 
-def open_desk(settings: Settings) -> Desk:
+def open_desk(settings: Settings, releases: Sequence[Release] | None = None) -> Desk:
     """The desk that the settings describe.
 
     Args:
         settings: of this installation.
+        releases: whose classes a person may choose from; None: every live one's.
 
     Raises:
         WeightsNotFoundError: if no model is served: there is nothing to ask about.
+        WeightsError: if a live release is damaged and `releases` do not say which are sound.
         LedgerError: if the ledger cannot be opened.
     """
-    labelling, mask_labels = served_classes(settings)
+    labelling, mask_labels = served_classes(settings, releases)
     ledger = open_ledger(settings.paths.ledger_url)
-    project, who = settings.label_studio.project, f"{_user()}@{socket.gethostname()}:{os.getpid()}"
+    project, who = settings.label_studio.project, f"{operator()}:{os.getpid()}"
     queue = ReviewQueue(
         ledger,
         ImageStore(settings.paths.images),
@@ -63,15 +68,17 @@ def open_desk(settings: Settings) -> Desk:
     return Desk(ledger, queue, Inbox(ledger, project=project, who=who), labelling, mask_labels)
 
 
-def served_classes(settings: Settings) -> tuple[Labelling, dict[str, tuple[str, ...]]]:
+def served_classes(
+    settings: Settings, releases: Sequence[Release] | None = None
+) -> tuple[Labelling, dict[str, tuple[str, ...]]]:
     """The classes of all models that are served, and those of each segmenter by its name.
 
-    Raises:
-        WeightsNotFoundError: if no model is served.
+    Arguments and errors are those of `open_desk`, which opens a ledger on top.
     """
     from hub.registry import resolve_all
 
-    configs = [release.config for release in resolve_all(settings.paths)]
+    served = resolve_all(settings.paths) if releases is None else releases
+    configs = [release.config for release in served]
     if not configs:
         raise WeightsNotFoundError(
             f"No release of any model lies in {settings.paths.bundled} or "
@@ -79,10 +86,3 @@ def served_classes(settings: Settings) -> tuple[Labelling, dict[str, tuple[str, 
         )
     labelling = labelling_of((config.task, config.labels) for config in configs)
     return labelling, {c.name: c.labels for c in configs if c.task == "segment"}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return "rollmark"

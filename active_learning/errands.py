@@ -16,9 +16,14 @@ from active_learning.leases import Leases
 from active_learning.pull import pull
 from active_learning.push import PushReport, Ranking, push
 from active_learning.queue import OnPoint
-from core.settings import Settings
+from core.settings import LabelStudioSettings, Settings
 
 FETCH_LEASE_S: Final = 60.0
+
+
+def has_token(settings: LabelStudioSettings) -> bool:
+    """Whether there is a token, without which no errand can be run."""
+    return settings.token is not None and bool(settings.token.get_secret_value().strip())
 
 
 def send(

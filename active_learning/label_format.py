@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from active_learning.brush import decode_brush, encode_brush
 from active_learning.labelling import BOX, IMAGE, MASK, NO_DEFECT, VERDICT, Labelling
+from active_learning.wording import capital
 from core.errors import LabelFormatError
 from core.geometry import clip_boxes, decode_rle, encode_rle, percent_to_xyxy, xyxy_to_percent
 from core.records import Annotation, Box, ImageFacts, Inspection, MaskRLE
@@ -42,7 +43,7 @@ def to_task_data(
     """What the task itself carries: the picture, the sentence above it, and our own key."""
     said = [f"“{note.strip()}”"] if note.strip() else []
     why = "; ".join([*said, *reasons]) or "Drawn at random, to see how sure the models may be."
-    return {"image": image_url, "why": why[:1].upper() + why[1:], "dedupe_key": dedupe_key}
+    return {"image": image_url, "why": capital(why), "dedupe_key": dedupe_key}
 
 
 def to_prediction(
@@ -220,13 +221,8 @@ def _regions(inspection: Inspection, mask_labels: Sequence[str]) -> list[dict[st
             if not p:
                 return []
             best = max(p, key=lambda label: p[label])
-            return [
-                {
-                    **_where(VERDICT, "choices"),
-                    "value": {"choices": [best]},
-                    "score": p[best],
-                }
-            ]
+            value = {"choices": [best]}
+            return [{**_where(VERDICT, "choices"), "value": value, "score": p[best]}]
         case _:
             assert_never(inspection.task)
 

@@ -235,7 +235,7 @@ class LabelStudio:
             yield from fresh
             if len(tasks) < PAGE:
                 return
-            last = _time(tasks[-1]["updated_at"])
+            last = datetime.fromisoformat(tasks[-1]["updated_at"])
             # A full page of one and the same time can only be passed by its number.
             page, since = (page + 1, since) if last <= since else (1, last)
 
@@ -327,12 +327,13 @@ class LabelStudio:
 
 
 def _project(answer: Mapping[str, Any]) -> Project:
+    born = datetime.fromisoformat(part(answer, "created_at")).astimezone(UTC)
     return Project(
         id=int(answer["id"]),
         title=str(answer["title"]),
         config=str(answer["label_config"]),
         model_version=str(answer.get("model_version") or ""),
-        origin=f"{answer['id']} {_time(part(answer, 'created_at')).astimezone(UTC).isoformat()}",
+        origin=f"{answer['id']} {born.isoformat()}",
     )
 
 
@@ -343,7 +344,3 @@ def _filter(column: str, operator: str, kind: str, value: Any) -> dict[str, Any]
         "type": kind,
         "value": value,
     }
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

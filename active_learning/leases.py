@@ -25,6 +25,11 @@ from core.errors import LeaseHeld, LeaseLost, LedgerError
 from core.ledger import Base, Ledger
 
 
+def own_name() -> str:
+    """`host:process:nonce`, another one at every call: a process may take its own lease again."""
+    return f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
 class LeaseRow(Base):
     """Table of leases, one row a name; `holder` is null once it was given back."""
 
@@ -67,7 +72,7 @@ class Leases:
         """
         if not ttl_s > 0:
             raise LedgerError(f"A lease of {ttl_s} s ends before it begins; use more than 0 s.")
-        holder = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        holder = own_name()
         with self._ledger.session() as session:
             row = session.get(LeaseRow, name, with_for_update=True)
             if row is None:

@@ -20,7 +20,7 @@ from typing import Final, Literal
 from active_learning._retraining_steps import Interrupted as Interrupted
 from active_learning._retraining_steps import Steps
 from active_learning.desk import Desk
-from active_learning.errands import fetch
+from active_learning.errands import fetch, has_token
 from active_learning.going_live import given_up
 from active_learning.leases import Lease, Leases
 from active_learning.orders import Order, Orders
@@ -229,12 +229,11 @@ def _nothing(views: Sequence[Outlook]) -> PassReport:
 
 def _pull(settings: Settings, desk: Desk) -> None:
     """Fetch answers where there is a token; training waits for no Label Studio that is down."""
-    token = settings.label_studio.token
-    if token is None or not token.get_secret_value().strip():
+    if not has_token(settings.label_studio):
         return
     try:
         fetch(settings, desk)
-    except (LabelStudioError, LeaseHeld) as exc:
+    except (LabelStudioError, LeaseHeld, LeaseLost) as exc:  # the app may be fetching, too
         logger.warning("answers were not fetched: %s", exc)
 
 

@@ -62,7 +62,6 @@ class Overview:
 
     mark: int
     places: Mapping[Place, int]  # images; every place is there
-    states: Mapping[ReviewState, int]  # of the images that are not reviewed; none is absent
     sendable: int  # images that may be sent now
     waiting_since: datetime | None  # of the oldest image that waits to be sent or answered
     classes: Mapping[str, int]  # of those images by their most probable class, most first
@@ -96,21 +95,18 @@ class QueueReader:
         Raises:
             LedgerError: if the ledger cannot be read.
         """
-        places, states, classes = Counter[Place](), Counter[ReviewState](), Counter[str]()
+        places, classes = Counter[Place](), Counter[str]()
         since_when: list[datetime] = []
         with self._lock, desk.ledger.reading() as session:
             _plan_for_many(session)
-            for place, state, main_class, images, oldest in session.execute(_counts(desk)):
+            for place, main_class, images, oldest in session.execute(_counts(desk)):
                 places[place] += images
-                if place != "reviewed":
-                    states[state] += images
                 if place in ("waiting", "there"):
                     classes[main_class] += images
                     since_when.append(oldest)
             return Overview(
                 mark=_mark(session),
                 places={place: places[place] for place in PLACES},
-                states={state: states[state] for state in _PLACE_OF},
                 sendable=session.scalar(_sendable(desk)) or 0,
                 waiting_since=min(since_when, default=None),
                 classes=_most_first(classes),
@@ -193,7 +189,7 @@ def _plan_for_many(session: Session) -> None:
 
 
 def _counts(desk: Desk) -> sa.Select[Any]:
-    """Place, state, main class, number of images and the oldest of them, of each such group."""
+    """Place, main class, number of images and the oldest of them, of each such group."""
     row, answered = ReviewItemRow, answered_tasks(desk.queue.project).subquery()
     in_words = {state: place for state, place in _PLACE_OF.items() if place != "there"}
     is_reviewed = answered.c.task_id.is_not(None)
@@ -203,10 +199,10 @@ def _counts(desk: Desk) -> sa.Select[Any]:
         else_="there",
     ).label("place")
     return (
-        sa.select(place, row.state, row.main_class, sa.func.count(), sa.func.min(row.created_at))
+        sa.select(place, row.main_class, sa.func.count(), sa.func.min(row.created_at))
         .outerjoin_from(row, answered, _is_of(answered))
         .where(row.project == desk.queue.project)
-        .group_by(place, row.state, row.main_class)
+        .group_by(place, row.main_class)
     )
 
 

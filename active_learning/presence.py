@@ -6,15 +6,13 @@ silent, and counts as gone after `SILENT_S`.
 
 from __future__ import annotations
 
-import os
-import socket
-import uuid
 from datetime import datetime, timedelta
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
+from active_learning.leases import own_name
 from core.ledger import Base, Ledger
 from core.records import Record
 
@@ -37,7 +35,7 @@ class WatcherRow(Base):
 class Watcher(Record):
     """A process that makes passes."""
 
-    name: str  # host:process:nonce
+    name: str  # of `own_name`
     poll_min: float
     started_at: datetime
     seen_at: datetime
@@ -60,7 +58,7 @@ class Presence:
         self._ledger = ledger
         self._poll_min = poll_min
         self._started_at = ledger.clock.now()
-        self._name = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._name = own_name()
 
     def beat(self) -> None:
         """Say that this watcher is there.

@@ -98,7 +98,7 @@ def _read_to(tasks: Iterable[Mapping[str, Any]], now: datetime) -> Cursor | None
 
     Such changes are read again until our clock has passed them, be theirs ahead or ours behind.
     """
-    places = [Cursor(_time(task["updated_at"]), int(task["id"])) for task in tasks]
+    places = [Cursor(datetime.fromisoformat(task["updated_at"]), int(task["id"])) for task in tasks]
     ahead = [place for place in places if place.updated_at > now + CLOCKS_APART]
     if ahead:
         logger.warning(
@@ -222,7 +222,7 @@ def _arrival(
     return Arrival(
         task_id=int(raw["task"]),
         annotation_id=int(raw["id"]),
-        updated_at=_time(raw["updated_at"]),
+        updated_at=datetime.fromisoformat(raw["updated_at"]),
         kind="skipped" if annotation is None else "annotated",
         image_sha256=item.image_sha256,
         annotation=annotation,
@@ -315,7 +315,3 @@ def _batches(tasks: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
             batch = []
     if batch:
         yield batch
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

@@ -161,15 +161,12 @@ class ReviewQueue:
         self,
         *,
         state: ReviewState | None = None,
-        image_sha256: str | None = None,
         task_id: int | None = None,
         limit: int = 1000,
         offset: int = 0,
     ) -> tuple[ReviewItem, ...]:
         """Items of the project, highest priority first, then oldest; filters are joined by and."""
         query = ranked(self.project, state)
-        if image_sha256 is not None:
-            query = query.where(ReviewItemRow.image_sha256 == image_sha256)
         if task_id is not None:
             query = query.where(ReviewItemRow.task_id == task_id)
         with self.ledger.reading() as session:

@@ -31,6 +31,7 @@ USER: Final = "rollmark@localhost.local"
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _PROGRAM: Final = _ROOT / ".venv-label-studio" / "bin" / "label-studio"
 _START_S: Final = 600.0  # the first start makes the database, which takes minutes on a slow disk
+_STOP_S: Final = 30.0
 _QUIET: Final = {
     "SENTRY_DSN": "",
     "FRONTEND_SENTRY_DSN": "",
@@ -140,15 +141,27 @@ def main(
                 f"ROLLMARK_LABEL_STUDIO__TOKEN={token}\n"
                 "and start the app again. Stop Label Studio with Ctrl+C."
             )
-            server.wait()
+            code = server.wait()
+            raise LabelStudioError(
+                f"Label Studio ended by itself with code {code}; {folder / 'server.log'} says more."
+            )
         except KeyboardInterrupt:
             typer.echo("Stopped.")
         finally:
-            server.terminate()
-            server.wait(timeout=30)
+            _end(server)
     except RollmarkError as exc:
         typer.echo(" ".join(str(exc).split()), err=True)
         raise typer.Exit(1) from exc
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End a server, by force where it does not hear."""
+    server.terminate()
+    try:
+        server.wait(timeout=_STOP_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _port_of(url: str) -> int:

@@ -68,10 +68,6 @@ class Pool(Protocol):
     """Images with hidden labels, what learns from them, and how it may choose."""
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Class names."""
-
-    @property
     def strategies(self) -> tuple[str, ...]:
         """By which it can choose; OURS and RANDOM are among them."""
 

@@ -155,7 +155,6 @@ def k_centre(members: Floats, size: int, centres: Floats) -> list[int]:
 def fit_head(features: Floats, truth: Indices, n_classes: int) -> Callable[[Floats], Floats]:
     """A linear head: features (n, D) -> probabilities (n, C), 0 for a class without a label."""
     present = np.unique(truth)
-
     if len(present) == 1:
 
         def certain(asked: Floats) -> Floats:

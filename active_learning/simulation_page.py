@@ -181,7 +181,6 @@ def _saved(name: str, saving: Saving) -> str:
 
 
 def _plot(simulations: Mapping[str, Simulation]) -> Figure:
-
     judged = {s.dataset for s in simulations.values() if s.split != CALIBRATED_ON}
     shown = {  # a split that only chose has its table, and no panel
         title: s

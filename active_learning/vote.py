@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from active_learning.wording import listed, named
+from active_learning.wording import capital, listed, named
 from core.types import Task
 
 _MOST_NAMED: Final = 4  # classes in one part of the vote; of more, one less is named
@@ -90,7 +90,7 @@ def _vote(opinions: Sequence[Opinion], names: Sequence[str], *, also: bool = Fal
         who, what = f"{who} that know {what}", "it" if len(names) == 1 else "them"
     verb = "sees" if seen == 1 else "see"
     words = f"{who} {'also ' if also else ''}{verb} {what}"
-    return words if also else words[:1].upper() + words[1:]
+    return words if also else capital(words)
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -22,6 +22,11 @@ def named(label: str) -> str:
     return name[:1].lower() + name[1:] if label == label.lower() else name
 
 
+def capital(text: str) -> str:
+    """A sentence that begins with a capital, whatever name or class it begins with."""
+    return text[:1].upper() + text[1:]
+
+
 def count(n: int, noun: str) -> str:
     """`1 place`, `2 places`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -130,22 +130,19 @@ class Batches:
         """
         image = image_of(self._service, shown)
         picture = Picture(shown.name, shown.name, Path(shown.path).read_bytes())
+        seen = shown.inspection
         job = self.store.create(
-            iter([picture]),
-            title=shown.name,
-            model=shown.inspection.model,
-            score_threshold=None,
-            left_out=(),
+            iter([picture]), title=shown.name, model=seen.model, score_threshold=None, left_out=()
         )
         answer = Answer(
             index=0,
-            inspection=shown.inspection,
+            inspection=seen,
             title=shown.title,
             labels=shown.labels,
-            queued=shown.inspection.review_item is not None,
+            queued=seen.review_item is not None,
         )
         try:
-            self._save_tile(job.id, 0, tile(image, shown.inspection, shown.labels))
+            self._save_tile(job.id, 0, tile(image, seen, shown.labels))
             self._keep(job.id, answer)
             job = job.model_copy(update={"state": "done", "finished_at": datetime.now(UTC)})
             self.store.save(job)
@@ -235,13 +232,20 @@ class Batches:
                 if job.state in UNFINISHED and not is_known:
                     self._waiting.append(job.id)
 
+    def _look_round(self) -> None:
+        """Forget what has had its time, and take up what was left unfinished."""
+        try:
+            self.store.forget_old(self.keep_days)
+            self.comparisons.forget_old()
+            self._take_up_what_is_left()
+        except Exception:  # the thread has to live on: the folder may be another machine's
+            logger.exception("the folders of batches and comparisons could not be looked through")
+
     def _work(self) -> None:
         while True:
             self._wake.wait(timeout=_LOOK_ROUND_S)
             self._wake.clear()
-            self.store.forget_old(self.keep_days)
-            self.comparisons.forget_old()
-            self._take_up_what_is_left()
+            self._look_round()
             while True:
                 with self._lock:
                     if not self._waiting:
@@ -286,14 +290,14 @@ class Batches:
                 done = set(self._remember(job_id))
                 self._in_hand = job_id
                 self._times.clear()
-            for index in range(len(job.names)):
-                if index in done:
-                    continue
+            for index in (k for k in range(len(job.names)) if k not in done):
                 if self.store.is_to_stop(job_id):
                     self.store.save(job.model_copy(update={"state": "stopped"}))
                     self.store.is_heard(job_id)
                     return
                 self._keep(job_id, self._look(job, index))
+                with self._lock:
+                    self._times.append(time.monotonic())
             finished = {"state": "done", "finished_at": datetime.now(UTC)}
             self.store.save(job.model_copy(update=finished))
             logger.info("batch %s is done", job_id[:6])
@@ -302,7 +306,6 @@ class Batches:
         self.store.append(job_id, answer)
         with self._lock:
             self._remember(job_id)[answer.index] = answer
-            self._times.append(time.monotonic())
 
     def _look(self, job: Job, index: int) -> Answer:
         """One picture; whatever is wrong with it is its own answer.

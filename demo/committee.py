@@ -34,6 +34,11 @@ def sits_untuned(release: Release, offered: Sequence[Release]) -> bool:
     )
 
 
+def networks_of(release: Release, releases: Sequence[Release]) -> tuple[Release, ...]:
+    """Whose networks answer for a release: its own, or those of the committee's members."""
+    return _members(releases) if release.config.name == COMMITTEE else (release,)
+
+
 def ready(
     release: Release, releases: Sequence[Release], loaded: LoadedModels, paths: PathSettings
 ) -> tuple[Release, Predictor]:
@@ -53,7 +58,7 @@ def ready(
         return held.release, held.predictor
     from models._committee import Committee
 
-    sitting = [loaded.load(member) for member in _members(releases)]
+    sitting = [loaded.load(member) for member in networks_of(release, releases)]
     members = [held.release for held in sitting]
     tuning = _tuning(members, paths)
     answering = _as_release(members, tuning, paths)

@@ -53,6 +53,11 @@ class Layers:
 ALL_LAYERS: Final = Layers()
 
 
+def usual_layers(inspection: Inspection, *, names: bool = True) -> Layers:
+    """What is drawn unless somebody chooses: boxes, or masks without boxes around them."""
+    return Layers(boxes=inspection.task == "detect", mask=True, names=names)
+
+
 @dataclass(frozen=True, slots=True)
 class _Canvas:
     """An enlarged copy of the image and how its pixels relate to the source's."""

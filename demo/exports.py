@@ -25,7 +25,7 @@ from core.pitch import PixelPitch
 from core.records import Inspection
 from core.scratch import scratch
 from core.types import Image
-from demo.draw import Layers, beside, sheet
+from demo.draw import Layers, beside, sheet, usual_layers
 from demo.handlers import TILE_SIDE_PX, Compared
 from demo.words import Finding, findings
 
@@ -101,7 +101,7 @@ def encode_comparison(
     if kind == "png":
         drawn = beside(
             [
-                sheet(pixels, seen, labels=of, layers=_laid(seen), max_side_px=TILE_SIDE_PX)
+                sheet(pixels, seen, labels=of, layers=usual_layers(seen), max_side_px=TILE_SIDE_PX)
                 for seen, of in zip(compared.inspections, compared.labels, strict=True)
             ]
         )
@@ -114,11 +114,6 @@ def encode_comparison(
             lines += [(seen.model, *row) for row in _rows(seen, pitch, ruled=ruled)]
         return _csv(lines).encode()
     raise InputError(f"Cannot write {kind!r}; {', '.join(KINDS)} are possible.")
-
-
-def _laid(inspection: Inspection) -> Layers:
-    """What a page draws unless it is told otherwise: boxes, or masks without boxes around them."""
-    return Layers(boxes=inspection.task == "detect", mask=True, names=True)
 
 
 def as_csv(inspection: Inspection, pitch: PixelPitch | None = None, *, ruled: bool = False) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from core.errors import WeightsError
 from core.types import DecodedImage, Prediction, Predictor
 from models import load
+from models._release import CONFIG_FILE
 
 if TYPE_CHECKING:
     from models._spec import ModelSpec
@@ -112,5 +113,5 @@ def _built(version: _Version) -> Predictor:
 def _hash_config(folder: Path) -> str:
     """Of the description of a release; "" where there is none, which `load` says better."""
     with suppress(OSError):
-        return hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+        return hashlib.sha256((folder / CONFIG_FILE).read_bytes()).hexdigest()
     return ""

@@ -19,7 +19,7 @@ import numpy as np
 from core.errors import InputError, RollmarkError, WeightsNotFoundError
 from core.records import Inspection, ReleaseConfig
 from core.types import DecodedImage, Image, Task
-from demo.draw import Layers, overlay
+from demo.draw import Layers, overlay, usual_layers
 from demo.expecting import expect
 from demo.heat import Heat, paint
 from demo.service import AUTO, Comparison, Look, Service
@@ -148,12 +148,11 @@ def draw_tile(look: Look) -> Image:
 
 def tile(image: DecodedImage, inspection: Inspection, labels: Sequence[str]) -> Image:
     """`draw_tile` of an answer that was given before."""
-    layers = Layers(boxes=inspection.task == "detect", mask=True, names=False)
     return overlay(
         image.pixels,
         inspection,
         labels=labels,
-        layers=layers,
+        layers=usual_layers(inspection, names=False),
         max_side_px=TILE_SIDE_PX,
         seen_side_px=TILE_SEEN_PX,
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from core.cpus import memory_granted_mb
-from core.errors import RollmarkError, WeightsError, WeightsNotFoundError
+from core.errors import ConfigError, RollmarkError, WeightsError, WeightsNotFoundError
 from core.images import MEGA, decode
 from core.records import ReleaseConfig
 from core.settings import PathSettings, ServingSettings
@@ -30,6 +30,7 @@ from demo import gpu
 from demo.batching import Batcher
 from hub.registry import Release, resolve, switches
 from models import accelerate, choose_device, load, names, use_threads
+from models._release import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class LoadedModels:
             for number, release in enumerate(releases):
                 try:
                     self.load(release)
-                except WeightsError as exc:
+                except RollmarkError as exc:
                     logger.error("%s could not be loaded: %s", release.config.name, exc)
                 if number == 0:
                     on_first()
@@ -127,6 +128,8 @@ class LoadedModels:
         """The network of a release, or of the one that has taken its place, built if need be.
 
         Raises:
+            ConfigError: if the device of the settings is not here and no earlier revision is in
+                memory.
             WeightsError: if the weights are damaged and no earlier revision is in memory.
             WeightsNotFoundError: if the release was taken away.
         """
@@ -148,7 +151,7 @@ class LoadedModels:
         deciding = switches(name, self._paths)
         before = _stamp(deciding)  # taken first: a change while reading is noticed next time
         release = resolve(name, self._paths)
-        own = (release.folder / "config.json",)
+        own = (release.folder / CONFIG_FILE,)
         known = _Known(release, deciding + own, before + _stamp(own))
         with self._lock:
             self._known[name] = known
@@ -238,6 +241,8 @@ class LoadedModels:
             if held is not None:
                 self._refused[config.weights_sha256] = _weights_stamp(release)
                 return held
+        if isinstance(cause, ConfigError):  # no fault of the weights
+            raise cause
         # The cause names folders of this machine; it is for the log, not for strangers.
         raise WeightsError(
             f"The weights of {config.name} (revision {config.revision}) are damaged; "

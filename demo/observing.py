@@ -99,11 +99,11 @@ class Observer:
     def _run(self) -> None:
         while True:
             seen = self._take()
-            self._write(seen)
+            self._write([told for told in seen if told is not None])
             for _ in seen:
                 self._queue.task_done()
 
-    def _take(self) -> list[_Told]:
+    def _take(self) -> list[_Told | None]:
         """What one answer at least tells, and those that come within a moment; no picture."""
         seen = [self._look(self._queue.get())]
         while len(seen) < _BATCH:
@@ -113,9 +113,16 @@ class Observer:
                 break
         return seen
 
-    def _look(self, noted: _Noted) -> _Told:
+    def _look(self, noted: _Noted) -> _Told | None:
+        """What an answer tells; None where it cannot be read again."""
         image, read, data = noted
-        answered = Answered(image, read(), data)
+        try:
+            answered = Answered(image, read(), data)
+            said = answered.inspection
+            told = said.model, said.revision, observe(image.pixels, said)
+        except Exception:  # the thread has to live on
+            logger.exception("an inspection is missing from the drift window")
+            return None
         if self._beside is not None:
             try:
                 self._beside(answered)
@@ -123,10 +130,11 @@ class Observer:
                 logger.error("an answer was not looked at beside: %s", exc)
             except Exception:  # the thread has to live on
                 logger.exception("an answer was not looked at beside")
-        said = answered.inspection
-        return said.model, said.revision, observe(answered.image.pixels, said)
+        return told
 
     def _write(self, seen: list[_Told]) -> None:
+        if not seen:
+            return
         try:
             Incoming(self._ledger(), window=self._window).add(seen)
         except RollmarkError as exc:

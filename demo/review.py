@@ -97,6 +97,9 @@ class ReviewDesk:
     def open(self, releases: tuple[Release, ...]) -> Desk:
         """The desk for the classes that are served now; a promotion may have brought new ones.
 
+        Args:
+            releases: the sound ones that are served; a damaged one of another model costs nothing.
+
         Raises:
             LedgerError: if the ledger cannot be opened.
             WeightsNotFoundError: if no model is served.
@@ -104,7 +107,7 @@ class ReviewDesk:
         classes = tuple((r.config.name, r.config.task, r.config.labels) for r in releases)
         with self._lock:
             if self._desk is None or self._desk[0] != classes:
-                self._desk = (classes, open_desk(self._settings))
+                self._desk = (classes, open_desk(self._settings, releases))
             return self._desk[1]
 
 

@@ -20,7 +20,7 @@ from core.taxonomy import look, title
 from demo import markup
 from demo.markup import swatch, with_code
 from demo.reviewing import THUMB_PX, Chosen, Listed
-from demo.words import age, count, headline
+from demo.words import age, capital, count, headline
 
 PAGE: Final = 24  # images listed at first, and added by “Show more”
 EMPTY: Final = (
@@ -130,7 +130,7 @@ def chosen(shown: Chosen | None, now: datetime) -> str:
         if shown.picture
         else f'<p class="blank">{escape(shown.why_no_picture)}</p>'
     )
-    reasons = "".join(f"<li>{escape(_capital(reason))}</li>" for reason in item.reasons)
+    reasons = "".join(f"<li>{escape(capital(reason))}</li>" for reason in item.reasons)
     note = f'<blockquote class="note">{escape(item.note)}</blockquote>' if item.note else ""
     link = (
         f'<p><a class="opens" href="{escape(shown.task_address)}" target="_blank" '
@@ -241,7 +241,7 @@ def _row(one: Listed, *, is_selected: bool, now: datetime) -> str:
         else '<span class="blank" aria-hidden="true">?</span>'
     )
     why = item.parked_reason if one.entry.place == "parked" else None
-    text = _capital(why or (item.note and f"“{item.note}”") or "; ".join(item.reasons))
+    text = capital(why or (item.note and f"“{item.note}”") or "; ".join(item.reasons))
     return (
         f'<li><button type="button" class="entry is-{one.entry.place}" data-id="{escape(item.id)}" '
         f'aria-pressed="{str(is_selected).lower()}">{picture}<span class="text">'
@@ -256,7 +256,7 @@ def _row(one: Listed, *, is_selected: bool, now: datetime) -> str:
 def _facts(shown: Chosen, now: datetime) -> list[tuple[str, str]]:
     """Name and HTML of what is known of an item."""
     item = shown.entry.item
-    facts = [("State", escape(_capital(_state(shown.entry))))]
+    facts = [("State", escape(capital(_state(shown.entry))))]
     if item.parked_reason:
         facts.append(("Set aside because", escape(item.parked_reason)))
     if item.last_error and item.state in ("pending", "unknown"):
@@ -280,7 +280,7 @@ def _urgency(priority: float) -> str:
 
 
 def _event(event: Event, now: datetime) -> str:
-    return f"{escape(_capital(event.what))}, {moment(event.at, now)}"
+    return f"{escape(capital(event.what))}, {moment(event.at, now)}"
 
 
 def _alternative(shown: Chosen) -> str:
@@ -313,7 +313,3 @@ def _class(label: str) -> str:
 
 def _colour(label: str) -> str:
     return look(label).colour if label else "var(--neutral-500)"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

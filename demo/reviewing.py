@@ -24,7 +24,7 @@ from core.ledger import Event
 from core.records import Inspection, ReviewItem
 from core.settings import Settings
 from core.types import Image
-from demo.draw import Layers, fitted, overlay
+from demo.draw import fitted, overlay, usual_layers
 from demo.samples import as_address, picture_address, square
 from demo.service import Service
 
@@ -220,7 +220,7 @@ class Reviewing:
             pixels,
             marking,
             labels=labels,
-            layers=Layers(boxes=marking.task == "detect", mask=True, names=True),
+            layers=usual_layers(marking),
             max_side_px=PICTURE_PX,
             seen_side_px=_SEEN_PX,
         )

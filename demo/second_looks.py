@@ -16,7 +16,7 @@ from demo.markup import note, refused
 from demo.reviewing import THUMB_PX, Reviewing
 from demo.sign_in import acting, acts
 from demo.theme import script
-from demo.words import count
+from demo.words import capital, count
 
 HEADING: Final = "Labels to look at again"
 SHOWN: Final = 24  # images listed
@@ -25,6 +25,7 @@ _WHAT: Final = (
     "are sure of something else. They may be wrong: open the image in Label Studio and correct "
     "what you see, or say that the answer stands. Then it is not listed any more."
 )
+_AGAIN: Final = "look through the answers again to see the others."
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,19 @@ class SecondLooksPanel:
         return _shown(Listed(found, thumbnails, there))
 
     @acts
-    def keep(self, listed: Listed, event: gr.EventData) -> tuple[Any, Any, Listed]:
-        """The list without an answer that was looked at again and stands."""
+    def keep(self, listed: Listed | None, event: gr.EventData) -> tuple[Any, Any, Listed | None]:
+        """The list without an answer that was looked at again and stands.
+
+        A server that was started again, or has had many visitors since, knows of no list.
+        """
         try:
             task_id = int(event.task)
             self._reviewing.confirm(task_id, who=acting())
         except Exception as exc:
-            _, told, _ = _shown(listed)
+            told = _shown(listed)[1] if listed is not None else ""
             return gr.skip(), refused(sentence_of(exc)) + told, listed
+        if listed is None:
+            return gr.skip(), note(f"The answer of task {task_id} stands; {_AGAIN}"), None
         left = tuple(look for look in listed.found.doubted if look.task_id != task_id)
         return _shown(replace(listed, found=replace(listed.found, doubted=left)))
 
@@ -126,9 +132,7 @@ def _row(look: SecondLook, thumbnail: str, address: str) -> str:
         if thumbnail
         else '<span class="blank" aria-hidden="true">?</span>'
     )
-    reasons = "".join(
-        f"<li>{escape(reason[:1].upper() + reason[1:])}</li>" for reason in look.reasons
-    )
+    reasons = "".join(f"<li>{escape(capital(reason))}</li>" for reason in look.reasons)
     link = (
         f'<a href="{escape(address)}" target="_blank" rel="noopener noreferrer">'
         f"Open task {look.task_id} in Label Studio ↗</a>"

@@ -26,7 +26,7 @@ from core.records import REVIEW_STATES, Inspection, ReleaseConfig, ReviewItem, S
 from core.settings import Settings
 from core.types import DecodedImage, FloatArray, Prediction
 from demo import choosing, gpu
-from demo.committee import ready, with_committee
+from demo.committee import networks_of, ready, with_committee
 from demo.doubts import Doubts, marked
 from demo.heat import HeatMaps
 from demo.loaded import LoadedModels
@@ -314,12 +314,14 @@ class Service:
         except RollmarkError as exc:
             logger.warning("nothing to load: %s", exc)
             return
-        others = [r for r in self.releases() if r.config.name != first.config.name]
-        known = {label for release in (first, *others) for label in release.config.labels}
+        releases = self.releases()
+        asked = networks_of(first, releases)
+        ordered = sorted(releases, key=lambda release: release not in asked)
+        known = {label for release in ordered for label in release.config.labels}
         for label in sorted(set(self.tolerances.labels if self.tolerances else ()) - known):
             logger.warning("no served model knows the class %s that has a tolerance", label)
         self._models.preload(
-            (first, *others[: self._settings.serving.max_models - 1]),
+            ordered[: self._settings.serving.max_models],
             on_first=lambda: self._doubts.get_ready(self.releases()),  # none came before
         )
         self._heat.get_ready()

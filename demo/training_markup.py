@@ -13,7 +13,7 @@ from typing import Final
 
 from active_learning.drift import FEWEST
 from active_learning.outlook import Outlook
-from active_learning.retraining import PHASES, Phase, RetrainingRun
+from active_learning.retraining import MAX_ATTEMPTS, PHASES, Phase, RetrainingRun
 from core.taxonomy import title
 from core.verdicts import Check, ClassChange, Decision
 from demo import markup, plots
@@ -107,7 +107,7 @@ def timeline(run: RetrainingRun | None, now: datetime) -> str:
     error = ""
     if run.state == "open" and run.last_error:
         failed = escape(without_places(run.last_error))
-        error = f"<p>Attempt {run.attempts} of 5 failed: {failed}</p>"
+        error = f"<p>Attempt {run.attempts} of {MAX_ATTEMPTS} failed: {failed}</p>"
     why = f'<p class="quiet">Started because: {escape(run.why)}</p>'
     return (
         f'<ol class="phases" aria-label="Phases of the run">{"".join(items)}</ol>{told}{error}{why}'

@@ -12,6 +12,7 @@ from typing import Final
 
 from active_learning.uncertainty import LIKELY
 from active_learning.uncertainty import NOT_SURE as NOT_SURE_FROM
+from active_learning.wording import capital as capital
 from active_learning.wording import count as count
 from core.pitch import PixelPitch
 from core.records import Box, Inspection, Source
@@ -126,11 +127,6 @@ def _places(chances: Sequence[float]) -> str:
 def short(model_title: str) -> str:
     """A model's title without what it is made of: "GRACE (YOLO11s + …)" is "GRACE"."""
     return model_title.partition(" (")[0]
-
-
-def capital(text: str) -> str:
-    """A sentence that begins with a capital, whatever name or class it begins with."""
-    return text[:1].upper() + text[1:]
 
 
 def number(fraction: float) -> str:

@@ -76,6 +76,7 @@ def card(
     from core.settings import load_settings
     from hub.card import write_card
     from hub.registry import resolve
+    from hub.shelf import CARD_FILE
     from models import get_spec
     from models._release import read_release
 
@@ -83,7 +84,7 @@ def card(
     config = read_release(where)
     text = write_card(config, get_spec(config.name))
     if write:
-        (where / "README.md").write_text(text, encoding="utf-8")
+        (where / CARD_FILE).write_text(text, encoding="utf-8")
     else:
         print(text)
 

@@ -26,16 +26,6 @@ _DATASETS = {
     "x-sdd": "X-SDD (Xsteel surface defect dataset)",
     "gc10-det": "GC10-DET",
 }
-_METRIC_TITLES = {
-    "mAP50": "mAP50",
-    "mAP50_95": "mAP50_95",
-    "mIoU": "mIoU",
-    "MPA": "MPA",
-    "accuracy": "accuracy",
-    "macro_F1": "macro F1",
-}
-
-
 _PER_CLASS = {"mAP50": "AP50", "mAP50_95": "AP50_95", "mIoU": "IoU", "macro_F1": "F1"}
 _HEADLINES = ("mAP50", "mAP50_95", "mIoU", "MPA", "accuracy", "macro_F1")
 
@@ -50,8 +40,8 @@ def _interval(metric: Metric) -> str:
     return f"{_percent(metric.low)} – {_percent(metric.high)}"
 
 
-def _title(metric: Metric) -> str:
-    return _METRIC_TITLES.get(metric.name, metric.name.replace("_", " "))
+def _title(metric: str) -> str:
+    return metric if metric == "mAP50_95" else metric.replace("_", " ")
 
 
 def _front_matter(config: ReleaseConfig, spec: ModelSpec) -> str:
@@ -66,7 +56,7 @@ def _front_matter(config: ReleaseConfig, spec: ModelSpec) -> str:
             dataset_revision=evaluation.test_id[:12],
             dataset_config=evaluation.protocol,
             metric_type=metric.name,
-            metric_name=_title(metric),
+            metric_name=_title(metric.name),
             metric_value=round(metric.value, 4),
         )
         for evaluation in config.evaluations
@@ -103,7 +93,7 @@ def _results(evaluation: Evaluation, spec: ModelSpec) -> list[str]:
         theirs = reported.get(metric.name)
         said = "–" if theirs is None else f"{_percent(theirs.value)} ({theirs.where or 'paper'})"
         lines.append(
-            f"| {_title(metric)} | {_percent(metric.value)} | {_interval(metric)} | {said} |"
+            f"| {_title(metric.name)} | {_percent(metric.value)} | {_interval(metric)} | {said} |"
         )
     per_class = [m for m in evaluation.metrics if m.per_class]
     if per_class:
@@ -238,7 +228,7 @@ def _eight_bits(config: ReleaseConfig) -> list[str]:
     loss = config.int8
     if loss is None:
         return []
-    title = _METRIC_TITLES.get(loss.metric, loss.metric)
+    title = _title(loss.metric)
     return [
         "## With 8 bits",
         "",
@@ -261,7 +251,8 @@ def results_table(configs: Iterable[ReleaseConfig]) -> str:
         tests = [e for e in config.evaluations if (e.protocol, e.split) == ("leak-free", "test")]
         metrics = [m for m in tests[0].metrics if m.name in _HEADLINES] if tests else []
         measured = ", ".join(
-            f"{_title(m)} {_percent(m.value)} ({_interval(m).replace(' ', '')})" for m in metrics
+            f"{_title(m.name)} {_percent(m.value)} ({_interval(m).replace(' ', '')})"
+            for m in metrics
         )
         n = str(metrics[0].n) if metrics else "–"
         lines.append(

@@ -285,7 +285,7 @@ def _replace(file: Path, data: bytes) -> None:
 
 def make_move(what: str, before: str | None, after: str, who: str | None, why: str) -> ChannelMove:
     """The record of a move that is made now, by this process' user unless `who` says another."""
-    fields = {"at": datetime.now(UTC), "who": who or _operator(), "what": what, "why": why}
+    fields = {"at": datetime.now(UTC), "who": who or operator(), "what": what, "why": why}
     return ChannelMove.model_validate({**fields, "before": before, "after": after})
 
 
@@ -336,7 +336,8 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from exc
 
 
-def _operator() -> str:
+def operator() -> str:
+    """`user@host` of this process, on whose behalf it acts where nobody says another name."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (KeyError, OSError):  # a container whose user has no name

@@ -151,7 +151,7 @@ def _follow(api: HfApi, repo: str, name: str, folder: Path, *, verify: bool) -> 
     with mapped(f"fetch {repo}"):
         data = read_file(api, repo, CHANNEL, head)
     if data is None:
-        raise HubUnavailable(f"{repo} is changing at this moment.")
+        raise HubError(f"{repo} is changing at this moment.")  # it alone: the others are asked
     live = parse_channel(data, repo).live
     commit = live.commit or head
     is_news = current is None or current.name != commit
@@ -275,7 +275,10 @@ def _note(
     refused: str | None = None,
     refused_at: datetime | None = None,
 ) -> None:
-    """Remember how asking went; what is new goes to the log, once."""
+    """Remember how asking went; what is new goes to the log, once.
+
+    Where this cannot be written the Hub is asked once more: no reason to follow no other model.
+    """
     known = read_asked(folder)
     if etag is None and known is not None:
         etag = known.etag
@@ -285,7 +288,10 @@ def _note(
     elif not failed and known is not None and known.failed:
         logger.info("%s: the Hub answers again", name)
     fresh = Asked(at=_now(), etag=etag, refused=refused, refused_at=refused_at, failed=failed)
-    write_atomically(folder / ASKED_FILE, fresh.model_dump_json().encode())
+    try:
+        write_atomically(folder / ASKED_FILE, fresh.model_dump_json().encode())
+    except OSError as exc:
+        logger.warning("%s: how asking the Hub went cannot be noted: %s", name, exc)
 
 
 def _now() -> datetime:

@@ -137,11 +137,14 @@ class Keeper:
             _files(here), key=lambda f: (f.name == CHANNEL_FILE, f.suffix == ".json")
         ):
             source, target = here / file, self._keep / place / file
-            facts = source.stat()  # taken first: a change while reading is noticed next time
-            stamp = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
-            if self._copied.get(target) == stamp:
+            try:
+                facts = source.stat()  # taken first: a change while reading is noticed next time
+                stamp = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
+                if self._copied.get(target) == stamp:
+                    continue
+                data = source.read_bytes()
+            except FileNotFoundError:  # taken away since it was listed: nothing names it any more
                 continue
-            data = source.read_bytes()
             if not (target.is_file() and target.read_bytes() == data):
                 write_atomically(target, data)
                 changed = True

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from core.errors import ConfigError, HubError, WeightsError, WeightsNotFoundError
 from core.records import Channel, Evaluation
+from core.scratch import scratch
 from core.settings import PathSettings, Settings
 from hub.channel import activate, find_revision, make_move, rollback, tell_ledger
 from hub.publish import Published, live_on_hub, publish, withdraw
@@ -101,9 +102,9 @@ def _described(folder: Path, evaluations: Sequence[Evaluation]) -> Iterator[Path
     if not evaluations:
         yield folder
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        shelve(folder, Path(scratch) / "release", evaluations)
-        yield Path(scratch) / "release"
+    with tempfile.TemporaryDirectory(prefix="promote-", dir=scratch()) as place:
+        shelve(folder, Path(place) / "release", evaluations)
+        yield Path(place) / "release"
 
 
 def roll_back(

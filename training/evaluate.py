@@ -134,7 +134,7 @@ def measure(
         metrics=tuple(
             _metric(name, value, scores, len(samples)) for name, value in scores.values.items()
         ),
-        confusion=() if scores.confusion is None else _rows(scores.confusion),
+        confusion=() if scores.confusion is None else tuple(map(tuple, scores.confusion.tolist())),
         settings={
             "seed": seed,
             "resamples": resamples,
@@ -190,10 +190,6 @@ def _metric(name: str, value: float, scores: _Scores, n: int) -> Metric:
     return Metric(
         name=name, value=value, low=low, high=high, per_class=scores.per_class.get(name, {}), n=n
     )
-
-
-def _rows(matrix: Counts) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(int(n) for n in row) for row in matrix)
 
 
 def predictions(

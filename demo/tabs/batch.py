@@ -15,7 +15,7 @@ from demo.batch_exports import BATCH_KINDS, FILE_NAMES, BatchKind, encode_batch
 from demo.batch_jobs import Batches
 from demo.batch_markup import PAGE
 from demo.batch_view import ORDER_TITLES, Order, Row, rows
-from demo.draw import Layers, overlay
+from demo.draw import overlay, usual_layers
 from demo.exports import Exports
 from demo.handlers import PRIVATE, SEEN_SIDE_PX, SHOWN_SIDE_PX
 from demo.latest import Latest
@@ -266,7 +266,7 @@ class _Page:
             image.pixels,
             answer.inspection,
             labels=answer.labels,
-            layers=Layers(boxes=answer.inspection.task == "detect", mask=True, names=True),
+            layers=usual_layers(answer.inspection),
             max_side_px=SHOWN_SIDE_PX,
             seen_side_px=SEEN_SIDE_PX,
         )

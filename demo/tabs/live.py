@@ -14,7 +14,7 @@ from core.errors import InputError
 from core.images import decode
 from core.settings import Settings
 from demo import handlers, markup
-from demo.draw import Layers
+from demo.draw import usual_layers
 from demo.handlers import PRIVATE
 from demo.live_feeds import folder_feed, video_feed
 from demo.live_session import Feed, LiveViews, Past, Seen
@@ -247,8 +247,7 @@ def _frame_bytes(sent: Any) -> bytes:
 
 
 def _large(look: Look, model_title: str) -> str:
-    layers = Layers(boxes=look.inspection.task == "detect", mask=True, names=True)
-    picture = picture_address(handlers.draw(look, layers))
+    picture = picture_address(handlers.draw(look, usual_layers(look.inspection)))
     return f'<img class="large" src="{escape(picture)}" alt="The newest picture">' + markup.verdict(
         look.inspection, model_title
     )

@@ -18,6 +18,7 @@ from demo.service import Service
 from demo.theme import script
 from demo.words import SOURCES, count
 from hub.registry import Release
+from hub.shelf import CARD_FILE
 from models import get_spec
 from models._spec import ReportedMetric
 
@@ -96,7 +97,7 @@ def card_of(release: Release) -> str:
     """The README.md of a release without its front matter; written now if the folder has none."""
     from hub.card import write_card
 
-    file = release.folder / "README.md"
+    file = release.folder / CARD_FILE
     config = release.config
     if file.is_file():
         text = file.read_text(encoding="utf-8")

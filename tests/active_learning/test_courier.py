@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 from pydantic import SecretStr
 
+from active_learning import courier as courier_module
 from active_learning.connection import reach
 from active_learning.courier import Courier, summary
 from active_learning.desk import Desk
 from active_learning.leases import Leases
 from active_learning.push import STOPPED, PushReport
-from core.errors import ConfigError, InputError
+from core.errors import ConfigError, InputError, LeaseLost
 from core.settings import LabelStudioSettings, Settings
 from tests.active_learning.review_desk import LABELLING, MASK_LABELS, open_test_desk
 from tests.ports import free_port
@@ -83,6 +84,17 @@ def test_two_replicas_do_not_fetch_at_once(ours, courier):
     assert (courier.carried.fetched_at, courier.carried.fetch_error) == (None, "")
     courier._fetch()
     assert courier.carried.fetched_at is not None
+
+
+def test_who_was_slow_leaves_the_fetching_to_who_took_over(ours, monkeypatch):
+    def fetch(settings, desk):
+        raise LeaseLost("The lease to pull was lost.")
+
+    monkeypatch.setattr(courier_module, "fetch", fetch)
+    settings = Settings(label_studio=LabelStudioSettings(token=SecretStr("f" * 40)))
+    slow = Courier(settings, lambda: Desk(ours.ledger, ours.queue, ours.inbox, LABELLING, {}))
+    slow._fetch()
+    assert (slow.carried.fetched_at, slow.carried.fetch_error) == (None, "")
 
 
 def test_sending_stops_between_two_images_and_the_rest_waits(ours, courier):

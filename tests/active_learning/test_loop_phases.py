@@ -9,12 +9,14 @@ import sys
 from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 
-from active_learning import _retraining_steps
+from active_learning import _retraining_steps, loop
 from active_learning.leases import Leases
 from active_learning.loop import Interrupted
 from active_learning.retraining import LEASE, MAX_ATTEMPTS, PHASES, RetrainingRuns
 from core.errors import ConfigError, DatasetError, LeaseHeld, LeaseLost, TrainingError
+from core.settings import LabelStudioSettings
 from hub.channel import activate, history
 from hub.registry import resolve
 from tests.active_learning.installation import MODEL, installation
@@ -50,6 +52,19 @@ def answered(installation, ledger):
     """Two reviews: enough to train."""
     installation.answer(installation.desk(ledger), 2)
     return installation
+
+
+@pytest.mark.parametrize("busy", [LeaseHeld, LeaseLost])
+def test_training_goes_on_while_another_process_fetches_the_answers(
+    answered, ledger, monkeypatch, busy
+):
+    def fetch(settings, desk):
+        raise busy("Another process fetches.")
+
+    monkeypatch.setattr(loop, "fetch", fetch)
+    studio = LabelStudioSettings(token=SecretStr("f" * 40))
+    answered.settings = answered.settings.model_copy(update={"label_studio": studio})
+    assert answered.go(ledger).verdict == "promoted"
 
 
 def test_a_pass_goes_through_every_phase_and_the_candidate_is_live(answered, ledger):

@@ -281,6 +281,34 @@ def test_how_long_another_apps_batch_will_take_is_not_told_by_the_speed_of_ones_
     assert batches.progress(beside.id).seconds_left is None
 
 
+def test_an_answer_that_is_kept_tells_nothing_of_how_long_a_batch_will_take(
+    batches: Batches, service: Service
+) -> None:
+    look = service.inspect(PICTURES[0], "grace", score_threshold=None)
+    shown = Shown(
+        str(PICTURES[0]), "strip.jpg", look.inspection, look.prediction.labels, look.title
+    )
+    batches.keep(shown)
+    assert list(batches._times) == []
+
+
+def test_a_disk_that_fails_for_a_moment_does_not_end_the_work_on_batches(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = iter([OSError(errno.ESTALE, "Stale file handle")])
+
+    def forget_old(days: float) -> int:
+        for error in failing:
+            raise error
+        return 0
+
+    monkeypatch.setattr(batches.store, "forget_old", forget_old)
+    batches.start()
+    wait(lambda: "could not be looked through" in caplog.text)
+    job = batches.take(files(), model="grace", score_threshold=None)
+    assert finished(batches, job).done == 3
+
+
 def test_answers_of_many_batches_stay_in_memory_up_to_a_number(
     batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,18 @@ def test_a_ledger_that_is_down_is_a_line_in_the_log_and_no_answer_waits(
     assert "1 inspections are missing from the drift window: the disk is full" in caplog.text
 
 
+def test_an_answer_that_cannot_be_read_again_does_not_end_the_looking(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreadable() -> Inspection:
+        raise MemoryError
+
+    service._observer.note(decode(picture(1)), unreadable)
+    service.inspect(picture(0), "grace")
+    assert seen(service, "grace") == 1
+    assert "an inspection is missing from the drift window" in caplog.text
+
+
 def test_what_does_not_fit_into_the_queue_is_dropped_and_counted() -> None:
     gate = threading.Event()
 

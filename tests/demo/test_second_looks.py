@@ -118,6 +118,15 @@ def test_an_answer_that_stands_leaves_the_list() -> None:
     assert "Open task 8" not in html
 
 
+def test_a_server_that_was_started_again_tells_that_the_answer_stands() -> None:
+    heading, html, listed = panel(found()).keep(None, SimpleNamespace(task="8"))  # type: ignore[arg-type]
+    assert (heading, listed) == (gr.skip(), None)
+    assert "The answer of task 8 stands; look through the answers again" in html
+    unknown = panel(found(), confirming=InputError("Nobody has answered a task 8."))
+    _, html, _ = unknown.keep(None, SimpleNamespace(task="8"))  # type: ignore[arg-type]
+    assert "Nobody has answered a task 8." in html
+
+
 def test_an_answer_that_cannot_be_kept_stays_listed_with_the_reason() -> None:
     shown = panel(found(look(7)), confirming=InputError("Nobody has answered a task 7."))
     _, _, listed = shown.look()

@@ -22,6 +22,7 @@ from core.settings import PathSettings, ServingSettings, Settings
 from demo import loaded as loaded_module
 from demo import service as service_module
 from demo.service import Service
+from tests.active_learning.review_desk import picture
 from tests.demo import releases
 from tests.demo.fakes import FakePredictor, Loader
 from tests.demo.releases import PICTURE
@@ -97,6 +98,14 @@ def test_a_damaged_description_keeps_one_model_away_and_no_other(
     assert [model.name for model in service.models()] == ["da_yolo", "mobilesteelnet"]
 
 
+def test_a_damaged_description_keeps_nobody_from_the_review_queue(
+    service: Service, paths: PathSettings
+) -> None:
+    (paths.bundled / "grace" / "config.json").write_text("{")
+    service.flag(picture(0), "da_yolo", reason="wrong")
+    assert service.status()["queue"]["pending"] == 1
+
+
 def test_an_inspection_shows_what_reaches_the_threshold(service: Service) -> None:
     found = service.inspect(PICTURE, "grace").inspection.detections
     assert [(box.label, box.score) for box in found] == [("scratches", 0.93), ("inclusion", 0.30)]
@@ -168,6 +177,15 @@ def test_preloading_begins_with_the_automatic_choice(service: Service, paths: Pa
     one = Service(Settings(paths=paths, serving=ServingSettings(max_models=1)))
     one.preload().join()
     assert one.status()["models"]["grace"]["loaded"] is True
+
+
+def test_preloading_begins_with_the_members_of_a_committee_that_answers(
+    service: Service, paths: PathSettings
+) -> None:
+    serving = ServingSettings(auto_model="committee", max_models=2)
+    committee = Service(Settings(paths=paths, serving=serving))
+    committee.preload().join()
+    assert _in_memory(committee) == {"da_yolo", "grace"}
 
 
 def test_exports_begin_when_everything_is_loaded(
@@ -268,6 +286,17 @@ def test_damaged_weights_are_reported_without_a_path_of_the_server(
         "The weights of grace (revision dddddddddddd) are damaged; "
         "fetch the release again or choose another model."
     )
+
+
+def test_a_device_that_is_not_here_is_no_damage_to_weights(
+    service: Service, paths: PathSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    absent = Service(Settings(paths=paths, serving=ServingSettings(device="cuda:99")))
+    with pytest.raises(ConfigError, match=r"^Device 'cuda:99' is not here\. Available: cpu"):
+        absent.inspect(PICTURE, "grace")
+    absent.preload().join()
+    for name in ("da_yolo", "grace", "mobilesteelnet"):
+        assert f"{name} could not be loaded: Device 'cuda:99' is not here" in caplog.text
 
 
 def test_a_new_calibration_of_the_same_weights_is_used_at_once(

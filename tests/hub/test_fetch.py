@@ -156,6 +156,32 @@ def test_a_file_that_was_tampered_with_is_refused_and_the_last_good_release_stay
     assert served(reader) == (A, "hub-cached")
 
 
+def test_a_folder_that_cannot_be_written_keeps_no_other_model_from_being_followed(
+    hub, settings, reader, release, caplog
+):
+    publish(release(b"a"), settings.hub)
+    reader.paths.fetched.mkdir(parents=True)
+    (reader.paths.fetched / "da_yolo").touch()  # asked about before grace
+    assert refresh(reader) == ("grace",)
+    assert "da_yolo: how asking the Hub went cannot be noted: " in caplog.text
+
+
+def test_a_repository_that_changes_meanwhile_says_nothing_of_the_others(
+    hub, settings, reader, release, monkeypatch
+):
+    publish(release(b"a"), settings.hub)
+    monkeypatch.setattr(fetch, "read_file", lambda *_: None)
+    refresh(reader)
+    failed = {
+        name: fetch.read_asked(reader.paths.fetched / name).failed
+        for name in ("grace", "mobilesteelnet")
+    }
+    assert failed == {
+        "grace": "acme/rollmark-grace is changing at this moment.",
+        "mobilesteelnet": "",
+    }
+
+
 def test_what_was_refused_is_looked_at_again_after_an_hour_and_at_every_start(
     hub, settings, reader, release, later
 ):

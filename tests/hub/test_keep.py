@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +95,18 @@ def test_nothing_new_is_not_copied_again(paths):
     assert not keeper.copy()
     assert not Keeper(paths).copy()
     assert len(copies(paths)) == 1
+
+
+def test_a_file_that_is_taken_away_meanwhile_keeps_nothing_else_from_being_copied(
+    paths, monkeypatch
+):
+    happen(paths, "first")
+    sha256 = ImageStore(paths.images).put(b"a picture")
+    listed = keep._files
+    monkeypatch.setattr(keep, "_files", lambda folder: [Path("gone"), *listed(folder)])
+    assert Keeper(paths).copy()
+    assert len(copies(paths)) == 1
+    assert [file.name for file in (paths.keep / "images").rglob("*") if file.is_file()] == [sha256]
 
 
 def test_three_copies_stay_and_the_log_of_events_is_only_added_to(paths):

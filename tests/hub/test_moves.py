@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from core.errors import HubError, WeightsError
 from core.ledger import open_ledger
+from core.scratch import scratch
+from hub import channel, moves
 from hub.__main__ import app
 from hub.fetch import refresh
 from hub.moves import promote, roll_back
@@ -129,6 +131,21 @@ def test_a_run_goes_live_with_what_was_measured_on_it_and_its_folder_stays_as_it
     assert live.config.evaluations == (measured,)
     assert "## Results" in (live.folder / "README.md").read_text()
     assert sorted((f.name, f.read_bytes()) for f in run.iterdir()) == before
+
+
+def test_what_is_put_together_for_a_promotion_lies_where_a_kill_leaves_nothing_for_good(
+    machine, tmp_path, monkeypatch
+):
+    activated = []
+
+    def activate(folder, *arguments, **options):
+        activated.append(folder)
+        return channel.activate(folder, *arguments, **options)
+
+    monkeypatch.setattr(moves, "activate", activate)
+    measured = make_evaluation(make_config(b"a"))
+    promote("grace", tmp_path / "runs" / "a", machine, evaluations=[measured], here=True)
+    assert [folder.is_relative_to(scratch()) for folder in activated] == [True]
 
 
 def test_what_was_measured_on_others_or_on_a_described_release_is_refused(
