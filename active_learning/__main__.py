@@ -187,10 +187,10 @@ def simulate(
             "(default: the served mobilesteelnet). Boxes: an .npz of folded COCO arrays of YOLO11n."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1)] = 10,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions of each strategy.")] = 10,
     first: Annotated[int, typer.Option(min=2, help="Labels to begin with.")] = 20,
     step: Annotated[int, typer.Option(min=1, help="Labels a round.")] = 20,
-    rounds: Annotated[int, typer.Option(min=1)] = 12,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that labels are bought.")] = 12,
     split: Annotated[
         str, typer.Option(help="On which the learner is judged; with boxes, on val as well.")
     ] = "val",
