@@ -72,6 +72,7 @@ def pull(
         from active_learning.label_studio import LabelStudio
         from active_learning.pull import pull as pull_once
         from active_learning.pull import sweep
+        from active_learning.wording import count
         from core.errors import LabelStudioError
 
         swept: SweepReport | None = None
@@ -92,8 +93,8 @@ def pull(
             show({k: v for k, v in asdict(swept).items() if k != "taken"}, as_json=False)
         if swept and swept.divergence:
             raise LabelStudioError(
-                f"Label Studio and the ledger differ: {swept.missing} verified tasks are gone "
-                f"there, and {swept.duplicates} images have two answered tasks. `pull --full "
+                f"Label Studio and the ledger differ: {count(swept.missing, 'task')} gone there, "
+                f"{count(swept.duplicates, 'image')} with two answered tasks. `pull --full "
                 "--resend` has images sent again whose task is gone and that nobody answered."
             )
 
@@ -187,10 +188,10 @@ def simulate(
             "(default: the served mobilesteelnet). Boxes: an .npz of folded COCO arrays of YOLO11n."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1)] = 10,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions of each strategy.")] = 10,
     first: Annotated[int, typer.Option(min=2, help="Labels to begin with.")] = 20,
     step: Annotated[int, typer.Option(min=1, help="Labels a round.")] = 20,
-    rounds: Annotated[int, typer.Option(min=1)] = 12,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that labels are bought.")] = 12,
     split: Annotated[
         str, typer.Option(help="On which the learner is judged; with boxes, on val as well.")
     ] = "val",

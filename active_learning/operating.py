@@ -59,11 +59,11 @@ def tally_boxes(scenes: Iterable[Scene], labels: Sequence[str]) -> dict[str, Tal
             boxes, scores = scene.boxes[own], scene.scores[own]
             truth = scene.truth[scene.truth_ids == class_id]
             common = _common(boxes, truth)  # (n, g), px²
-            lies_on = (_share(common, _areas(boxes)[:, None]) >= ON).any(1)
+            lies_on = _share(common, _areas(boxes)[:, None]).max(1, initial=0.0) >= ON
             surest = np.where(_share(common, _areas(truth)) >= ON, scores[:, None], _NEVER)
             tally = tallies[label]
             tally.scores += scores.tolist()
-            tally.right += [bool(on) for on in lies_on]
+            tally.right += lies_on.tolist()
             tally.found_from += surest.max(0, initial=_NEVER).tolist()
     return tallies
 

@@ -26,6 +26,7 @@ from active_learning.labelling import Labelling
 from active_learning.outbox import LEASE_S, SETTLE_S, pushing
 from active_learning.queue import OnPoint, ReviewQueue
 from active_learning.shown_image import shown_image
+from active_learning.wording import count
 from core.errors import InputError, LabelFormatError
 from core.records import ImageFacts, ReviewItem
 
@@ -188,7 +189,10 @@ def sweep(
         foreign=foreign,
         elsewhere=sum(len(everything[place]) for place in everything.keys() - here - gone),
     )
-    logger.info("swept project %d: %s", project.id, report)
+    logger.info(
+        "swept project %d: %s, %d gone, %d merged, %d not ours",
+        *(project.id, count(report.tasks, "task"), len(missing), merged, foreign),
+    )
     return report
 
 

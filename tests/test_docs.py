@@ -161,6 +161,10 @@ def test_every_error_is_drawn_in_the_tree():
 def test_the_readmes_results_are_those_of_the_bundled_records():
     table = results_table([release.config for release in resolve_all(BUNDLED)])
     assert table in README
+    beginning = README.partition("## Open it")[0]
+    told = re.findall(r"(?:mAP50|accuracy|mIoU) \d+\.\d", beginning)
+    assert len(told) == 3
+    assert [figure for figure in told if f"{figure} (" not in table] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

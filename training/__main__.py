@@ -96,8 +96,14 @@ def prepare(
 def train(
     model: Model,
     data: Annotated[str | None, typer.Option(help="Prepared data set; not with --resume.")] = None,
-    scale: Annotated[str | None, typer.Option(help="Size of the network, such as n, s, m.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the paper's.")] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Size of the network, such as n, s, m; default: the model's usual one."),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Times through the training images; default: the paper's."),
+    ] = None,
     image_size: Annotated[
         int | None, typer.Option(min=32, help="Pixels; default: the paper's.")
     ] = None,
@@ -122,9 +128,12 @@ def train(
     protocol: Annotated[
         ProtocolName | None, typer.Option(help="As for evaluate; default: leak-free.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Image loaders.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 2,
     threads: Threads = None,
-    run_id: Annotated[str | None, typer.Option(help="Name of the new run.")] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option(help="Name of the new run; default: its time, model, scale and seed."),
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE over the recipe; repeatable.")
     ] = None,

@@ -50,7 +50,7 @@ def synthesise(
         float, typer.Option(min=0.01, max=1, help="Of the largest class, that none be short of.")
     ] = 0.5,
     protocol: Protocol = ProtocolName.LEAK_FREE,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is pasted where.")] = 0,
     sheet_rows: Annotated[int, typer.Option(min=0, help="Of each class on sheet.png.")] = 8,
 ) -> None:
     """Paste rare defects of the training split into other training images, and show them."""

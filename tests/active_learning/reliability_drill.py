@@ -206,12 +206,18 @@ def _done(desk: Desk) -> bool:
 
 
 def main(
-    kills: Annotated[int, typer.Option(min=1)] = 200,
+    kills: Annotated[int, typer.Option(min=1, help="Processes killed.")] = 200,
     items: Annotated[int, typer.Option(min=1, help="Of the kill and the answer drill.")] = 500,
-    outage_items: Annotated[int, typer.Option(min=1)] = 10_000,
+    outage_items: Annotated[int, typer.Option(min=1, help="Of the outage drill.")] = 10_000,
     drain_minutes: Annotated[float, typer.Option(help="At most, of the outage drill.")] = 20.0,
-    seed: int = 20261121,
-    output: Path = REPORT,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 20261121,
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="File of the report; default: reliability.md in docs/benchmarks.",
+            show_default=False,
+        ),
+    ] = REPORT,
 ) -> None:
     """Run all drills and write the report; exit code 1 if a promise was not kept."""
     with running() as server, tempfile.TemporaryDirectory() as folder:

@@ -400,7 +400,7 @@ def test_a_sweep_deletes_a_second_task_and_keeps_every_answer(desk, studio, labe
 
 
 def test_a_sweep_tells_of_tasks_that_are_gone_with_their_answers(
-    desk, studio, label_studio, project
+    desk, studio, label_studio, project, caplog
 ):
     desk.flag(1)
     desk.flag(2)
@@ -411,8 +411,10 @@ def test_a_sweep_tells_of_tasks_that_are_gone_with_their_answers(
     gone = label_studio.tasks(project.id)[0]["id"]
     label_studio.ask("DELETE", f"tasks/{gone}/")
     assert desk.pull(studio).deleted == 0  # Label Studio does not tell
+    caplog.set_level("INFO")
     report = desk.sweep(studio)
     assert (report.taken.deleted, report.missing, report.divergence) == (1, 1, 1)
+    assert f"swept project {project.id}: 1 task, 1 gone, 0 merged, 0 not ours" in caplog.text
     assert len(desk.inbox.current()) == 1
     assert desk.sweep(studio).taken.deleted == 0
 

@@ -285,8 +285,13 @@ def main(
     clients: Annotated[int, typer.Option(min=1, help="Of the overload.")] = 200,
     seconds: Annotated[float, typer.Option(min=1, help="Of the overload.")] = 60,
     minutes: Annotated[float, typer.Option(help="Of the soak; 480 for a night.")] = 10,
-    seed: int = 20261121,
-    output: Path = REPORT,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 20261121,
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="File of the report; default: hostile.md in docs/benchmarks.", show_default=False
+        ),
+    ] = REPORT,
 ) -> None:
     """Run all drills and write the report; exit code 1 if a promise was not kept."""
     command = (

@@ -65,8 +65,9 @@ def accuracy(
     setting: Annotated[
         SettingName,
         typer.Option(
+            metavar="SETTING",
             help="full: hours a row; long: twice that, detectors only; middle: an hour, "
-            "segmenters only; small: minutes; quick: a smoke test."
+            "segmenters only; small: minutes; quick: a smoke test.",
         ),
     ] = SettingName.SMALL,
     rows: Annotated[
@@ -90,13 +91,13 @@ def accuracy(
     ] = False,
     pages: Annotated[Path, typer.Option(help="Folder of pages and records.")] = PAGES,
     device: Device = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="Image loaders.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 2,
     threads: Threads = None,
 ) -> None:
     """Run the rows of an accuracy table, each an ordinary run, and print its page.
 
-    A row that was killed goes on from its checkpoint, a finished one is not run again. The same
-    command may run several times at once: each row is run by one of them.
+    A killed row goes on from its checkpoint, a finished one is not run again.
+    Started several times at once, the command shares the rows.
     """
     with errors_on_one_line():
         from models import choose_device, use_threads
