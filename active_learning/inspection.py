@@ -18,7 +18,7 @@ from active_learning import uncertainty as measure
 from active_learning.calibration import apply, apply_temperature
 from active_learning.novelty import doubt
 from active_learning.uncertainty import ASK_FROM, LIKELY, NOT_SURE, SURE
-from active_learning.wording import count, listed, named, number
+from active_learning.wording import count, listed, named, number, told_apart
 from core.errors import InputError
 from core.geometry import mask_record, regions
 from core.records import (
@@ -227,10 +227,10 @@ def _hidden(
     if (likely & shown).any() or not likely.any():
         return ""
     best = int(np.where(likely, p, -1).argmax())
+    score, limit = told_apart(float(prediction.scores[best]), shown_from)
     return (
         f"{named(labels[best])} is {number(float(p[best]))} probable but hidden: its score "
-        f"{number(float(prediction.scores[best]))} is below the score threshold "
-        f"{number(shown_from)}"
+        f"{score} is below the score threshold {limit}"
     )
 
 
@@ -284,9 +284,10 @@ def _mask_summary(found: Sequence[FoundSegment], decisive: Sequence[FoundSegment
 
 def _hidden_region(region: FoundSegment, shown_from: float) -> str:
     """The sentence about the largest likely region, where the threshold lets none be shown."""
+    score, limit = told_apart(region.score, shown_from)
     return (
-        f"{named(region.label)} of {region.area_px} px is {number(region.score)} probable but "
-        f"hidden: that is below the score threshold {number(shown_from)}"
+        f"{named(region.label)} of {region.area_px} px is {score} probable but "
+        f"hidden: that is below the score threshold {limit}"
     )
 
 

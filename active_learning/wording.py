@@ -16,6 +16,16 @@ def number(fraction: float) -> str:
     return f"{fraction:.2f}" if fraction >= 0.1 else f"{fraction:.2g}"
 
 
+def told_apart(less: float, more: float) -> tuple[str, str]:
+    """Two fractions of which one is below the other, with as many digits as that takes to see."""
+    digits = 2
+    words = number(less), number(more)
+    while words[0] == words[1] and less < more and digits < 6:
+        digits += 1
+        words = f"{less:.{digits}f}", f"{more:.{digits}f}"
+    return words
+
+
 def named(label: str) -> str:
     """A class inside a sentence: `rolled-in scale`; one's own `Riss KTL` keeps its capitals."""
     name = title(label)

@@ -28,6 +28,7 @@ from demo.comparison_store import Comparisons
 from demo.handlers import UNFORESEEN, Shown, draw_tile, image_of, tile
 from demo.service import Service
 from demo.unpack import BatchLimits, Picture, list_pictures, unpack
+from demo.words import count
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class Batches:
         """
         chosen = self._service.choose(model).config.name
         pictures, left_out = list_pictures(files, self._limits)
-        title = files[0][1] if len(files) == 1 else f"{pictures} pictures"
+        title = files[0][1] if len(files) == 1 else count(pictures, "picture")
         job = self.store.create(
             unpack(files, self._limits),
             title=title[:120],

@@ -13,7 +13,7 @@ from core.taxonomy import look, title
 from demo import markup
 from demo.batch_jobs import Progress
 from demo.batch_view import Row, again, histogram, remarks, sentence
-from demo.words import alternative_text, short
+from demo.words import alternative_text, count, short
 
 PAGE: Final = 24  # pictures shown at a time
 
@@ -27,12 +27,21 @@ def head(progress: Progress) -> str:
         if job.state in ("waiting", "running", "stopped")
         else ""
     )
-    said = " · ".join(filter(None, [job.title, remarks(progress)]))
+    # A batch of loose files is called by their number, which the sentence tells.
+    own_title = "" if job.title == count(total, "picture") else job.title
+    said = " · ".join(filter(None, [own_title, remarks(progress)]))
     link = f'<a href="?batch={escape(job.id)}">Link to this batch</a>'
     return (
         f'<p class="sentence">{escape(sentence(progress))}</p>{bar}'
         f'<p class="quiet">{escape(said)} {link}</p>'
     )
+
+
+def pages(first: int, total: int) -> str:
+    """Which of the pictures are shown: "Pictures 25 to 48 of 64", "Picture 49 of 49"."""
+    start, end = first + 1, min(first + PAGE, total)
+    which = f"Pictures {start} to {end}" if end > start else f"Picture {start}"
+    return f'<p class="quiet">{which} of {total}</p>'
 
 
 def gallery(shown: Sequence[Row], tiles: Sequence[Path], chosen: int | None) -> str:

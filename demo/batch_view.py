@@ -75,7 +75,8 @@ def sentence(progress: Progress) -> str:
     """How the batch stands, in words."""
     job, total = progress.job, len(progress.job.names)
     if job.state == "waiting":
-        return f"{count(total, 'picture')} wait for the batch before to finish."
+        wait = "waits" if total == 1 else "wait"
+        return f"{count(total, 'picture')} {wait} for the batch before to finish."
     if job.state == "running":
         left = f", {_time(progress.seconds_left)} left" if progress.seconds_left else ""
         return f"Looking: {progress.done} of {count(total, 'picture')}{left}."

@@ -116,7 +116,10 @@ def overlay(
         canvas = _dim_around(canvas, canvas.box(chosen.box))
         _draw_boxes(canvas, [chosen], bold=True)
     if layers.names:
-        _draw_names(canvas, located[:MAX_NAMED] if chosen is None else [chosen])
+        if chosen is not None:
+            _draw_names(canvas, [chosen])
+        else:
+            _draw_names(canvas, located[:MAX_NAMED], nameless=located[MAX_NAMED:])
     return _folded(canvas)
 
 
@@ -275,20 +278,26 @@ def _dashes(length: int, pattern: Sequence[int]) -> list[tuple[int, int]]:
     return dashes
 
 
-def _draw_names(canvas: _Canvas, located: Sequence[Finding]) -> None:
+def _draw_names(
+    canvas: _Canvas, located: Sequence[Finding], *, nameless: Sequence[Finding] = ()
+) -> None:
     """A tag with number, class and probability beside each finding, where there is room."""
     drawing = ImageDraw.Draw(canvas.picture)
     font = _font(canvas)
     pad = canvas.px(3)
     texts = [f"{f.number} {title(f.label)} {number(f.probability)}" for f in located]
-    boxes = [canvas.box(f.box) for f in located if f.box is not None]
     halo = canvas.px(_HALO_PX) + 1  # a tag touches the halo of its box, not the box
+    boxes = [
+        (x1 - halo, y1 - halo, x2 + halo, y2 + halo)
+        for x1, y1, x2, y2 in (canvas.box(f.box) for f in (*located, *nameless) if f.box)
+    ]
     places = place_tags(
-        [(x1 - halo, y1 - halo, x2 + halo, y2 + halo) for x1, y1, x2, y2 in boxes],
+        boxes[: len(located)],
         [_extent(text, font, pad) for text in texts],
         [_extent(str(f.number), font, pad) for f in located],
         canvas.picture.size,
         row_px=row_length(canvas.picture.size, canvas.rows),
+        nameless=boxes[len(located) :],
     )
     for finding, text, tag in zip(located, texts, places, strict=True):
         shown = str(finding.number) if tag.is_short else text

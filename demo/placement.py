@@ -30,6 +30,7 @@ def place_tags(
     canvas: Size,
     *,
     row_px: float = math.inf,
+    nameless: Sequence[Rectangle] = (),
 ) -> tuple[Tag, ...]:
     """Places for the names of all findings, in the same order.
 
@@ -44,11 +45,14 @@ def place_tags(
         canvas: width and height.
         row_px: length of the rows into which the canvas will be folded along its long side; a name
             lies in one of them, so that no fold cuts it.
+        nameless: boxes that are drawn without a name, which names keep clear of as well.
     """
     taken: list[Rectangle] = []
     tags = []
+    drawn = [*findings, *nameless]
     for box, whole, brief in zip(findings, full, short, strict=True):
-        tag, rectangle = _place(box, whole, brief, _Ground(*canvas, row_px), findings, taken)
+        near = [other for other in drawn if _covered(_reach(box, whole), (other,))]
+        tag, rectangle = _place(box, whole, brief, _Ground(*canvas, row_px), near, taken)
         tags.append(tag)
         taken.append(rectangle)
     return tuple(tags)
@@ -93,6 +97,13 @@ def _place(
     # Two names on each other cannot be read at all, so that weighs most.
     least = min(anywhere, key=lambda r: 4 * _covered(r, taken) + _covered(r, findings))
     return Tag(least[0], least[1], True), least
+
+
+def _reach(box: Rectangle, extent: Size) -> Rectangle:
+    """All ground on which a name of the box may lie."""
+    x1, y1, x2, y2 = box
+    width, height = extent
+    return x1 - width, y1 - height, x2 + width, y2 + height
 
 
 def _beside(box: Rectangle, extent: Size, ground: _Ground) -> Iterator[Rectangle]:

@@ -136,6 +136,8 @@ class Reviewing:
         found = reach(self._settings.label_studio)
         with self._lock:
             self._reach = (time.monotonic(), found)
+        if found.is_ready and self.courier.carried.fetch_error:
+            self.courier.poll_now.set()  # or the failure would stand beside "Connected" for minutes
         return found
 
     def send(self, images: int) -> None:

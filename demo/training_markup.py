@@ -40,6 +40,7 @@ _UNTUNED: Final = (
     "has an equal say, and its scores are no probabilities, until "
     "<code>python -m active_learning committee --data SET</code> is run.</p>"
 )
+_SHIFTED, _DRIFTED = 0.1, 0.25  # population stability index, from which on it is called so
 _ENDED: Final = {
     "promoted": "live now",
     "refused": "refused",
@@ -240,12 +241,15 @@ def _drift(view: Outlook) -> str:
         f"<dt>{escape(name.capitalize())}</dt><dd>{_level(value)}</dd>"
         for name, value in sorted(drift.psi.items(), key=lambda item: -item[1])
     )
-    n = f'<p class="quiet">{drift.n} inspections</p>'
+    n = (
+        f'<p class="quiet">{drift.n} inspections. How far each has moved: below {_SHIFTED} as in '
+        f"training, from {_DRIFTED} on drifted.</p>"
+    )
     return f'<section class="bars">{heading}<dl>{rows}</dl>{n}</section>'
 
 
 def _level(psi: float) -> str:
-    word = "as in training" if psi < 0.1 else "shifted" if psi < 0.25 else "drifted"
+    word = "as in training" if psi < _SHIFTED else "shifted" if psi < _DRIFTED else "drifted"
     return (
         f'<span class="bar"><span style="width:{min(100 * psi / 0.5, 100):.0f}%;'
         f'background:var(--primary-600)"></span></span>{psi:.2f} {word}'

@@ -34,7 +34,7 @@ _MASTHEAD: Final = """
     <dt><kbd>Enter</kbd></dt><dd>Inspect or compare the picture again</dd>
     <dt><kbd>O</kbd></dt><dd>Open a picture</dd>
     <dt><kbd>Ctrl</kbd> <kbd>V</kbd></dt><dd>Paste a picture</dd>
-    <dt><kbd>↑</kbd> <kbd>↓</kbd></dt><dd>Go through the findings, or the pictures of a batch</dd>
+    <dt><kbd>↑</kbd> <kbd>↓</kbd></dt><dd>Go through the findings, a batch or the review queue</dd>
     <dt><kbd>Space</kbd></dt><dd>Highlight the finding</dd>
     <dt><kbd>Esc</kbd></dt><dd>Let go of the finding</dd>
     <dt><kbd>?</kbd></dt><dd>Show or hide these keys</dd>

@@ -51,9 +51,7 @@ class _Page:
         self.choices = Latest()
         self.job = gr.State("")  # ID of the batch on the page
         self.first = gr.State(0)  # of the pictures on the page
-        self.seen: Any = gr.State(
-            None
-        )  # what the gallery shows, to leave it alone if nothing is new
+        self.seen: Any = gr.State(None)  # what the gallery shows; left alone if nothing is new
         self.chosen: Any = gr.State(None)  # index of the picture in large
         self.own = own
         self.head = gr.HTML(
@@ -68,7 +66,7 @@ class _Page:
                 min_width=220,
                 elem_id="batch-files",
             )
-            with gr.Column(scale=2, min_width=200):
+            with gr.Column(scale=3, min_width=200):
                 self.folder = gr.UploadButton(
                     "Choose a folder", file_count="directory", elem_id="batch-folder"
                 )
@@ -111,9 +109,10 @@ class _Page:
                     apply_default_css=False,
                     elem_id="batch-gallery",
                 )
-                with gr.Row(visible=False) as self.pager:
-                    self.back = gr.Button("Earlier pictures", elem_id="batch-back")
-                    self.on = gr.Button("More pictures", elem_id="batch-on")
+                with gr.Row(visible=False, elem_classes="tools") as self.pager:
+                    self.back = gr.Button("Earlier pictures", scale=0, elem_id="batch-back")
+                    self.on = gr.Button("More pictures", scale=0, elem_id="batch-on")
+                    self.part = gr.HTML("", elem_id="batch-part")
             with gr.Column(scale=4, min_width=300):
                 self.large = gr.HTML(
                     "",
@@ -143,12 +142,12 @@ class _Page:
     ) -> tuple[Any, ...]:
         """The page as the batch stands now; what has not changed is left alone."""
         if not job:
-            return (gr.skip(),) * 9
+            return (gr.skip(),) * 12
         try:
             progress = self.batches.progress(job)
         except RollmarkError as exc:
-            nothing = ("", "", gr.Row(visible=False), None, *[gr.Button(interactive=False)] * 2)
-            return (markup.failed(str(exc)), *nothing, gr.Timer(active=False), gr.skip())
+            nothing = ("", "", gr.Row(visible=False), None, *[gr.Button(interactive=False)] * 4)
+            return (markup.failed(str(exc)), *nothing, "", gr.Timer(active=False), gr.skip())
         ordered = rows(progress, order)
         page = ordered[first : first + PAGE]
         now = [job, order, first, *(row.index for row in page)]
@@ -163,6 +162,9 @@ class _Page:
             now,
             gr.Button(interactive=is_working),
             gr.Button(interactive=state == "stopped"),
+            gr.Button(interactive=first > 0),
+            gr.Button(interactive=first + PAGE < len(ordered)),
+            batch_markup.pages(first, len(ordered)),
             gr.Timer(active=state != "done"),  # a stopped one may go on by another page
             first,
         )
@@ -290,7 +292,7 @@ def build(service: Service, batches: Batches, own: Any, blocks: Any, tabs: Any) 
         "inputs": [page.job, page.first, page.seen, page.chosen, page.order],
         "outputs": [
             *(page.head, page.gallery, page.counts, page.pager, page.seen),
-            *(page.stop, page.go_on, page.timer, page.first),
+            *(page.stop, page.go_on, page.back, page.on, page.part, page.timer, page.first),
         ],
         **hidden,
     }

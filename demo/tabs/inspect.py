@@ -10,8 +10,10 @@ from typing import Any, Final
 import gradio as gr
 
 from core.errors import InputError
+from core.types import DecodedImage
 from demo import drops, handlers, markup
 from demo.batch_jobs import Batches
+from demo.draw import fitted
 from demo.drawing import LAYERS, DrawingPanel, chosen_layers
 from demo.expecting import expectation
 from demo.flagging import FlagPanel
@@ -154,6 +156,7 @@ class _Page:
         """
         model = model or AUTO
         is_wanted = self.answers.begin(request, (path, name), at)
+        image = None
         try:
             image = self.service.decode(Path(path))
             if waiting := announcement(self.service, image, model):
@@ -172,7 +175,7 @@ class _Page:
             if not is_wanted():
                 yield self._unchanged()
                 return
-            yield self._failed(request, handlers.sentence_of(exc))
+            yield self._blank(request, markup.failed(handlers.sentence_of(exc)), image)
             return
         if not is_wanted():
             yield self._unchanged()
@@ -199,12 +202,14 @@ class _Page:
         """The page without a picture; an answer about the one before comes too late."""
         return self._blank(request, markup.empty())
 
-    def _failed(self, request: gr.Request, sentence: str) -> tuple[Any, ...]:
-        return self._blank(request, markup.failed(sentence))
-
-    def _blank(self, request: gr.Request, verdict: str) -> tuple[Any, ...]:
-        self.answers.begin(request)
-        nothing = (None, None, verdict, "", gr.CheckboxGroup(visible=False), "", gr.skip())
+    def _blank(
+        self, request: gr.Request, verdict: str, image: DecodedImage | None = None
+    ) -> tuple[Any, ...]:
+        """No answer; a picture that could be read stays, for another model to look at."""
+        if image is None:
+            self.answers.begin(request)
+        picture = fitted(image.pixels, handlers.SHOWN_SIDE_PX) if image else None
+        nothing = (None, picture, verdict, "", gr.CheckboxGroup(visible=False), "", gr.skip())
         return (*nothing, "", *(gr.Button(interactive=False) for _ in self.drawing.buttons))
 
     def _working(self, verdict: str) -> tuple[Any, ...]:
@@ -257,7 +262,7 @@ class _Page:
         try:
             path, name = handlers.uploaded(picture)
         except InputError as exc:
-            yield self._failed(request, str(exc))
+            yield self._blank(request, markup.failed(str(exc)))
             return
         yield from self.look(request, path, name, model, threshold, before=before, drawn=drawn)
 

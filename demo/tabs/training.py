@@ -44,9 +44,9 @@ class _Page:
         self._lay_out_deeds()
         self.timeline = _html("phases")
         with gr.Row(elem_classes="review"):
-            with gr.Column(scale=6, min_width=320):
+            with gr.Column(scale=6, min_width=520):
                 self.verdict = _html("verdict")
-            with gr.Column(scale=6, min_width=320):
+            with gr.Column(scale=6, min_width=520):
                 self.curve = _html("curve")
                 self.log = _html("log")
         self.history = _html("history")

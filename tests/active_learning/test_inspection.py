@@ -205,7 +205,7 @@ def test_a_likely_region_is_never_hidden_silently():
     found = inspect(square(40), score_threshold=0.994)
     assert (found.verdict, found.segments) == ("review", ())
     assert found.reasons == (
-        "patches of 1600 px is 0.99 probable but hidden: that is below the score threshold 0.99",
+        "patches of 1600 px is 0.990 probable but hidden: that is below the score threshold 0.994",
     )
     assert inspect(square(4), score_threshold=0.994).verdict == "accept"  # a speck decides nothing
 

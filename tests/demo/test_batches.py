@@ -15,6 +15,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,7 @@ from demo.batch_store import Answer, BatchStore, Job
 from demo.batch_view import histogram, remarks, rows, sentence, severity
 from demo.handlers import Shown, uploaded
 from demo.service import Service
+from demo.tabs import batch
 from demo.unpack import Picture
 from tests.demo import inspections
 from tests.demo.releases import EXAMPLES
@@ -75,6 +78,34 @@ def test_every_picture_of_a_batch_is_answered(batches: Batches, tmp_path: Path) 
     assert "not an image file" in str(broken.error)
     found = [a.inspection for a in progress.answers.values() if a.inspection]
     assert all(len(inspection.detections) == 2 for inspection in found)  # what the fake finds
+
+
+def test_a_page_of_a_long_batch_says_which_it_is_and_the_last_offers_no_more(
+    batches: Batches, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (batch, batch_markup):
+        monkeypatch.setattr(module, "PAGE", 2)
+    job = batches.take(files(), model="grace", score_threshold=None)
+    finished(batches, job)
+    page: Any = SimpleNamespace(service=service, batches=batches)
+
+    def shown(first: int) -> tuple[bool, bool, str]:
+        *_, back, on, part, _, _ = batch._Page.show(page, job.id, first, None, None, "arrival")
+        return back.interactive, on.interactive, part
+
+    assert shown(0)[:2] == (False, True)
+    assert "Pictures 1 to 2 of 3" in shown(0)[2]
+    assert shown(2)[:2] == (True, False)
+    assert "Picture 3 of 3" in shown(2)[2]
+
+
+def test_the_number_of_pictures_is_told_once(batches: Batches, tmp_path: Path) -> None:
+    three = batches.take(files(), model="grace", score_threshold=None)
+    (tmp_path / "notes.txt").write_text("x")
+    beside = [*files()[:1], (tmp_path / "notes.txt", "notes.txt")]
+    one = batches.take(beside, model="grace", score_threshold=None)
+    assert (three.title, one.title) == ("3 pictures", "1 picture")
+    assert batch_markup.head(finished(batches, three)).count("3 pictures") == 1
 
 
 def test_an_answer_that_is_kept_is_a_batch_of_one_and_is_not_asked_for_again(
@@ -530,6 +561,8 @@ def test_a_batch_says_how_it_stands() -> None:
     assert remarks(told) == "5 other files were left out: a.txt, b.pdf, c.csv and 2 more."
     running = Progress(progress.job.model_copy(update={"state": "running"}), {}, 130.0)
     assert sentence(running) == "Looking: 0 of 4 pictures, 2 min left."
+    alone = progress.job.model_copy(update={"state": "waiting", "names": ("a.png",)})
+    assert sentence(Progress(alone, {}, None)) == "1 picture waits for the batch before to finish."
     assert histogram(list(progress.answers.values())) == {"scratches": 2}
 
 

@@ -210,6 +210,26 @@ def test_two_names_do_not_cover_each_other() -> None:
     assert (second.x, second.y) == (20, 60)
 
 
+def test_a_name_keeps_clear_of_a_box_that_has_none() -> None:
+    # Above the finding there is a box without a name, so the name goes below.
+    found, other = (20.0, 40.0, 60.0, 60.0), (20.0, 25.0, 60.0, 38.0)
+    [tag] = place_tags([found], [(40, 20)], [(10, 20)], (100, 100), nameless=[other])
+    assert (tag.x, tag.y) == (20, 60)
+
+
+def test_the_thirty_names_of_a_crowded_picture_cover_no_finding() -> None:
+    # 225 boxes of 20 px, 20 px apart: a number finds room between them, a whole name does not.
+    # Every eighth of them is among the thirty that are named, its neighbours are not.
+    corners = [(40 * (k % 15) + 20, 40 * (k // 15) + 20) for k in range(225)]
+    found = [
+        ("scratches", 0.95 if k % 8 == 0 else 0.9, (x, y, x + 20, y + 20))
+        for k, (x, y) in enumerate(corners)
+    ]
+    drawn = overlay(picture(620, 620), detection(*found), labels=LABELS, layers=NAMES_ONLY)
+    assert (drawn != GREY).any()
+    assert all((drawn[y : y + 20, x : x + 20] == GREY).all() for x, y in corners)
+
+
 def test_a_name_is_not_cut_where_a_strip_is_folded() -> None:
     # Rows of 100 px: the name of 60 px would begin at 80 and go on over the fold.
     [tag] = place_tags([(80, 50, 95, 90)], [(60, 20)], [(10, 20)], (300, 100), row_px=100)

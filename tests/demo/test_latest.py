@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import WeightsError
 from core.types import DecodedImage
 from demo.latest import Latest
 from demo.service import Service
@@ -96,6 +97,26 @@ def test_the_answer_about_a_picture_that_was_taken_away_comes_too_late(service: 
     answers = list(_Page.look(page, request, str(PICTURE), "strip.jpg", None, None))
     assert answers == ["what stands there stays"]
     assert page.answers.about(ANNA) is None
+
+
+def test_a_picture_stays_where_its_model_fails_and_another_one_is_asked_about_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: Any, **__: Any) -> Any:
+        raise WeightsError("The weights of grace are damaged; choose another model.")
+
+    monkeypatch.setattr(service, "inspect", damaged)
+    page: Any = SimpleNamespace(
+        answers=Latest(), service=service, drawing=SimpleNamespace(buttons=[]), _working=str
+    )
+    page._blank = partial(_Page._blank, page)
+    request: Any = ANNA
+    *_, answer = _Page.look(page, request, str(PICTURE), "strip.jpg", "grace", None)
+    shown, picture, verdict = answer[:3]
+    assert shown is None
+    assert picture.shape == (800, 800, 3)  # the 200 px of the picture, enlarged and bare
+    assert "choose another model" in verdict
+    assert page.answers.about(ANNA) == (str(PICTURE), "strip.jpg")
 
 
 def test_a_choice_that_is_told_twice_at_once_is_one_choice(

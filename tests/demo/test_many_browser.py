@@ -14,7 +14,15 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from core.settings import PathSettings
-from tests.browsers import TIMEOUT_MS, VIEWS, new_page, open_app, select_tab, serious_barriers
+from tests.browsers import (
+    AT_REST,
+    TIMEOUT_MS,
+    VIEWS,
+    new_page,
+    open_app,
+    select_tab,
+    serious_barriers,
+)
 from tests.demo.conftest import served
 
 pytestmark = pytest.mark.browser
@@ -195,13 +203,23 @@ def test_the_camera_s_frames_are_looked_at_and_counted(browser: Browser, address
     page = open_app(browser, address, *VIEWS["light"])
     select_tab(page, "Live")
     page.locator("#live-camera button:visible").first.click()  # let the page see the camera
-    page.get_by_role("button", name="capture photo").click(timeout=TIMEOUT_MS)
+    shutter = page.get_by_role("button", name="capture photo")
+    expect(shutter).to_be_visible(timeout=TIMEOUT_MS)
+    page.wait_for_function(AT_REST)
+    strip_before = page.locator("#live-strip").bounding_box()
+    camera_before = page.locator("#live-camera").bounding_box()
+    shutter.click()
     expect(page.locator("#live-counts")).to_contain_text("Looked at", timeout=TIMEOUT_MS)
     page.wait_for_function(
         "Number(document.querySelector('#live-counts').innerText.match(/at (\\d+)/)?.[1]) >= 2",
         timeout=TIMEOUT_MS,
     )
     expect(page.locator("#live-large img")).to_be_visible()
+    assert page.locator("#live-camera").bounding_box() == camera_before  # nothing has moved
+    strip = page.locator("#live-strip").bounding_box()
+    assert strip is not None
+    assert strip_before is not None
+    assert strip["y"] == strip_before["y"]
     expect(page.locator("#live-stop")).to_be_hidden()  # the camera's own button stops it
     assert serious_barriers(page) == []
     page.context.close()

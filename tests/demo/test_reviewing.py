@@ -323,3 +323,16 @@ def test_sending_is_counted_and_a_failure_stays_on_the_page() -> None:
     failed = Carried(sent="It is away.", is_sent_whole=False, fetch_error="It is away.")
     told = markup.connection(Reach(False, "It is away."), failed, NOW)
     assert told.count("is-wrong") == 2  # the connection, and what became of the sending
+
+
+def test_answers_are_fetched_again_once_label_studio_is_back(
+    reviewing: Reviewing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the failure to fetch them would stand beside “Connected” until the next fetch."""
+    courier = reviewing.courier
+    monkeypatch.setattr("demo.reviewing.reach", lambda _: Reach(True, "Connected."))
+    reviewing.check()
+    assert not courier.poll_now.is_set()  # nothing had failed
+    monkeypatch.setattr(courier, "_carried", Carried(fetch_error="It is away."))
+    reviewing.check()
+    assert courier.poll_now.is_set()

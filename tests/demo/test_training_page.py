@@ -29,6 +29,7 @@ from tests.demo import releases
 from tests.demo.conftest import served
 from tests.demo.retrained import Retrained
 
+DRIFT_WORDS = (("0.39", "drifted"), ("0.10", "shifted"), ("0.00", "as in training"))
 SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 
 
@@ -183,6 +184,10 @@ def test_what_cannot_be_told_yet_is_said_in_words() -> None:
     masks = training_markup.balance(replace(view, model="sme_deeplabv3plus", dataset="neu-seg"))
     assert "Labels that are masks are not counted by class." in masks
     assert "1 inspection so far; 100 are needed." in shown
+    moved = replace(view, drift=Drift(n=240, psi={"brightness": 0.39, "class": 0.1, "contrast": 0}))
+    shown = training_markup.balance(moved)
+    assert [f"{psi} {word}" in shown for psi, word in DRIFT_WORDS] == [True] * 3
+    assert "240 inspections. How far each has moved: below 0.1 as in training" in shown
 
 
 def test_a_line_is_drawn_on_a_scale_of_whole_tenths() -> None:
@@ -300,6 +305,27 @@ def test_the_page_fits_and_has_no_serious_barrier(
     picture = page.screenshot(path=folder / f"training-{view}.png")
     assert len(picture) > 20_000
     assert barriers == []
+    page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 768, 1130])
+def test_nothing_is_cut_off_on_a_smaller_screen(browser: Browser, address: str, width: int) -> None:
+    """At 768 px the numbers of test images lay beyond the edge, at 390 px the plots' own."""
+    page = open_app(browser, address, "light", width, 1024)
+    select_tab(page, "Training")
+    choose(page, "GRACE")
+    expect(page.locator("#training-verdict .headline")).to_be_visible()
+    expect(page.locator("#training-history svg")).to_be_visible()
+    for region in page.locator("#training-verdict .scroll-x, #training-history .scroll-x").all():
+        assert region.evaluate("one => one.scrollWidth <= one.clientWidth")
+    for plot in page.locator("#training-curve svg, #training-history svg").all():
+        expect(plot).to_have_css("overflow", "visible")
+        edges = plot.locator("text").evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect()).flatMap(r => [r.left, r.right])"
+        )
+        assert min(edges) >= 0
+        assert max(edges) <= width
     page.context.close()
 
 
