@@ -39,8 +39,7 @@ class _Page:
     """The components that an answer fills, and the functions that fill them."""
 
     def __init__(self, service: Service, batches: Batches) -> None:
-        self.service, self.batches = service, batches
-        self.samples = samples()
+        self.service, self.batches, self.samples = service, batches, samples()
         self.shown = gr.State(None)
         self.answers = Latest()  # about path and name of a picture
         with gr.Row(elem_classes="inspect"):
@@ -213,8 +212,7 @@ class _Page:
         return (*nothing, "", *(gr.Button(interactive=False) for _ in self.drawing.buttons))
 
     def _working(self, verdict: str) -> tuple[Any, ...]:
-        kept = gr.skip()
-        said = (None, kept, verdict, "", kept, "", kept, "")
+        said = (None, gr.skip(), verdict, "", gr.skip(), "", gr.skip(), "")
         return (*said, *(gr.Button(interactive=False) for _ in self.drawing.buttons))
 
     def _unchanged(self) -> tuple[Any, ...]:
