@@ -15,10 +15,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.types import DecodedImage, Prediction, Predictor
+from models._steps import Listener, listener, told_to
 
 if TYPE_CHECKING:
     from models._spec import ModelSpec
@@ -32,6 +33,7 @@ class _Request:
     image: DecodedImage
     score_threshold: float
     tiles: int
+    listener: Listener | None = field(default_factory=listener)  # of the thread that asks
     answer: Prediction | None = None
     failure: Exception | None = None
 
@@ -138,8 +140,10 @@ class Batcher:
     def _look(self, batch: Sequence[_Request]) -> None:
         """Answer all; if they fail together, each by itself."""
         threshold = batch[0].score_threshold
+        hears = batch[0].listener if len(batch) == 1 else None  # a large one is looked at alone
         try:
-            answers = self.predictor([r.image for r in batch], score_threshold=threshold)
+            with told_to(hears):
+                answers = self.predictor([r.image for r in batch], score_threshold=threshold)
         except Exception as exc:
             if len(batch) == 1:
                 batch[0].failure = exc

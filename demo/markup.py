@@ -41,9 +41,15 @@ def empty(text: str = _EMPTY) -> str:
     return f'<div class="verdict is-empty"><p>{escape(text)}</p></div>'
 
 
-def working(text: str) -> str:
-    """The verdict panel while a model looks."""
-    return f'<div class="verdict is-working"><p>{escape(text)}</p></div>'
+def working(text: str, progress: str = "") -> str:
+    """The verdict panel while a model looks.
+
+    Args:
+        text: what is done.
+        progress: how far it has come; it changes twice a second and is not read out.
+    """
+    step = f'<p class="detail" aria-hidden="true">{escape(progress)}</p>' if progress else ""
+    return f'<div class="verdict is-working"><p>{escape(text)}</p>{step}</div>'
 
 
 def sentence(text: str) -> str:

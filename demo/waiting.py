@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from core.types import DecodedImage
 from demo.loaded import tiles_of
 from demo.service import Service
 from demo.words import short
+from models._committee import COMMITTEE, detectors
 
 _FROM: Final = 12  # tiles; fewer are answered before a sentence could be read
 
 
-def announcement(service: Service, image: DecodedImage, model: str) -> str:
-    """ "GRACE looks at 12,000 × 200 px in 80 tiles …"; empty where the answer is there at once.
+@dataclass(frozen=True, slots=True)
+class Large:
+    """A picture that takes a while."""
+
+    tiles: int  # to be looked at, by all members where a committee looks
+    text: str  # "GRACE looks at 12,000 × 200 px in 80 tiles …"
+
+
+def large(service: Service, image: DecodedImage, model: str) -> Large | None:
+    """What there is to do; None where the answer is there at once.
 
     Args:
         service: what will look.
@@ -26,6 +36,7 @@ def announcement(service: Service, image: DecodedImage, model: str) -> str:
     config = service.choose(model).config
     tiles = tiles_of(config, image)
     if tiles < _FROM:
-        return ""
+        return None
     size = f"{image.width:,} × {image.height:,} px"
-    return f"{short(config.title)} looks at {size} in {tiles} tiles …"
+    members = len(detectors()) if config.name == COMMITTEE else 1
+    return Large(tiles * members, f"{short(config.title)} looks at {size} in {tiles} tiles …")

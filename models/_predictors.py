@@ -31,6 +31,7 @@ from models._class_maps import class_map
 from models._pictures import fitted, normalise, resize, to_tensor
 from models._runtime import Runtime, TorchRuntime
 from models._spec import ModelSpec
+from models._steps import tell
 from models._tiling import Blend, Pieces, Tiling, join, tile
 
 BATCH = 16
@@ -107,7 +108,10 @@ class _Base:
     def _tiles(
         self, image: DecodedImage, tiling: Tiling
     ) -> Iterator[tuple[range, list[NDArray[np.uint8]]]]:
-        """The tiles of a picture at the network's scale, a batch at a time, with their numbers."""
+        """The tiles of a picture at the network's scale, a batch at a time, with their numbers.
+
+        Who asks for the next batch has looked at the one before: a listener is told so.
+        """
         picture = resize(image.pixels, tiling.width, tiling.height, self.resampling)
         corners = tiling.corners
         for start in range(0, len(corners), BATCH):
@@ -119,6 +123,7 @@ class _Base:
                     for x, y in corners[start : start + BATCH]
                 ],
             )
+            tell(len(numbers))
 
     def _source(self, image: DecodedImage, latency_ms: float, features: Tensor) -> Provenance:
         """Where an answer comes from; features (D,) of the image, none where D is 0."""

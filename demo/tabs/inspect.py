@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import gradio as gr
 
 from core.errors import InputError
 from core.types import DecodedImage
-from demo import drops, handlers, markup
+from demo import handlers, markup
 from demo.batch_jobs import Batches
 from demo.draw import fitted
-from demo.drawing import LAYERS, DrawingPanel, chosen_layers
+from demo.drawing import LAYERS, chosen_layers
 from demo.expecting import expectation
-from demo.flagging import FlagPanel
 from demo.handlers import PRIVATE, Shown
+from demo.inspect_layout import InspectLayout
+from demo.large_looks import watch
 from demo.latest import Latest
-from demo.samples import samples, thumbnail
-from demo.service import AUTO, Service
-from demo.theme import script
-from demo.waiting import announcement
+from demo.service import AUTO, Look, Service
+from demo.waiting import Large, large
 from demo.words import short
 
-_DROP: Final = "# Drop a picture here\nor paste it, or choose a file\nPNG, JPEG, BMP, TIFF, WebP"
+Answered = tuple[Shown, Look]
+
+
+class _Stopped(tuple[str, ...]):
+    """Path and name of a picture whose look was called off; of none, where there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,95 +39,12 @@ class InspectTab:
     shown: Any  # gr.State of Shown | None
 
 
-class _Page:
-    """The components that an answer fills, and the functions that fill them."""
+class _Page(InspectLayout):
+    """The functions that fill the page."""
 
     def __init__(self, service: Service, batches: Batches) -> None:
-        self.service, self.batches, self.samples = service, batches, samples()
-        self.shown = gr.State(None)
+        super().__init__(service, batches)
         self.answers = Latest()  # about path and name of a picture
-        with gr.Row(elem_classes="inspect"):
-            with gr.Column(scale=6, min_width=320):
-                self._left()
-            with gr.Column(scale=7, min_width=320):
-                self._right()
-
-    def _left(self) -> None:
-        self.picture = gr.Image(
-            type="filepath",
-            image_mode=None,  # the header alone is read; our own decoder opens the picture
-            sources=["upload", "clipboard", "webcam"],
-            label="Picture",
-            show_label=False,  # it would cover a corner of the picture
-            height="min(56vh, 560px)",
-            buttons=["fullscreen"],
-            placeholder=_DROP,
-            alt_text="The inspected picture; the verdict says what is on it",
-            elem_classes="picture",
-            elem_id="inspect-picture",
-        )
-        drops.refusals("inspect")
-        self.tray = gr.HTML(
-            markup.samples([(sample.title, thumbnail(sample)) for sample in self.samples]),
-            js_on_load=script("samples"),
-            elem_id="inspect-samples",
-        )
-        with gr.Row(elem_classes="controls"):
-            # All that a picture is looked at with is there from the beginning: a visitor may be
-            # faster than the events of a page that opens.
-            offered = handlers.model_choices(self.service)
-            _, threshold, told = handlers.first_choice(self.service)
-            self.model = gr.Dropdown(
-                choices=offered,
-                value=AUTO if offered else None,
-                label="Model",
-                scale=5,
-                min_width=180,
-                elem_id="inspect-model",
-            )
-            self.threshold = gr.Slider(
-                0,
-                1,
-                threshold,
-                step=0.001,  # as finely as the models' own are told
-                label="Score threshold",
-                info=told,
-                buttons=[],  # "reset" would mean this page's first value, not the model's own
-                scale=5,
-                min_width=210,
-                elem_id="inspect-threshold",
-            )
-            self.run = gr.Button(
-                "Inspect",
-                variant="primary",
-                scale=1,
-                min_width=96,
-                elem_classes="runs",
-                elem_id="inspect-run",
-            )
-
-    def _right(self) -> None:
-        self.verdict = gr.HTML(
-            markup.working("Opening the first sample …"),
-            js_on_load=markup.ANNOUNCE,
-            elem_id="inspect-verdict",
-        )
-        self.findings = gr.HTML(
-            "", js_on_load=script("findings"), apply_default_css=False, elem_id="inspect-findings"
-        )
-        self.drawing = DrawingPanel(
-            self.service, self.batches, handlers.first_choice(self.service)[0]
-        )
-        self.details = gr.HTML("", elem_id="inspect-details")
-        self.flagging = FlagPanel(self.service)
-
-    def answer(self) -> list[Any]:
-        """The components that an answer fills, in the order in which `look` returns them."""
-        return [
-            *(self.shown, self.picture, self.verdict, self.findings),
-            *(self.drawing.layers, self.details, self.threshold, self.flagging.flagged),
-            *self.drawing.buttons,
-        ]
 
     def look(
         self,
@@ -158,11 +79,17 @@ class _Page:
         image = None
         try:
             image = self.service.decode(Path(path))
-            if waiting := announcement(self.service, image, model):
-                yield self._working(markup.working(waiting))
-            shown, look = handlers.inspect(
-                self.service, path, name, image=image, model=model, score_threshold=threshold
+            ask = partial(
+                handlers.inspect,
+                *(self.service, path, name),
+                image=image,
+                model=model,
+                score_threshold=threshold,
             )
+            if todo := large(self.service, image, model):
+                shown, look = yield from self._watch(ask, todo, is_wanted)
+            else:
+                shown, look = ask()
             inspection = look.inspection
             possible, drawn_first = LAYERS[inspection.task]
             is_same_kind = before is not None and before.inspection.task == inspection.task
@@ -172,12 +99,12 @@ class _Page:
             usual, expected = expectation(self.service, inspection.model, threshold)
         except Exception as exc:
             if not is_wanted():
-                yield self._unchanged()
+                yield self._overtaken(request)
                 return
             yield self._blank(request, markup.failed(handlers.sentence_of(exc)), image)
             return
         if not is_wanted():
-            yield self._unchanged()
+            yield self._overtaken(request)
             return
         yield (
             shown,
@@ -195,7 +122,37 @@ class _Page:
             ),
             "",
             *(gr.Button(interactive=True) for _ in self.drawing.buttons),
+            gr.Button(visible=False),
         )
+
+    def _watch(
+        self, ask: Callable[[], Answered], todo: Large, is_wanted: Callable[[], bool]
+    ) -> Generator[tuple[Any, ...], None, Answered]:
+        """Ask, and say how far it has come; raises what `ask` raises, and `CalledOff`."""
+        yield self._working(markup.working(todo.text), can_stop=True)
+        steps = watch(ask, todo, is_wanted)
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                answered: Answered = end.value
+                return answered
+            if is_wanted():
+                yield self._working(markup.working(todo.text, progress), can_stop=True)
+
+    def halt(self, request: gr.Request) -> tuple[Any, ...]:
+        """Call off the look that is under way; the picture stays."""
+        self.answers.begin(request, _Stopped(self.answers.about(request) or ()))
+        return self._overtaken(request)
+
+    def _overtaken(self, request: gr.Request) -> tuple[Any, ...]:
+        """The page where an answer is not wanted any longer: stopped, or what something newer shows.
+
+        What was said of a look on its way may arrive after its stop, so its end says it again.
+        """
+        if isinstance(self.answers.about(request), _Stopped):
+            return self._working(markup.empty("Stopped. Press Inspect to look again."))
+        return self._unchanged()
 
     def empty(self, request: gr.Request) -> tuple[Any, ...]:
         """The page without a picture; an answer about the one before comes too late."""
@@ -209,11 +166,11 @@ class _Page:
             self.answers.begin(request)
         picture = fitted(image.pixels, handlers.SHOWN_SIDE_PX) if image else None
         nothing = (None, picture, verdict, "", gr.CheckboxGroup(visible=False), "", gr.skip())
-        return (*nothing, "", *(gr.Button(interactive=False) for _ in self.drawing.buttons))
+        return (*nothing, "", *self.idle_buttons())
 
-    def _working(self, verdict: str) -> tuple[Any, ...]:
+    def _working(self, verdict: str, *, can_stop: bool = False) -> tuple[Any, ...]:
         said = (None, gr.skip(), verdict, "", gr.skip(), "", gr.skip(), "")
-        return (*said, *(gr.Button(interactive=False) for _ in self.drawing.buttons))
+        return (*said, *self.idle_buttons(can_stop=can_stop))
 
     def _unchanged(self) -> tuple[Any, ...]:
         return tuple(gr.skip() for _ in self.answer())
@@ -274,7 +231,7 @@ class _Page:
     ) -> Iterator[tuple[Any, ...]]:
         """The same picture, with what is set now."""
         asked = self.answers.about(request)
-        if asked is None:
+        if not asked:
             yield self.empty(request)
             return
         path, name = asked
@@ -345,6 +302,7 @@ def build(service: Service, batches: Batches, blocks: Any) -> InspectTab:
     page.model.input(page.switch, [page.shown, page.model, page.drawing.layers], **answers)
     page.threshold.input(page.adjust, settings, **answers | {"trigger_mode": "always_last"})
     page.run.click(page.again, settings, **answers)
+    page.stop.click(page.halt, outputs=page.answer(), queue=False, show_progress="hidden")
     page.drawing.wire(page.shown, page.picture, page.findings)
     page.flagging.wire(page.shown)
     return InspectTab(shown=page.shown)

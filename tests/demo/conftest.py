@@ -70,16 +70,19 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def served(root: Path, bundled: Path, **settings: str) -> Iterator[str]:
+def served(root: Path, bundled: Path, *, program: Path = APP, **settings: str) -> Iterator[str]:
     """The address of `python app.py` with the releases of a folder, all of them in memory.
 
-    `settings` are environment variables on top of those that every test needs.
+    `program` may be another that starts it; `settings` are environment variables on top of those
+    that every test needs.
     """
     with free_port() as port:
-        yield from _served(port, root, bundled, settings)
+        yield from _served(port, root, bundled, program, settings)
 
 
-def _served(port: int, root: Path, bundled: Path, settings: Mapping[str, str]) -> Iterator[str]:
+def _served(
+    port: int, root: Path, bundled: Path, program: Path, settings: Mapping[str, str]
+) -> Iterator[str]:
     chosen = {
         "ROLLMARK_PATHS__BUNDLED": str(bundled),
         "ROLLMARK_PATHS__DATA": str(root / "data"),
@@ -95,7 +98,7 @@ def _served(port: int, root: Path, bundled: Path, settings: Mapping[str, str]) -
     log = root / "log.txt"
     with log.open("wb") as stream:
         app = subprocess.Popen(
-            [sys.executable, str(APP)],
+            [sys.executable, str(program)],
             cwd=root,
             env=_environment() | chosen | settings,
             stdout=stream,

@@ -14,6 +14,7 @@ import pytest
 from core.errors import InputError
 from core.types import Classification, DecodedImage, Prediction, Provenance
 from demo.batching import Batcher
+from models._steps import tell, told_to
 
 BAD = 13  # width of a picture that cannot be looked at
 
@@ -186,3 +187,55 @@ def test_many_callers_all_get_their_own_answer() -> None:
 def test_a_batcher_is_the_predictor_to_everyone_else(name: str) -> None:
     eye = Eye()
     assert getattr(Batcher(eye), name) is getattr(eye, name)
+
+
+class Telling(Eye):
+    """Says after every pass how many pictures it had."""
+
+    def __call__(
+        self, images: Sequence[DecodedImage], *, score_threshold: float
+    ) -> list[Prediction]:
+        answers = super().__call__(images, score_threshold=score_threshold)
+        tell(images[0].width)
+        return answers
+
+
+def test_each_caller_hears_of_its_own_picture_whoever_looks_at_it() -> None:
+    eye = Telling()
+    eye.go_on.clear()
+    batcher = Batcher(eye, tiles=lambda image: 100, max_tiles=16)  # each is looked at alone
+    heard: dict[int, list[int]] = {20: [], 30: [], 40: []}
+
+    def ask(width: int) -> int:
+        with told_to(heard[width].append):
+            return _ask(batcher, width)
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(ask, 20)
+        assert eye.started.wait(60)
+        others = [pool.submit(ask, width) for width in (30, 40)]
+        _queued(batcher, 2)
+        eye.go_on.set()
+        assert [first.result(60), *(other.result(60) for other in others)] == [20, 30, 40]
+    assert heard == {20: [20], 30: [30], 40: [40]}
+
+
+def test_nobody_hears_of_a_pass_that_several_share() -> None:
+    eye = Telling()
+    eye.go_on.clear()
+    batcher = Batcher(eye)
+    heard: list[int] = []
+
+    def ask(width: int) -> int:
+        with told_to(heard.append):
+            return _ask(batcher, width)
+
+    with ThreadPoolExecutor(3) as pool:
+        alone = pool.submit(ask, 20)
+        assert eye.started.wait(60)
+        together = [pool.submit(ask, width) for width in (30, 40)]
+        _queued(batcher, 2)
+        eye.go_on.set()
+        assert [alone.result(60), *(one.result(60) for one in together)] == [20, 30, 40]
+    assert eye.passes == [(20,), (30, 40)]
+    assert heard == [20]

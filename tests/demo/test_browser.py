@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.browsers import (
     select_tab,
     serious_barriers,
 )
+from tests.demo import releases
 from tests.demo.conftest import served
 from tests.demo.releases import EXAMPLES
 
@@ -42,6 +44,7 @@ _SMALL = """all => all
 _HIDDEN_PX = "element => element.scrollWidth - element.clientWidth"
 SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
 TABS = ("Inspect", "Compare", "Models")
+SLOW_APP = Path(__file__).with_name("slow_app.py")
 
 
 @pytest.fixture
@@ -425,6 +428,32 @@ def test_compare_turns_to_a_new_picture_while_it_looks_at_another(
     expect(page.locator("#compare-sentence")).not_to_contain_text("looking")
     for tile in page.locator("figure.tile img").all():
         assert "120 × 90 pixels" in str(tile.get_attribute("alt"))
+
+
+def test_a_long_look_says_how_far_it_has_come_and_can_be_stopped(
+    browser: Browser, tmp_path: Path
+) -> None:
+    strip = tmp_path / "strip.png"
+    Image.new("L", (4000, 1000), 128).save(strip)  # 27 by 7 tiles, 16 in a pass
+    releases.write(tmp_path / "bundled" / "grace", "grace")
+    with served(tmp_path, tmp_path / "bundled", program=SLOW_APP) as address:
+        page = open_app(browser, address, *VIEWS["light"])
+        _stop_a_long_look(page, strip)
+        page.context.close()
+
+
+def _stop_a_long_look(page: Page, strip: Path) -> None:
+    page.locator("#inspect-picture").get_by_role("button", name="Remove Image").click()
+    page.locator("#inspect-picture input[type=file]").set_input_files(strip)
+    verdict, stop = page.locator("#inspect-verdict"), page.locator("#inspect-stop")
+    expect(verdict).to_contain_text(re.compile(r"\d+ of 189 tiles, about .* left"))
+    expect(stop).to_be_visible()
+    stop.click()
+    expect(verdict).to_contain_text("Stopped. Press Inspect to look again.")
+    expect(stop).to_be_hidden()
+    expect(page.locator("#inspect-picture img")).to_be_visible()
+    page.wait_for_timeout(1500)  # the answer of the look that was called off does not come
+    expect(verdict).to_contain_text("Stopped.")
 
 
 def test_compare_without_a_picture_says_whole_what_to_do(page: Page) -> None:

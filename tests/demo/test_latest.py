@@ -57,7 +57,11 @@ def test_a_picture_given_before_the_models_are_listed_is_looked_at_by_the_best(
     service: Service,
 ) -> None:
     page: Any = SimpleNamespace(
-        answers=Latest(), service=service, drawing=SimpleNamespace(buttons=[]), _working=str
+        answers=Latest(),
+        service=service,
+        drawing=SimpleNamespace(buttons=[]),
+        _working=str,
+        idle_buttons=tuple,
     )
     request: Any = ANNA
     *_, answer = _Page.look(page, request, str(PICTURE), "strip.jpg", None, None)
@@ -83,9 +87,11 @@ def test_the_answer_about_a_picture_that_was_taken_away_comes_too_late(service: 
     page: Any = SimpleNamespace(
         answers=Latest(),
         drawing=SimpleNamespace(buttons=[]),
+        idle_buttons=tuple,
         _unchanged=lambda: "what stands there stays",
     )
     page._blank = partial(_Page._blank, page)
+    page._overtaken = partial(_Page._overtaken, page)
     request: Any = ANNA
 
     def decode(path: Path) -> DecodedImage:
@@ -107,7 +113,11 @@ def test_a_picture_stays_where_its_model_fails_and_another_one_is_asked_about_it
 
     monkeypatch.setattr(service, "inspect", damaged)
     page: Any = SimpleNamespace(
-        answers=Latest(), service=service, drawing=SimpleNamespace(buttons=[]), _working=str
+        answers=Latest(),
+        service=service,
+        drawing=SimpleNamespace(buttons=[]),
+        _working=str,
+        idle_buttons=tuple,
     )
     page._blank = partial(_Page._blank, page)
     request: Any = ANNA
@@ -140,3 +150,19 @@ def test_a_visitor_who_was_forgotten_among_many_still_gets_an_answer() -> None:
     for k in range(500):
         latest.begin(SimpleNamespace(session_hash=str(k)))
     assert first()
+
+
+def test_a_look_that_is_stopped_says_so_last_and_its_picture_can_be_looked_at_again() -> None:
+    page: Any = SimpleNamespace(
+        answers=Latest(), _working=lambda verdict: (verdict,), _unchanged=lambda: ("as it is",)
+    )
+    page._overtaken = partial(_Page._overtaken, page)
+    request: Any = ANNA
+    is_wanted = page.answers.begin(ANNA, ("strip.png", "strip.png"))
+    [verdict] = _Page.halt(page, request)
+    assert "Stopped. Press Inspect to look again." in verdict
+    assert not is_wanted()
+    assert page.answers.about(ANNA) == ("strip.png", "strip.png")
+    assert page._overtaken(request) == (verdict,)  # whatever was on its way
+    page.answers.begin(ANNA, ("other.png", "other.png"))
+    assert page._overtaken(request) == ("as it is",)  # the other one fills the page

@@ -13,6 +13,7 @@ from core.types import Classification, DecodedImage, Detections, Segmentation
 from models import get_spec, load
 from models._class_maps import class_map, enlarged
 from models._predictors import make_predictor
+from models._steps import told_to
 from tests.demo import releases
 
 SIZE = 64
@@ -203,3 +204,35 @@ def test_a_release_cuts_by_the_size_of_its_data_set_and_uses_its_thresholds(tmp_
     predictor = load(tmp_path)
     assert predictor.native_px == 200  # NEU-Seg's pictures
     assert predictor.class_thresholds == thresholds
+
+
+@pytest.mark.parametrize(
+    ("model", "network", "labels"),
+    [
+        ("grace", _BrightBox(), ("a",)),
+        ("sme_deeplabv3plus", _Blurred(), ("a",)),
+        ("mobilesteelnet", _Brightness(), ("a", "b")),
+    ],
+)
+def test_who_listens_hears_after_every_pass_how_many_tiles_it_had(model, network, labels):
+    predictor = _predictor(model, network, labels, native_px=SIZE)
+    image = _image(np.zeros((64, 1000), np.uint8))
+    heard = []
+    with told_to(heard.append):
+        predictor([image], score_threshold=0.1)
+    # A new tile begins every 48 px: 1 + (1000 - 64) / 48, rounded up, are 21; 16 in a pass.
+    assert heard == [16, 5]
+    predictor([image], score_threshold=0.1)
+    assert heard == [16, 5]  # nobody listens
+
+
+def test_what_a_listener_raises_ends_the_look():
+    network = _BrightBox()
+    predictor = _predictor("grace", network, ("a",), native_px=SIZE)
+
+    def enough(tiles):
+        raise KeyboardInterrupt
+
+    with told_to(enough), pytest.raises(KeyboardInterrupt):
+        predictor([_image(np.zeros((64, 1000), np.uint8))], score_threshold=0.1)
+    assert len(network.shapes) == 1  # the second pass is not begun
