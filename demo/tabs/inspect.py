@@ -146,7 +146,7 @@ class _Page(InspectLayout):
         return self._overtaken(request)
 
     def _overtaken(self, request: gr.Request) -> tuple[Any, ...]:
-        """The page where an answer is not wanted any longer: stopped, or what something newer shows.
+        """The page if an answer is not wanted any longer: stopped, or as something newer has it.
 
         What was said of a look on its way may arrive after its stop, so its end says it again.
         """
