@@ -124,13 +124,19 @@ DETECTION: Final = (
 
 SEGMENTATION: Final = (
     _at_least("SME-DeepLabV3+ mIoU", "sme_deeplabv3plus-paper", "mIoU", 0.889),
-    Target(
-        words="SME-DeepLabV3+ mIoU not below DeepLabV3+",
-        protocol="leak-free",
-        network="sme_deeplabv3plus-paper",
-        metric="mIoU",
-        at_least=0.0,
-        over="deeplabv3plus-mobilenet_v2",
+    *(
+        Target(
+            words=f"SME-DeepLabV3+ mIoU not below DeepLabV3+ with {encoder}",
+            protocol="leak-free",
+            network="sme_deeplabv3plus-paper",
+            metric="mIoU",
+            at_least=0.0,
+            over=over,
+        )
+        for encoder, over in (
+            ("MobileNetV2", "deeplabv3plus-mobilenet_v2"),
+            ("ResNet-18", "deeplabv3plus-resnet18"),
+        )
     ),
 )
 
