@@ -81,6 +81,15 @@ def test_regions_are_scored_by_their_mean_and_may_find_a_defect_together():
     assert tally.found_from == pytest.approx([0.6])  # not before the second is shown
 
 
+def test_a_region_may_lie_on_two_defects_of_a_tenth_of_it_together():
+    # 20 px found; of each of two labels it covers one.
+    truth = [[1] + [0] * 18 + [1]]
+    tally = masks(truth, [[1] * 20], np.full((1, 20), 0.9))["crazing"]
+    assert tally.right == [True]
+    assert tally.found_from == pytest.approx([0.9, 0.9])
+    assert masks([[1] + [0] * 19], [[1] * 20], np.full((1, 20), 0.9))["crazing"].right == [False]
+
+
 def test_regions_that_touch_at_a_corner_are_one():
     tally = masks(np.zeros((2, 2)), [[2, 0], [0, 2]], [[0.6, 1], [1, 0.8]])["scratches"]
     assert tally.scores == pytest.approx([0.7])
@@ -114,7 +123,7 @@ def test_every_class_has_an_equal_say_and_one_without_labels_none():
     crazing = Tally([0.1], [True], [0.1])
     scratches = Tally([0.6] * 10 + [0.4] * 5, [True] * 10 + [False] * 5, [0.6] * 10)
     unlabelled = Tally([0.9], [False], [])
-    tallies = {"crazing": crazing, "scratches": scratches, "patches": unlabelled}
+    tallies = {"scratches": scratches, "crazing": crazing, "patches": unlabelled}
     # At 0.1: (1 + 0.8) / 2 = 0.9; from 0.41 on: (0 + 1) / 2.
     assert best_threshold(tallies) == 0.1
 
