@@ -6,22 +6,9 @@ import pytest
 from active_learning.operating import TOLD, Tally, best_threshold, curve, tally_boxes, tally_masks
 from core.types import Provenance, Segmentation
 from tests.records import make_config, make_run
-from training.detection_metrics import Scene
+from tests.training.scenes import scene
 
 LABELS = ("crazing", "scratches")
-
-
-def scene(truth, found):
-    """Rows (class id, x1, y1, x2, y2) and (class id, score, x1, y1, x2, y2)."""
-    there = np.array(truth, np.float64).reshape(-1, 5)
-    said = np.array(found, np.float64).reshape(-1, 6)
-    return Scene(
-        truth=there[:, 1:],
-        truth_ids=there[:, 0].astype(np.int64),
-        boxes=said[:, 2:],
-        scores=said[:, 1],
-        class_ids=said[:, 0].astype(np.int64),
-    )
 
 
 def test_a_box_counts_for_where_it_lies_not_for_how_well_it_fits():

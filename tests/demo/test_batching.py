@@ -200,11 +200,9 @@ class Telling(Eye):
         return answers
 
 
-def test_each_caller_hears_of_its_own_picture_whoever_looks_at_it() -> None:
-    eye = Telling()
+def _told(batcher: Batcher, eye: Eye, heard: dict[int, list[int]]) -> None:
+    """A picture of 20 px is looked at, and two more wait; each caller notes what it hears."""
     eye.go_on.clear()
-    batcher = Batcher(eye, tiles=lambda image: 100, max_tiles=16)  # each is looked at alone
-    heard: dict[int, list[int]] = {20: [], 30: [], 40: []}
 
     def ask(width: int) -> int:
         with told_to(heard[width].append):
@@ -217,25 +215,16 @@ def test_each_caller_hears_of_its_own_picture_whoever_looks_at_it() -> None:
         _queued(batcher, 2)
         eye.go_on.set()
         assert [first.result(60), *(other.result(60) for other in others)] == [20, 30, 40]
+
+
+def test_each_caller_hears_of_its_own_picture_whoever_looks_at_it() -> None:
+    eye, heard = Telling(), {20: list[int](), 30: list[int](), 40: list[int]()}
+    _told(Batcher(eye, tiles=lambda image: 100, max_tiles=16), eye, heard)  # each alone
     assert heard == {20: [20], 30: [30], 40: [40]}
 
 
 def test_nobody_hears_of_a_pass_that_several_share() -> None:
-    eye = Telling()
-    eye.go_on.clear()
-    batcher = Batcher(eye)
-    heard: list[int] = []
-
-    def ask(width: int) -> int:
-        with told_to(heard.append):
-            return _ask(batcher, width)
-
-    with ThreadPoolExecutor(3) as pool:
-        alone = pool.submit(ask, 20)
-        assert eye.started.wait(60)
-        together = [pool.submit(ask, width) for width in (30, 40)]
-        _queued(batcher, 2)
-        eye.go_on.set()
-        assert [alone.result(60), *(one.result(60) for one in together)] == [20, 30, 40]
+    eye, heard = Telling(), {20: list[int](), 30: list[int](), 40: list[int]()}
+    _told(Batcher(eye), eye, heard)
     assert eye.passes == [(20,), (30, 40)]
-    assert heard == [20]
+    assert heard == {20: [20], 30: [], 40: []}
