@@ -302,7 +302,9 @@ def build(service: Service, batches: Batches, blocks: Any) -> InspectTab:
     page.model.input(page.switch, [page.shown, page.model, page.drawing.layers], **answers)
     page.threshold.input(page.adjust, settings, **answers | {"trigger_mode": "always_last"})
     page.run.click(page.again, settings, **answers)
-    page.stop.click(page.halt, outputs=page.answer(), queue=False, show_progress="hidden")
+    page.stop.click(
+        page.halt, outputs=page.answer(), queue=False, show_progress="hidden", **PRIVATE
+    )
     page.drawing.wire(page.shown, page.picture, page.findings)
     page.flagging.wire(page.shown)
     return InspectTab(shown=page.shown)
