@@ -156,7 +156,9 @@ class _Page(InspectLayout):
 
     def empty(self, request: gr.Request) -> tuple[Any, ...]:
         """The page without a picture; an answer about the one before comes too late."""
-        return self._blank(request, markup.empty())
+        shown, _, *others = self._blank(request, markup.empty())
+        # The browser has cleared the picture itself, and may hold the next one by now.
+        return (shown, gr.skip(), *others)
 
     def _blank(
         self, request: gr.Request, verdict: str, image: DecodedImage | None = None

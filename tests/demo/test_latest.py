@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from core.errors import WeightsError
@@ -150,6 +151,15 @@ def test_a_visitor_who_was_forgotten_among_many_still_gets_an_answer() -> None:
     for k in range(500):
         latest.begin(SimpleNamespace(session_hash=str(k)))
     assert first()
+
+
+def test_a_cleared_page_leaves_the_picture_alone_that_may_have_been_dropped_since() -> None:
+    page: Any = SimpleNamespace(answers=Latest(), idle_buttons=tuple)
+    page._blank = partial(_Page._blank, page)
+    request: Any = ANNA
+    shown, picture, verdict, *_ = _Page.empty(page, request)
+    assert (shown, picture) == (None, gr.skip())
+    assert "Drop a picture" in verdict
 
 
 def test_a_look_that_is_stopped_says_so_last_and_its_picture_can_be_looked_at_again() -> None:
