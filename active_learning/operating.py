@@ -9,9 +9,9 @@ tenth of it is covered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from active_learning.calibration import apply
 from core.operating import OperatingCurve
 
 if TYPE_CHECKING:
-    from core.records import ReleaseConfig
     from core.types import Segmentation
     from training.detection_metrics import Scene
 
@@ -51,54 +50,64 @@ class Tally:
 
 
 def tally_boxes(scenes: Iterable[Scene], labels: Sequence[str]) -> dict[str, Tally]:
-    """Where a detector's boxes lie; a box is compared with each labelled box alone."""
+    """Where a detector's boxes lie, image by image; see `add_boxes`."""
     tallies = {label: Tally() for label in labels}
     for scene in scenes:
-        for class_id, label in enumerate(labels):
-            own = scene.class_ids == class_id
-            boxes, scores = scene.boxes[own], scene.scores[own]
-            truth = scene.truth[scene.truth_ids == class_id]
-            common = _common(boxes, truth)  # (n, g), px²
-            lies_on = _share(common, _areas(boxes)[:, None]).max(1, initial=0.0) >= ON
-            surest = np.where(_share(common, _areas(truth)) >= ON, scores[:, None], _NEVER)
-            tally = tallies[label]
-            tally.scores += scores.tolist()
-            tally.right += lies_on.tolist()
-            tally.found_from += surest.max(0, initial=_NEVER).tolist()
+        add_boxes(tallies, scene)
     return tallies
 
 
-def tally_masks(
-    seen: Iterable[tuple[NDArray[np.uint8], Segmentation]], config: ReleaseConfig
-) -> dict[str, Tally]:
-    """Where a segmenter's regions lie: connected ones, scored as the app scores them.
+def add_boxes(tallies: Mapping[str, Tally], scene: Scene) -> None:
+    """Count one image of a detector; a box is compared with each labelled box alone.
 
     Args:
-        seen: the labelled class map and what was said of it, both (H, W), image by image.
-        config: of the release; its calibration and labels.
+        tallies: by class, in the order of the class ids.
+        scene: its truth and detections.
     """
-    tallies = {label: Tally() for label in config.labels}
-    for truth, said in seen:
-        for k, label in enumerate(config.labels, start=1):
-            where = said.class_map == k
-            p = np.zeros(where.shape)
-            p[where] = apply(config.calibration, said.scores[where].astype(np.float64), label)
-            numbered = _numbered(where)
-            overlap = _joint(_numbered(truth == k), numbered)
-            sizes, defects = overlap.sum(0)[1:], overlap.sum(1)[1:, None]
-            scores = np.bincount(numbered.ravel(), weights=p.ravel())[1:] / sizes
-            common = overlap[1:, 1:]  # (defects, regions), px
-            order = np.argsort(-scores, kind="stable")
-            covered = common[:, order].cumsum(1) >= ON * defects
-            tally = tallies[label]
-            tally.scores += scores.tolist()
-            tally.right += (common.sum(0) >= ON * sizes).tolist()
-            surest = np.where(covered, scores[order], _NEVER)
-            tally.found_from += surest.max(1, initial=_NEVER).tolist()
-    return tallies
+    for class_id, tally in enumerate(tallies.values()):
+        own = scene.class_ids == class_id
+        boxes, scores = scene.boxes[own], scene.scores[own]
+        truth = scene.truth[scene.truth_ids == class_id]
+        common = _common(boxes, truth)  # (n, g), px²
+        lies_on = _share(common, _areas(boxes)[:, None]).max(1, initial=0.0) >= ON
+        surest = np.where(_share(common, _areas(truth)) >= ON, scores[:, None], _NEVER)
+        tally.scores += scores.tolist()
+        tally.right += lies_on.tolist()
+        tally.found_from += surest.max(0, initial=_NEVER).tolist()
 
 
-def curve(tallies: dict[str, Tally], n: int, own: float) -> OperatingCurve:
+def add_mask(
+    tallies: Mapping[str, Tally],
+    truth: NDArray[np.uint8],
+    said: Segmentation,
+    calibration: Mapping[str, Any],
+) -> None:
+    """Count one image of a segmenter: connected regions, scored as the app scores them.
+
+    Args:
+        tallies: by class, in the order of the class map, which begins with 1.
+        truth: the labelled class map, (H, W).
+        said: what the segmenter says, of the same size.
+        calibration: of the release.
+    """
+    for k, (label, tally) in enumerate(tallies.items(), start=1):
+        where = said.class_map == k
+        p = np.zeros(where.shape)
+        p[where] = apply(calibration, said.scores[where].astype(np.float64), label)
+        numbered = _numbered(where)
+        overlap = _joint(_numbered(truth == k), numbered)
+        sizes, defects = overlap.sum(0)[1:], overlap.sum(1)[1:, None]
+        scores = np.bincount(numbered.ravel(), weights=p.ravel())[1:] / sizes
+        common = overlap[1:, 1:]  # (defects, regions), px
+        order = np.argsort(-scores, kind="stable")
+        covered = common[:, order].cumsum(1) >= ON * defects
+        surest = np.where(covered, scores[order], _NEVER)
+        tally.scores += scores.tolist()
+        tally.right += (common.sum(0) >= ON * sizes).tolist()
+        tally.found_from += surest.max(1, initial=_NEVER).tolist()
+
+
+def curve(tallies: Mapping[str, Tally], n: int, own: float) -> OperatingCurve:
     """The counts at the thresholds that are told.
 
     Args:
@@ -122,7 +131,7 @@ def curve(tallies: dict[str, Tally], n: int, own: float) -> OperatingCurve:
     )
 
 
-def best_threshold(tallies: dict[str, Tally], *, give_up: float = 0.0) -> float | None:
+def best_threshold(tallies: Mapping[str, Tally], *, give_up: float = 0.0) -> float | None:
     """The score from which on findings are worth showing: the best mean F1 of the classes.
 
     F1 = 2 found right / (found + right), found the share of the defects that are found and right

@@ -15,7 +15,15 @@ from active_learning.asking import ask_from
 from active_learning.calibrate import check_dataset
 from active_learning.drift import describe, light, strongest
 from active_learning.inspection import to_inspection
-from active_learning.operating import SPARED, best_threshold, curve, tally_boxes, tally_masks
+from active_learning.operating import (
+    SPARED,
+    TOLD,
+    Tally,
+    add_boxes,
+    add_mask,
+    best_threshold,
+    curve,
+)
 from core.errors import DatasetError, InputError
 from core.images import KEPT, decode
 from core.types import Detections, Segmentation
@@ -25,7 +33,7 @@ from models._release import read_release, write_config
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.records import ReleaseConfig
+    from core.records import Inspection, ReleaseConfig
     from core.types import Prediction
     from training.datasets import Dataset, Sample
 
@@ -53,11 +61,17 @@ def fit_ordinary(release: Path, dataset: Dataset, *, device: str = "cpu") -> Rel
     check_dataset(config, dataset)
     pictures = _light_of(dataset.split(config.protocol, "train"))
     validation = dataset.split(config.protocol, "val")
-    seen = list(predictions(load(release, device=device), validation))
-    config = _fit_operating(config, seen)
-    inspections = [to_inspection(said, release=config, score_threshold=None) for _, said in seen]
+    tallies = {label: Tally() for label in config.labels}
+    inspections = []
+    for sample, said in predictions(load(release, device=device), validation):
+        _count(tallies, sample, said, config)
+        inspection = to_inspection(said, release=config, score_threshold=TOLD[0])
+        # Masks of many large pictures would fill the memory.
+        inspections.append(inspection.model_copy(update={"mask": None}))
+    config = _with_threshold(config, tallies, len(validation))
     threshold = ask_from([inspection.uncertainty for inspection in inspections])
-    reference = describe(pictures, [strongest(inspection) for inspection in inspections])
+    opinions = [strongest(_shown(inspection, config)) for inspection in inspections]
+    reference = describe(pictures, opinions)
     config = config.model_copy(
         update={"ask_from": threshold, "drift": reference.model_dump(mode="json")}
     )
@@ -71,33 +85,38 @@ def fit_ordinary(release: Path, dataset: Dataset, *, device: str = "cpu") -> Rel
     return config
 
 
-def _fit_operating(
-    config: ReleaseConfig, seen: Sequence[tuple[Sample, Prediction]]
-) -> ReleaseConfig:
-    """The config with the threshold and the curve of what was seen; a classifier has neither."""
+def _count(
+    tallies: dict[str, Tally], sample: Sample, said: Prediction, config: ReleaseConfig
+) -> None:
+    """Count what was found in one image; a classifier finds no places."""
     from training.evaluate import scene_of
     from training.truth import read_mask
 
-    if config.task == "classify":
-        return config
-    if config.task == "detect":
-        scenes = (
-            scene_of(s, said, config.labels) for s, said in seen if isinstance(said, Detections)
-        )
-        tallies = tally_boxes(scenes, config.labels)
-        threshold = best_threshold(tallies, give_up=SPARED)
-    else:
-        masks = (
-            (read_mask(s, config.labels), said)
-            for s, said in seen
-            if isinstance(said, Segmentation)
-        )
-        tallies = tally_masks(masks, config)
-        threshold = best_threshold(tallies)
+    match said:
+        case Detections():
+            add_boxes(tallies, scene_of(sample, said, config.labels))
+        case Segmentation():
+            add_mask(tallies, read_mask(sample, config.labels), said, config.calibration)
+
+
+def _with_threshold(config: ReleaseConfig, tallies: dict[str, Tally], n: int) -> ReleaseConfig:
+    """The config with the best threshold and what it costs, if there was anything to find."""
+    threshold = best_threshold(tallies, give_up=SPARED if config.task == "detect" else 0.0)
     if threshold is None:
         return config
-    told = curve(tallies, len(seen), threshold).model_dump(mode="json")
+    told = curve(tallies, n, threshold).model_dump(mode="json")
     return config.model_copy(update={"score_threshold": threshold, "operating": told})
+
+
+def _shown(inspection: Inspection, config: ReleaseConfig) -> Inspection:
+    """What of an inspection is shown at the release's own threshold."""
+    least = config.score_threshold
+    return inspection.model_copy(
+        update={
+            "detections": tuple(d for d in inspection.detections if d.score >= least),
+            "segments": tuple(s for s in inspection.segments if s.score >= least),
+        }
+    )
 
 
 def _light_of(samples: Sequence[Sample]) -> list[tuple[float, float]]:

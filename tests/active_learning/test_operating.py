@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from active_learning.operating import TOLD, Tally, best_threshold, curve, tally_boxes, tally_masks
+from active_learning.operating import TOLD, Tally, add_mask, best_threshold, curve, tally_boxes
 from core.types import Provenance, Segmentation
-from tests.records import make_config, make_run
 from tests.training.scenes import scene
 
 LABELS = ("crazing", "scratches")
@@ -52,8 +51,9 @@ def masks(truth, said, scores):
     said, scores = np.array(said, np.uint8), np.array(scores, np.float32)
     source = Provenance("sme_deeplabv3plus", "r", "0" * 64, said.shape[1], said.shape[0], 0.0)
     answer = Segmentation(said, scores, LABELS, source)
-    config = make_config(run=make_run(model="sme_deeplabv3plus", labels=LABELS))
-    return tally_masks([(np.array(truth, np.uint8), answer)], config)
+    tallies = {label: Tally() for label in LABELS}
+    add_mask(tallies, np.array(truth, np.uint8), answer, {})
+    return tallies
 
 
 def test_regions_are_scored_by_their_mean_and_may_find_a_defect_together():
