@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
+from core.errors import WeightsError
 from core.operating import OperatingCurve, read_operating
 from core.records import ReleaseConfig
 from core.taxonomy import title
 from demo.service import Service
 from demo.words import number
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +26,13 @@ class Expectation:
 def expect(config: ReleaseConfig, threshold: float) -> Expectation:
     """How many defects a model finds from a score on, and how many of its findings are none.
 
-    Raises:
-        WeightsError: if what the release has counted is damaged.
+    Nothing is promised where what the release has counted is damaged: it can look all the same.
     """
-    curve = read_operating(config)
+    try:
+        curve = read_operating(config)
+    except WeightsError as exc:
+        logger.warning("%s", exc)
+        return Expectation()
     rates = curve and curve.at(threshold)
     if not curve or not rates:
         return Expectation()
@@ -49,7 +56,7 @@ def expectation(service: Service, model: str, threshold: float | None) -> tuple[
     """The lowest score that a model shows unless told, and what to expect at `threshold`, or there.
 
     Raises:
-        RollmarkError: if the model is not served, or what it has counted is damaged.
+        RollmarkError: if the model is not served.
     """
     config = service.choose(model).config
     usual = service.usual_threshold(config)

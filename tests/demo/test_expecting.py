@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from core.errors import WeightsError
 from demo.expecting import Expectation, expect
 from tests.records import make_config
 
@@ -39,6 +38,9 @@ def test_a_release_that_has_counted_nothing_promises_nothing() -> None:
     assert expect(make_config(), 0.1) == Expectation("", "")
 
 
-def test_damaged_counts_are_an_error_and_no_promise() -> None:
-    with pytest.raises(WeightsError, match="damaged"):
-        expect(make_config(operating=COUNTED | {"thresholds": []}), 0.1)
+def test_damaged_counts_promise_nothing_and_are_told_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    damaged = make_config(operating=COUNTED | {"thresholds": []})
+    assert expect(damaged, 0.1) == Expectation("", "")
+    assert "by threshold is damaged" in caplog.text
