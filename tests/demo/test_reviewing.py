@@ -60,7 +60,6 @@ def overview(**changes: Any) -> Overview:
     usual: dict[str, Any] = {
         "mark": 1,
         "places": places | changes.pop("places", {}),
-        "states": {},
         "sendable": 0,
         "waiting_since": None,
         "classes": {},
