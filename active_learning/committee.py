@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from active_learning.vote import Opinion, sentence_of
 from active_learning.wording import listed, named, number
 from core.errors import InputError
-from core.geometry import box_iou
+from core.geometry import box_areas, box_iou, common_areas
 from core.records import Box, Inspection
 from core.taxonomy import CLASSES, COMMON_DEFECT_VERSION, is_sound, translate
 from core.taxonomy import labels as labels_of
@@ -229,11 +229,8 @@ def _greedy(iou: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
 
 def _is_shared(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which boxes (n, 4) share at least half of the smaller area with one of the others."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    common = (high - low).clip(min=0).prod(axis=2)
-    areas, other_areas = ((b[:, 2:] - b[:, :2]).clip(min=0).prod(axis=1) for b in (boxes, others))
-    smaller = np.minimum(areas[:, None], other_areas[None])
+    common = common_areas(boxes, others)
+    smaller = np.minimum(box_areas(boxes)[:, None], box_areas(others))
     return np.asarray((common >= SHARED_AREA * np.maximum(smaller, 1e-9)).any(axis=1))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from active_learning.calibration import apply
+from core.geometry import box_areas, common_areas, numbered_regions
 from core.operating import OperatingCurve
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ def add_boxes(tallies: Mapping[str, Tally], scene: Scene) -> None:
         own = scene.class_ids == class_id
         boxes, scores = scene.boxes[own], scene.scores[own]
         truth = scene.truth[scene.truth_ids == class_id]
-        common = _common(boxes, truth)  # (n, g), px²
-        lies_on = _share(common, _areas(boxes)[:, None]).max(1, initial=0.0) >= ON
-        surest = np.where(_share(common, _areas(truth)) >= ON, scores[:, None], _NEVER)
+        common = common_areas(boxes, truth)  # (n, g), px²
+        lies_on = _share(common, box_areas(boxes)[:, None]).max(1, initial=0.0) >= ON
+        surest = np.where(_share(common, box_areas(truth)) >= ON, scores[:, None], _NEVER)
         tally.scores += scores.tolist()
         tally.right += lies_on.tolist()
         tally.found_from += surest.max(0, initial=_NEVER).tolist()
@@ -94,8 +95,8 @@ def add_mask(
         where = said.class_map == k
         p = np.zeros(where.shape)
         p[where] = apply(calibration, said.scores[where].astype(np.float64), label)
-        numbered = _numbered(where)
-        overlap = _joint(_numbered(truth == k), numbered)
+        numbered = numbered_regions(where)
+        overlap = _joint(numbered_regions(truth == k), numbered)
         sizes, defects = overlap.sum(0)[1:], overlap.sum(1)[1:, None]
         scores = np.bincount(numbered.ravel(), weights=p.ravel())[1:] / sizes
         common = overlap[1:, 1:]  # (defects, regions), px
@@ -159,27 +160,9 @@ def best_threshold(tallies: Mapping[str, Tally], *, give_up: float = 0.0) -> flo
     return float(_TRIED[np.flatnonzero(worth >= worth.max() - give_up)[-1]])
 
 
-def _areas(boxes: Floats) -> Floats:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _common(first: Floats, second: Floats) -> Floats:
-    """Area in px² that each box of `first` (n, 4) has in common with each of `second` (m, 4)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    return np.asarray((high - low).clip(0).prod(-1))
-
-
 def _share(part: Floats, whole: Floats) -> Floats:
     """Part of the whole; of nothing no part."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-def _numbered(where: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Connected regions numbered from 1, 0 elsewhere; touching at a corner is enough."""
-    from scipy import ndimage
-
-    return np.asarray(ndimage.label(where, structure=np.ones((3, 3)))[0], np.int64)
 
 
 def _joint(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:

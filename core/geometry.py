@@ -122,6 +122,21 @@ def percent_to_xyxy(percent: ArrayLike, width: int, height: int) -> NDArray[np.f
     return np.asarray(corners * (np.array([width, height, width, height]) / 100.0))
 
 
+def box_areas(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Areas (n,) of boxes (n, 4) xyxy; one whose corners are crossed has none."""
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    return np.asarray((corners[:, 2:] - corners[:, :2]).clip(min=0).prod(axis=1))
+
+
+def common_areas(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    """Areas (n, m) that every box of `a` (n, 4) xyxy has in common with every box of `b` (m, 4)."""
+    first = np.asarray(a, dtype=np.float64).reshape(-1, 1, 4)
+    second = np.asarray(b, dtype=np.float64).reshape(1, -1, 4)
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
+    return np.asarray((high - low).clip(min=0).prod(axis=-1))
+
+
 def box_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Intersection over union of every box of `a` with every box of `b`.
 
@@ -132,15 +147,8 @@ def box_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     Returns:
         (n, m) in [0, 1]; a pair of which neither has an area scores 0.
     """
-    first = np.asarray(a, dtype=np.float64).reshape(-1, 1, 4)
-    second = np.asarray(b, dtype=np.float64).reshape(1, -1, 4)
-    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(
-        first[..., :2], second[..., :2]
-    )
-    shared = sides.clip(min=0).prod(axis=-1)  # (n, m)
-    area_a = (first[..., 2:] - first[..., :2]).clip(min=0).prod(axis=-1)
-    area_b = (second[..., 2:] - second[..., :2]).clip(min=0).prod(axis=-1)
-    union = area_a + area_b - shared
+    shared = common_areas(a, b)
+    union = box_areas(a)[:, None] + box_areas(b) - shared
     iou: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return iou
 
@@ -251,6 +259,13 @@ def class_map_from_record(record: MaskRLE) -> NDArray[np.uint8]:
     return class_map
 
 
+def numbered_regions(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Connected regions of a mask (H, W), numbered from 1, else 0; touching at a corner connects."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.label(mask, structure=np.ones((3, 3), dtype=bool))[0], np.int64)
+
+
 def regions(
     class_map: NDArray[np.uint8], scores: FloatArray, labels: Sequence[str]
 ) -> list[FoundSegment]:
@@ -272,8 +287,8 @@ def regions(
     _check_classes(class_map, len(labels))
     found = []
     for k, label in enumerate(labels, start=1):
-        numbered, count = ndimage.label(class_map == k, structure=np.ones((3, 3), dtype=bool))
-        if count == 0:
+        numbered = numbered_regions(class_map == k)
+        if not numbered.any():
             continue
         flat = numbered.ravel()
         areas = np.bincount(flat)

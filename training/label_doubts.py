@@ -15,7 +15,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from core.geometry import box_iou, regions
+from core.geometry import box_areas, box_iou, common_areas, regions
 from core.records import Box
 from training.metrics import Floats
 
@@ -155,11 +155,8 @@ def _overlooked(labelled: Found, sure: Found, names: Sequence[str]) -> Iterator[
 
 def _touching(first: Floats, second: Floats) -> NDArray[np.bool_]:
     """Which pairs (n, m) may mean one defect."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    areas, others = (np.clip(b[:, 2:] - b[:, :2], 0, None).prod(axis=1) for b in (first, second))
-    smaller = np.minimum(areas[:, None], others[None])
+    common = common_areas(first, second)
+    smaller = np.minimum(box_areas(first)[:, None], box_areas(second))
     within = (common > 0) & (common >= _WITHIN * smaller)
     return np.asarray(within | (box_iou(first, second) >= TOUCHING))
 

@@ -338,3 +338,17 @@ def test_a_mask_whose_run_inside_is_empty_is_nowhere_until_a_later_one():
     assert is_anywhere("202") is False  # 2 outside, 0 inside, 2 more outside
     assert is_anywhere("2021") is True  # … and 0 + 1 inside
     assert is_anywhere("") is False
+
+
+def test_areas_of_boxes_and_what_each_pair_has_in_common():
+    first = [[0, 0, 10, 10], [5, 5, 5, 9]]  # the second has no width
+    second = [[6, 8, 20, 9], [10, 0, 12, 10], [8, 2, 4, 6]]  # the last one's corners are crossed
+    assert geometry.box_areas(first).tolist() == [100, 0]
+    assert geometry.box_areas(second).tolist() == [14, 20, 0]
+    assert geometry.common_areas(first, second).tolist() == [[4, 0, 0], [0, 0, 0]]
+    assert geometry.common_areas([], second).shape == (0, 3)
+
+
+def test_regions_that_touch_at_a_corner_have_one_number():
+    mask = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=bool)
+    assert geometry.numbered_regions(mask).tolist() == [[1, 0, 0, 2], [0, 1, 0, 0], [0, 0, 0, 3]]
