@@ -260,7 +260,7 @@ def class_map_from_record(record: MaskRLE) -> NDArray[np.uint8]:
 
 
 def numbered_regions(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Connected regions of a mask (H, W), numbered from 1, else 0; touching at a corner connects."""
+    """Connected regions of a mask (H, W), numbered from 1, else 0; touching corners connect."""
     from scipy import ndimage
 
     return np.asarray(ndimage.label(mask, structure=np.ones((3, 3), dtype=bool))[0], np.int64)

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from core import errors
+from core.operating import read_operating
 from core.settings import PathSettings, known_variables
 from hub.card import results_table
 from hub.registry import resolve_all
@@ -143,6 +144,23 @@ def test_the_page_of_the_committee_calls_the_bundled_one_by_its_name():
     members = [releases[member.name] for member in tuning.members]
     page = (ROOT / "docs" / "committee.md").read_text(encoding="utf-8")
     assert f"committee is called {describe(members, tuning).revision}." in page
+
+
+def test_the_page_of_thresholds_tells_what_the_bundled_releases_have_counted():
+    page = (ROOT / "docs" / "looking.md").read_text(encoding="utf-8")
+    releases = {release.config.name: release.config for release in resolve_all(BUNDLED)}
+    tuning = CommitteeTuning.model_validate_json(
+        (ROOT / "hub" / "bundled" / "committee" / "committee.json").read_text(encoding="utf-8")
+    )
+    committee = describe([releases[member.name] for member in tuning.members], tuning)
+    counted = [config for config in (*releases.values(), committee) if config.operating]
+    assert len(counted) == 5
+    for config in counted:
+        rates = read_operating(config).at(config.score_threshold)
+        told = f"{100 * rates.found:.1f} / {100 * rates.wrong:.1f}"
+        [row] = [line for line in page.splitlines() if line.startswith(f"| {config.name} ")]
+        assert row.startswith(f"| {config.name} {config.revision} |")
+        assert f"| {config.score_threshold:g} | {told} |" in row
 
 
 def test_every_model_and_baseline_is_in_the_readme():
